@@ -1,4 +1,9 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! registry
+//! An OCI registry: the binary `stowage-registry`, and a library for axum applications and tests.
+
+pub mod blobs;
+pub mod key;
+pub mod meta;
+pub mod ops;

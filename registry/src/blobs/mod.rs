@@ -1,0 +1,168 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The bucket: objects under write-once keys.
+//!
+//! Relied upon: a new key is seen by `get`, `head` and `list` at once, and `complete` refuses a part whose
+//! tag is not the one named. Nothing else: no conditional request, no copy, no user metadata.
+//!
+//! Every request but `create_multipart` may be repeated, and may be executed late or twice, without harm,
+//! because a key never gets two contents and never returns. After a timeout the outcome is *unknown*: the
+//! caller asks with `head`.
+//!
+//! Never: knows what a tag is, decides what may go.
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+pub use crate::key::Part;
+
+/// Content as it comes from the store. Ends in an error when it cannot be completed, never short.
+pub type ByteStream = BoxStream<'static, Result<Bytes, Error>>;
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store is away, too slow or overloaded; retries are used up. Whether the request took effect is
+    /// unknown.
+    #[error("{operation} {key}: the object store is not available")]
+    Unavailable {
+        /// The request: `put`, `get`, …
+        operation: &'static str,
+        /// The object.
+        key: String,
+        /// What the client library said.
+        #[source]
+        source: Source,
+    },
+    /// The store has no room.
+    #[error("{operation} {key}: the object store is full")]
+    Full {
+        /// The request.
+        operation: &'static str,
+        /// The object.
+        key: String,
+        /// What the client library said.
+        #[source]
+        source: Source,
+    },
+    /// The store refused for a reason that a repeat will not change (credentials, bucket, a malformed request).
+    #[error("{operation} {key}: the object store refused the request")]
+    Refused {
+        /// The request.
+        operation: &'static str,
+        /// The object.
+        key: String,
+        /// What the client library said.
+        #[source]
+        source: Source,
+    },
+    /// The multipart upload does not exist (any more).
+    #[error("{operation} {key}: the multipart upload is unknown to the object store")]
+    UnknownUpload {
+        /// The request.
+        operation: &'static str,
+        /// The object.
+        key: String,
+    },
+}
+
+/// The cause below an [`Error`].
+pub type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// An object that a listing found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Its key below the storage prefix.
+    pub key: String,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+/// An object's content, or a part of it.
+pub struct Content {
+    /// How many bytes `stream` gives.
+    pub length: u64,
+    /// The whole object's length.
+    pub size: u64,
+    /// The bytes.
+    pub stream: ByteStream,
+}
+
+/// The store's name of a multipart upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MultipartId(pub String);
+
+/// Reads. A missing object is `None`, never an error.
+#[async_trait]
+pub trait Read: Send + Sync {
+    /// The object's length in bytes.
+    async fn head(&self, key: &str) -> Result<Option<u64>, Error>;
+
+    /// The object's content, or the bytes of `range`, which must lie within the object. The stream resumes
+    /// by itself after a broken connection; dropping it cancels the read.
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Option<Content>, Error>;
+
+    /// Up to `limit` objects whose keys begin with `prefix`, in byte order of their keys, after `after`.
+    /// Fewer than `limit` means that there are no more.
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<Object>, Error>;
+}
+
+/// Writes. When a call returns `Ok`, the object survives a crash of the process and of the machine.
+#[async_trait]
+pub trait Write: Send + Sync {
+    /// Stores `segments`, one after the other, as one object.
+    async fn put(&self, key: &str, segments: Vec<Bytes>) -> Result<(), Error>;
+
+    /// Begins a multipart upload to `key`. Not repeatable: a lost answer leaks an upload that only the
+    /// store's own expiry removes.
+    async fn create_multipart(&self, key: &str) -> Result<MultipartId, Error>;
+
+    /// Stores the part that begins at byte `offset` of the object. A number may be sent again, with the same
+    /// bytes or others; the last acknowledged one counts.
+    async fn upload_part(
+        &self,
+        key: &str,
+        id: &MultipartId,
+        number: u16,
+        offset: u64,
+        segments: Vec<Bytes>,
+    ) -> Result<Part, Error>;
+
+    /// Makes the object of exactly these parts; refuses if one of them is not the last of its number.
+    async fn complete(&self, key: &str, id: &MultipartId, parts: &[Part]) -> Result<(), Error>;
+
+    /// Gives up a multipart upload and its parts. Unknown uploads are fine.
+    async fn abort(&self, key: &str, id: &MultipartId) -> Result<(), Error>;
+
+    /// The size all parts but the last should have, in bytes. Also the limit up to which a blob is kept in
+    /// memory and stored with one `put`.
+    fn part_size(&self) -> u64;
+
+    /// Whether clients should be told to send chunks of at least [`part_size`](Self::part_size) (S3).
+    fn prefers_large_chunks(&self) -> bool;
+}
+
+/// Deletes. Handed to `outbox` alone.
+#[async_trait]
+pub trait Sweep: Send + Sync {
+    /// Removes the objects; those that do not exist are fine.
+    async fn delete(&self, keys: &[String]) -> Result<(), Error>;
+}
+
+/// Addresses that let a client read an object directly from the store.
+pub trait Presign: Send + Sync {
+    /// A GET-only URL of the object, valid for at least 15 minutes, the same for 5 minutes.
+    fn presign(&self, key: &str) -> Result<String, Error>;
+}
+
+/// The whole bucket, as the wiring knows it; rooms are given the role they need.
+pub trait Store: Read + Write + Sweep {
+    /// Direct reads, where the store offers them.
+    fn presigner(&self) -> Option<&dyn Presign> {
+        None
+    }
+}

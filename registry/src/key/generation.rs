@@ -1,0 +1,69 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Generations: what makes every key a new one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ulid::Ulid;
+use uuid::Uuid;
+
+/// One upload of a digest, one version of a record: a ULID, written in lower case.
+///
+/// The time inside serves policies and people, never order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Generation(Ulid);
+
+impl Generation {
+    /// A fresh generation at `milliseconds` since 1970.
+    #[must_use]
+    pub fn at(milliseconds: u64) -> Self {
+        Self(Ulid::from_parts(milliseconds, rand::random()))
+    }
+
+    /// When it was made, in milliseconds since 1970.
+    #[must_use]
+    pub fn milliseconds(&self) -> u64 {
+        self.0.timestamp_ms()
+    }
+
+    /// The last two characters: one of 1,024 shards.
+    #[must_use]
+    pub fn shard(&self) -> String {
+        self.to_string().chars().skip(24).collect()
+    }
+
+    /// The form databases hold.
+    #[must_use]
+    pub fn to_uuid(self) -> Uuid {
+        Uuid::from_bytes(self.0.to_bytes())
+    }
+
+    /// The reverse of [`to_uuid`](Self::to_uuid).
+    #[must_use]
+    pub fn from_uuid(uuid: Uuid) -> Self {
+        Self(Ulid::from_bytes(uuid.into_bytes()))
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_string().to_ascii_lowercase())
+    }
+}
+
+/// The text is not a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a generation")]
+pub struct NotAGeneration;
+
+impl FromStr for Generation {
+    type Err = NotAGeneration;
+
+    fn from_str(text: &str) -> Result<Self, NotAGeneration> {
+        let generation = Ulid::from_string(text).map(Self).ok();
+        // One spelling only: a key must read back as exactly the text it was written as.
+        generation.filter(|generation| generation.to_string() == text).ok_or(NotAGeneration)
+    }
+}

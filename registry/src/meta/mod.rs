@@ -1,0 +1,242 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The database: what exists, and in which order it came to be.
+//!
+//! A method is one step of the protocol in one transaction. It takes and gives values of the domain, never
+//! rows, and repeats itself on serialization conflicts. No transaction ever waits for the bucket: this room
+//! cannot see it.
+//!
+//! Locking (Postgres; SQLite has one writer): a writer that inserts a reference holds `FOR KEY SHARE` on its
+//! target; a sweeper holds `FOR UPDATE` and looks for references in a *later* statement of the same READ
+//! COMMITTED transaction. Order: `meta`; manifests by id; tags by repository and name; blobs by id; links by
+//! repository and digest.
+//!
+//! Deciding steps take the [`Epoch`] that the caller works in and fail with [`Error::Superseded`] when the
+//! database's incarnation is another by now.
+
+mod values;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use stowage_oci::{Digest, Name, Reference, Tag};
+use uuid::Uuid;
+
+use crate::key::Generation;
+pub use values::*;
+
+/// Why a step was not done. In each case nothing was changed, except where a lost connection leaves the
+/// outcome of a commit unknown: [`Error::Unavailable`] after a write.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database is away or did not answer in time.
+    #[error("the database is not available")]
+    Unavailable(#[source] sqlx::Error),
+    /// The database was restarted, failed over or restored since the caller's epoch: take over and start again.
+    #[error("the database has a new incarnation")]
+    Superseded,
+    /// A row holds what this version cannot read.
+    #[error("row of {table} cannot be read: {what}")]
+    Unreadable {
+        /// The table.
+        table: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The schema is newer or older than this version works with.
+    #[error("the database has schema {found}; this version works with {supported}")]
+    Schema {
+        /// The schema found; 0 when there is none.
+        found: i32,
+        /// The schema wanted.
+        supported: i32,
+    },
+    /// A statement failed in a way the protocol does not foresee: a bug.
+    #[error("the database refused a statement")]
+    Broken(#[source] sqlx::Error),
+}
+
+/// Reads that answer requests. One round trip each.
+#[async_trait]
+pub trait Resolve: Send + Sync {
+    /// The live manifest that `reference` names, with its bytes if they are kept in the row.
+    async fn manifest(&self, repository: &Name, reference: &Reference) -> Result<Option<ManifestRow>, Error>;
+
+    /// The blob, if the repository has a visible link to it and its data is stored.
+    async fn blob(&self, repository: &Name, digest: &Digest) -> Result<Option<BlobRow>, Error>;
+
+    /// Restarts the lease of a link. `false`: the link is gone, read again.
+    async fn renew_link(&self, link: LinkId) -> Result<bool, Error>;
+
+    /// Restarts the lease of a manifest. `false`: it is gone, read again.
+    async fn renew_manifest(&self, manifest: ManifestId) -> Result<bool, Error>;
+
+    /// Up to `limit` tags in byte order after `after`; `None`: the repository has never been pushed to.
+    async fn tags(
+        &self,
+        repository: &Name,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Option<Vec<Tag>>, Error>;
+
+    /// Up to `limit` live manifests with that subject, newest first, after `after`; those of one of
+    /// `artifact_types`, or all when it is empty.
+    async fn referrers(
+        &self,
+        repository: &Name,
+        subject: &Digest,
+        artifact_types: &[String],
+        after: Option<ManifestId>,
+        limit: u32,
+    ) -> Result<Vec<ReferrerRow>, Error>;
+
+    /// Up to `limit` repositories in byte order after `after`.
+    async fn repositories(&self, after: Option<&str>, limit: u32) -> Result<Vec<Name>, Error>;
+
+    /// Up to `limit` repositories with a visible link to the stored blob.
+    async fn repositories_with(&self, digest: &Digest, limit: u32) -> Result<Vec<Name>, Error>;
+
+    /// Marks a blob's data as missing if it still is of that generation (the next push heals it).
+    async fn mark_absent(&self, digest: &Digest, generation: Generation) -> Result<(), Error>;
+}
+
+/// Uploads, the commit of a blob, mounts.
+#[async_trait]
+pub trait Receive: Send + Sync {
+    /// Begins an upload; makes the repository's row if need be. Expires `expiry` after its last progress.
+    /// `None`: the principal has `limit` open uploads already.
+    async fn open_upload(
+        &self,
+        upload: &NewUpload,
+        expiry: Duration,
+        limit: u32,
+    ) -> Result<Option<Uuid>, Error>;
+
+    /// The durable offset of an upload of this repository and principal that is not expired.
+    async fn upload_offset(&self, key: &UploadKey) -> Result<Option<u64>, Error>;
+
+    /// Takes the upload for one request, for 60 s from now by the database's clock.
+    async fn lease_upload(&self, key: &UploadKey, token: Uuid) -> Result<LeaseOutcome, Error>;
+
+    /// Extends a lease to 60 s from now. `false`: lost; the request must stop.
+    async fn extend_lease(&self, id: Uuid, token: Uuid) -> Result<bool, Error>;
+
+    /// Lets go of an upload without progress.
+    async fn release_upload(&self, id: Uuid, token: Uuid) -> Result<(), Error>;
+
+    /// Starts an upload at offset 0 anew under another generation; what the old one left is queued for
+    /// deletion. `false`: the lease is lost.
+    async fn restart_upload(&self, id: Uuid, token: Uuid, generation: Generation) -> Result<bool, Error>;
+
+    /// Records the multipart upload before its first part is sent. `false`: the lease is lost.
+    async fn record_multipart(&self, id: Uuid, token: Uuid, multipart: &Multipart) -> Result<bool, Error>;
+
+    /// Stores what is durable and lets go. `false`: the lease is lost, nothing is stored.
+    async fn store_progress(&self, id: Uuid, token: Uuid, progress: &Progress) -> Result<bool, Error>;
+
+    /// Records how the upload will be closed; from then on it can only be closed that way.
+    /// `false`: the lease is lost.
+    async fn record_plan(
+        &self,
+        id: Uuid,
+        token: Uuid,
+        plan: &Plan,
+        progress: &Progress,
+    ) -> Result<bool, Error>;
+
+    /// Ends an upload and queues all it left for deletion. `false`: the lease is lost.
+    async fn drop_upload(&self, id: Uuid, token: Uuid) -> Result<bool, Error>;
+
+    /// Ends an upload of this repository and principal unless a request holds it.
+    async fn cancel_upload(&self, key: &UploadKey) -> Result<CancelOutcome, Error>;
+
+    /// Whether the blob's data is stored and linked anywhere; if so its life is extended past this upload.
+    async fn touch_stored(&self, digest: &Digest) -> Result<bool, Error>;
+
+    /// Publishes an upload as a blob of its repository: row, link, end of the upload. Its data, pointer and
+    /// link record are in the bucket.
+    async fn commit_blob(&self, epoch: Epoch, commit: &BlobCommit) -> Result<CommitOutcome, Error>;
+
+    /// Records the intent to link the blob of `from` in `to`. `None`: there is no such blob in `from`.
+    async fn begin_mount(
+        &self,
+        epoch: Epoch,
+        from: &Name,
+        to: &Name,
+        digest: &Digest,
+        generation: Generation,
+    ) -> Result<Option<Mount>, Error>;
+
+    /// Publishes the link, whose record is in the bucket. `false`: the source is gone.
+    async fn finish_mount(&self, epoch: Epoch, mount: &Mount) -> Result<bool, Error>;
+}
+
+/// Manifests and tags: pin, publish, delete.
+#[async_trait]
+pub trait Publish: Send + Sync {
+    /// Holds everything the manifest refers to, gives each tag its place in the order, and records the
+    /// intent to write the records. Makes the repository's row if need be.
+    async fn pin_manifest(&self, epoch: Epoch, pin: &Pin) -> Result<PinOutcome, Error>;
+
+    /// Makes the manifest live and moves the tags, in one step. The records are in the bucket.
+    async fn publish_manifest(&self, pinned: &Pinned) -> Result<PublishOutcome, Error>;
+
+    /// Puts the tag into the trash for `retain` and queues its tombstone. `None`: there is no such tag.
+    /// The caller carries the removal out, then calls [`finish_removal`](Self::finish_removal).
+    async fn delete_tag(
+        &self,
+        epoch: Epoch,
+        repository: &Name,
+        tag: &Tag,
+        retain: Duration,
+    ) -> Result<Option<Removal>, Error>;
+
+    /// Puts the manifest and its tags into the trash for `retain` and queues tombstones and marker.
+    async fn delete_manifest(
+        &self,
+        epoch: Epoch,
+        repository: &Name,
+        digest: &Digest,
+        retain: Duration,
+    ) -> Result<DeleteOutcome, Error>;
+
+    /// Hides the blob from the repository and queues the link record.
+    async fn delete_blob(
+        &self,
+        epoch: Epoch,
+        repository: &Name,
+        digest: &Digest,
+    ) -> Result<DeleteOutcome, Error>;
+
+    /// Forgets a removal that has been carried out in the bucket.
+    async fn finish_removal(&self, removal: &Removal) -> Result<(), Error>;
+}
+
+/// The incarnation of the database, and who took it over.
+#[async_trait]
+pub trait Leases: Send + Sync {
+    /// Who owns the database and whether its incarnation is known. `None`: it is empty.
+    async fn envelope(&self) -> Result<Option<Envelope>, Error>;
+
+    /// Makes an empty database the one of `registry`. `false`: somebody was faster.
+    async fn found(&self, registry: Uuid) -> Result<bool, Error>;
+
+    /// Claims the next epoch, above `bucket`'s newest, for 30 s. `None`: the incarnation is known by now, or
+    /// another claim stands.
+    async fn claim_epoch(&self, bucket: u32, generation: Generation) -> Result<Option<u32>, Error>;
+
+    /// Makes the claimed epoch, whose object is in the bucket, the current one. `false`: a later claim won.
+    async fn enter_epoch(&self, claim: u32, generation: Generation) -> Result<bool, Error>;
+
+    /// Records that all of the bucket was compared with the database in this epoch.
+    async fn finish_walk(&self, epoch: Epoch) -> Result<bool, Error>;
+
+    /// Whether the database answers.
+    async fn ping(&self) -> Result<(), Error>;
+}
+
+/// The whole database, as the wiring knows it; rooms are given the role they need.
+pub trait MetaStore: Resolve + Receive + Publish + Leases {}
+
+impl<T: Resolve + Receive + Publish + Leases> MetaStore for T {}
