@@ -6,4 +6,5 @@
 pub mod blobs;
 pub mod key;
 pub mod meta;
+pub mod operation;
 pub mod ops;
