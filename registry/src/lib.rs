@@ -4,7 +4,9 @@
 //! An OCI registry: the binary `stowage-registry`, and a library for axum applications and tests.
 
 pub mod blobs;
+pub mod domain;
 pub mod key;
 pub mod meta;
 pub mod operation;
 pub mod ops;
+mod outbox;

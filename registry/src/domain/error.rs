@@ -1,0 +1,112 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Why the registry did not do what a client asked.
+
+#![deny(clippy::wildcard_enum_match_arm)]
+
+use stowage_oci::Digest;
+
+use crate::{blobs, meta};
+
+/// A refusal or a fault. Refusals are the client's to mend; of faults the client learns no more than that.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The repository has never been pushed to.
+    #[error("repository is not known to this registry")]
+    NameUnknown,
+    /// No such manifest or tag here.
+    #[error("manifest is not known to this repository")]
+    ManifestUnknown,
+    /// No such blob here.
+    #[error("blob is not known to this repository")]
+    BlobUnknown,
+    /// No such upload of this client here.
+    #[error("upload is not known to this repository")]
+    UploadUnknown,
+    /// The chunk does not begin where the upload ends, or another request holds the upload.
+    #[error("chunk must begin at byte {offset}, where the upload ends")]
+    NotAtOffset {
+        /// Where it ends.
+        offset: u64,
+    },
+    /// The body is shorter or longer than was announced.
+    #[error("body has {actual} bytes, {announced} were announced")]
+    LengthMismatch {
+        /// What was announced.
+        announced: u64,
+        /// What came, as far as it was read.
+        actual: u64,
+    },
+    /// The content does not have the digest that was claimed.
+    #[error("content has digest {actual}, not the one that was claimed")]
+    DigestMismatch {
+        /// What we found.
+        actual: Digest,
+    },
+    /// The blob is larger than the registry takes.
+    #[error("blob is larger than the {limit} bytes this registry takes")]
+    BlobTooLarge {
+        /// The configured limit in bytes.
+        limit: u64,
+    },
+    /// The bytes are not a manifest we accept.
+    #[error(transparent)]
+    ManifestInvalid(#[from] stowage_oci::ManifestError),
+    /// What the manifest refers to is not in the repository.
+    #[error("manifest refers to content that is not in this repository")]
+    ReferencesMissing(Vec<Digest>),
+    /// Something live refers to what should be deleted.
+    #[error("a manifest of this repository refers to it; delete that first")]
+    Referenced,
+    /// The registry does not delete, or does not change at all, at present.
+    #[error("{0}")]
+    ModeForbids(&'static str),
+    /// The client sends too slowly, or stopped.
+    #[error("upload body made no progress")]
+    BodyStalled,
+    /// The connection broke while the body came.
+    #[error("upload body broke off")]
+    BodyBroken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Too many uploads of this client are open, or too many are running.
+    #[error("too many uploads; finish or cancel some")]
+    TooManyUploads,
+    /// The database is away; nothing was changed, or the change is not acknowledged.
+    #[error("the database is not available")]
+    DatabaseAway(#[source] meta::Error),
+    /// The bucket is away.
+    #[error("the object store is not available")]
+    StoreAway(#[source] blobs::Error),
+    /// The process is stopping; what is durable stays.
+    #[error("this replica is stopping")]
+    Stopping,
+    /// Somebody else took over what this request was doing; the client starts over.
+    #[error("the request was overtaken; repeat it")]
+    Overtaken,
+    /// A broken invariant: a bug, or a database or bucket that somebody else changed.
+    #[error("internal error")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<meta::Error> for Error {
+    fn from(error: meta::Error) -> Self {
+        match error {
+            // A caller that meets a new incarnation takes over and repeats; here it could not.
+            meta::Error::Unavailable(_) | meta::Error::Superseded => Self::DatabaseAway(error),
+            meta::Error::Unreadable { .. } | meta::Error::Schema { .. } | meta::Error::Broken(_) => {
+                Self::Internal(Box::new(error))
+            }
+        }
+    }
+}
+
+impl From<blobs::Error> for Error {
+    fn from(error: blobs::Error) -> Self {
+        match error {
+            blobs::Error::Unavailable { .. } | blobs::Error::Full { .. } | blobs::Error::Refused { .. } => {
+                Self::StoreAway(error)
+            }
+            blobs::Error::UnknownUpload { .. } => Self::UploadUnknown,
+        }
+    }
+}

@@ -1,0 +1,190 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! What a registry does: pull, push, list, mount, delete.
+//!
+//! Takes values that have been parsed and rights that have been checked, gives outcomes or [`Error`]s, and
+//! knows nothing of HTTP.
+//!
+//! The order law. Writing: record the intent → store the bytes → publish the row → acknowledge. Deleting:
+//! stop naming and queue the keys, in one transaction → write the evidence → acknowledge → much later the
+//! bytes. No transaction is open across a request to the bucket.
+//!
+//! Reads outlive the database: what it does not answer within a second is answered from the bucket.
+//! Writes wait for it up to the configured hold.
+
+mod degraded;
+mod delete;
+mod error;
+mod lists;
+mod mount;
+mod pull;
+mod push;
+mod trust;
+mod upload;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, Weighter};
+use stowage_oci::Digest;
+use tokio::sync::Semaphore;
+
+use crate::blobs::Store;
+use crate::meta::{Epoch, Error as MetaError, MetaStore};
+use crate::ops::tasks::Tasks;
+
+pub use error::Error;
+pub use lists::{ReferrerList, RepositoryList, TagList};
+pub use pull::{Blob, ManifestAnswer};
+pub use push::{Hook, Pushed, PutManifest};
+pub use trust::Trust;
+pub use upload::{Body, BodyError, Chunk};
+
+/// What may be set from outside, per process.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The largest blob, in bytes.
+    pub max_blob_size: Option<u64>,
+    /// Uploads that receive bytes at the same time.
+    pub max_concurrent_uploads: usize,
+    /// Memory for parts of uploads, in bytes.
+    pub upload_memory: u64,
+    /// Memory for manifests too long for the database, in bytes.
+    pub cache_memory: u64,
+    /// How long a write waits for a lost database.
+    pub write_hold: Duration,
+    /// Open uploads of one principal.
+    pub max_open_uploads: u32,
+    /// How long an upload lives without progress.
+    pub upload_expiry: Duration,
+    /// How long deleted tags and manifests rest before they are collected.
+    pub trash_retention: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const MIB: u64 = 1 << 20;
+        const HOUR: u64 = 3600;
+        Self {
+            max_blob_size: None,
+            max_concurrent_uploads: 256,
+            upload_memory: 256 * MIB,
+            cache_memory: 64 * MIB,
+            write_hold: Duration::from_secs(20),
+            max_open_uploads: 1000,
+            upload_expiry: Duration::from_secs(24 * HOUR),
+            trash_retention: Duration::from_secs(168 * HOUR),
+        }
+    }
+}
+
+/// The registry's deeds over one database and one bucket. Clones share everything.
+#[derive(Clone)]
+pub struct Domain {
+    meta: Arc<dyn MetaStore>,
+    store: Arc<dyn Store>,
+    trust: Arc<Trust>,
+    limits: Limits,
+    /// In KiB.
+    upload_memory: Arc<Semaphore>,
+    running_uploads: Arc<Semaphore>,
+    manifests: Arc<Cache<Digest, CachedManifest, ByteWeight>>,
+    strict_indexes: Arc<arc_swap::ArcSwap<Vec<stowage_oci::Glob>>>,
+    hook: Option<Arc<dyn Hook>>,
+    tasks: Tasks,
+}
+
+/// Manifest bytes and their type: immutable facts of a digest.
+#[derive(Clone)]
+struct CachedManifest {
+    media_type: String,
+    body: bytes::Bytes,
+}
+
+#[derive(Clone)]
+struct ByteWeight;
+
+impl Weighter<Digest, CachedManifest> for ByteWeight {
+    fn weight(&self, _: &Digest, manifest: &CachedManifest) -> u64 {
+        // Key, type and the cache's own bookkeeping come to about this much.
+        const OVERHEAD: u64 = 256;
+        manifest.body.len() as u64 + OVERHEAD
+    }
+}
+
+impl Domain {
+    /// Over `meta` and `store`, which must belong to the same registry.
+    #[must_use]
+    pub fn new(meta: Arc<dyn MetaStore>, store: Arc<dyn Store>, limits: Limits, tasks: Tasks) -> Self {
+        const AVERAGE_MANIFEST: u64 = 64 << 10;
+        let entries = usize::try_from(limits.cache_memory / AVERAGE_MANIFEST).unwrap_or(usize::MAX).max(16);
+        let manifests = Cache::with(
+            entries,
+            limits.cache_memory,
+            ByteWeight,
+            DefaultHashBuilder::default(),
+            DefaultLifecycle::default(),
+        );
+        let kib = usize::try_from(limits.upload_memory >> 10).unwrap_or(Semaphore::MAX_PERMITS);
+        Self {
+            trust: Arc::new(Trust::new(Arc::clone(&meta), Arc::clone(&store))),
+            upload_memory: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
+            running_uploads: Arc::new(Semaphore::new(limits.max_concurrent_uploads)),
+            manifests: Arc::new(manifests),
+            strict_indexes: Arc::default(),
+            hook: None,
+            meta,
+            store,
+            limits,
+            tasks,
+        }
+    }
+
+    /// Tells `hook` of each manifest that was pushed, after it is committed.
+    #[must_use]
+    pub fn with_hook(mut self, hook: Arc<dyn Hook>) -> Self {
+        self.hook = Some(hook);
+        self
+    }
+
+    /// From now on index children must exist in repositories that one of `globs` matches.
+    pub fn set_strict_indexes(&self, globs: Vec<stowage_oci::Glob>) {
+        self.strict_indexes.store(Arc::new(globs));
+    }
+
+    /// The least chunk clients should send, if the store prefers large ones.
+    #[must_use]
+    pub fn preferred_chunk(&self) -> Option<u64> {
+        self.store.prefers_large_chunks().then(|| self.store.part_size())
+    }
+
+    /// Does `step` in the current epoch. While the database is away it is repeated, up to the write hold; after
+    /// a change of the database's incarnation it is repeated in the new epoch. So a step may take effect more
+    /// than once, and must be harmless then.
+    async fn write<'a, T>(
+        &self,
+        step: impl Fn(Epoch) -> BoxFuture<'a, Result<T, MetaError>> + Sync,
+    ) -> Result<T, Error> {
+        const PAUSE: Duration = Duration::from_millis(100);
+        let deadline = tokio::time::Instant::now() + self.limits.write_hold;
+        loop {
+            let attempt = match self.trust.enter().await {
+                Ok(epoch) => (step(epoch).await.map_err(Error::from), Some(epoch)),
+                Err(error) => (Err(error), None),
+            };
+            match attempt {
+                (Err(Error::DatabaseAway(cause)), epoch) if tokio::time::Instant::now() < deadline => {
+                    if let (MetaError::Superseded, Some(epoch)) = (&cause, epoch) {
+                        self.trust.leave(epoch);
+                    } else {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+                (outcome, _) => return outcome,
+            }
+        }
+    }
+}

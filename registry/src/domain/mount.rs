@@ -1,0 +1,32 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Mounting a blob of one repository into another: a link, no bytes.
+
+use stowage_oci::{Digest, Name};
+
+use super::{Domain, Error};
+use crate::key::{Generation, Key};
+use crate::ops::clock;
+
+impl Domain {
+    /// Links the blob in `to` from the first of `sources` that has it. The caller has checked that the client
+    /// may read each of them. `false`: none has it.
+    pub async fn mount(&self, to: &Name, digest: &Digest, sources: &[Name]) -> Result<bool, Error> {
+        for from in sources {
+            if self.mount_from(from, to, digest).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn mount_from(&self, from: &Name, to: &Name, digest: &Digest) -> Result<bool, Error> {
+        let generation = Generation::at(clock::milliseconds());
+        let begin = |epoch| self.meta.begin_mount(epoch, from, to, digest, generation);
+        let Some(mount) = self.write(begin).await? else { return Ok(false) };
+        let link = Key::Link { repository: to.clone(), digest: *digest, generation };
+        self.store.put(&link.to_string(), Vec::new()).await?;
+        self.write(|epoch| self.meta.finish_mount(epoch, &mount)).await
+    }
+}

@@ -1,0 +1,185 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Pushing manifests.
+//!
+//! Pin (hold what it refers to, give the tags their place in the order, record the intent) → write the
+//! records → publish (live, tags moved). Each push writes records of its own, so that a late write of another
+//! cannot undo it.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::try_join_all;
+use stowage_oci::{Algorithm, Digest, Manifest, Name, Reference, Tag};
+
+use super::{Domain, Error};
+use crate::key::{Generation, Key};
+use crate::meta::{ManifestFacts, Pin, PinOutcome, Pinned, PublishOutcome};
+use crate::ops::clock;
+
+/// Manifests up to this length are kept in the database, in bytes.
+const LONGEST_IN_DATABASE: usize = 64 << 10;
+
+/// How often a push begins again when what it pinned is deleted under it.
+const ATTEMPTS: u32 = 20;
+
+/// A manifest to push.
+#[derive(Clone, Debug)]
+pub struct PutManifest {
+    /// Where.
+    pub repository: Name,
+    /// Under which tag, or as which digest.
+    pub reference: Reference,
+    /// A digest that the client names beside a tag.
+    pub claimed: Option<Digest>,
+    /// Further tags.
+    pub tags: Vec<Tag>,
+    /// The request's media type, without parameters.
+    pub content_type: Option<String>,
+    /// The manifest.
+    pub body: Bytes,
+}
+
+/// A manifest that was pushed.
+#[derive(Clone, Debug)]
+pub struct Pushed {
+    /// Its digest, in the algorithm the client asked for.
+    pub digest: Digest,
+    /// What it refers to as its subject.
+    pub subject: Option<Digest>,
+    /// The tags it has now.
+    pub tags: Vec<Tag>,
+}
+
+/// Is told of what was pushed, after it is committed.
+#[async_trait]
+pub trait Hook: Send + Sync {
+    /// A manifest was pushed to `repository`. Called once per push; the client waits for it.
+    async fn manifest_pushed(&self, repository: &Name, pushed: &Pushed);
+}
+
+impl Domain {
+    /// Stores a manifest and moves its tags, in one step.
+    pub async fn put_manifest(&self, put: PutManifest) -> Result<Pushed, Error> {
+        let digest = verified_digest(&put)?;
+        let manifest = Manifest::parse(&put.body, put.content_type.as_deref())?;
+        let subject = manifest.subject;
+        let tags = all_tags(put.reference, put.tags);
+        let facts = facts(digest, manifest, &put.body);
+        let pushed = Pushed { digest, subject, tags: tags.clone() };
+        self.push_until_published(&put.repository, &facts, &tags, &put.body).await?;
+        if let Some(hook) = &self.hook {
+            hook.manifest_pushed(&put.repository, &pushed).await;
+        }
+        Ok(pushed)
+    }
+
+    async fn push_until_published(
+        &self,
+        repository: &Name,
+        facts: &ManifestFacts,
+        tags: &[Tag],
+        body: &Bytes,
+    ) -> Result<(), Error> {
+        let strict = self.strict_indexes.load().iter().any(|glob| glob.matches(repository.as_str()));
+        for _ in 0..ATTEMPTS {
+            let pin = Pin {
+                repository: repository.clone(),
+                facts: facts.clone(),
+                tags: tags.to_vec(),
+                strict,
+                generation: Generation::at(clock::milliseconds()),
+            };
+            let pinned = match self.write(|epoch| self.meta.pin_manifest(epoch, &pin)).await? {
+                PinOutcome::Pinned(pinned) => pinned,
+                PinOutcome::Missing(digests) => return Err(Error::ReferencesMissing(digests)),
+            };
+            self.write_records(&pinned, body).await?;
+            match self.publish(&pinned).await? {
+                PublishOutcome::Published => return Ok(()),
+                PublishOutcome::StartOver => {}
+            }
+        }
+        Err(Error::Overtaken)
+    }
+
+    /// Publishes in the epoch it was pinned in; in another, everything begins again.
+    async fn publish(&self, pinned: &Pinned) -> Result<PublishOutcome, Error> {
+        self.write(|epoch| {
+            if epoch == pinned.epoch {
+                self.meta.publish_manifest(pinned)
+            } else {
+                Box::pin(std::future::ready(Ok(PublishOutcome::StartOver)))
+            }
+        })
+        .await
+    }
+
+    async fn write_records(&self, pinned: &Pinned, body: &Bytes) -> Result<(), Error> {
+        let writes = records(pinned).into_iter().map(|key| async move {
+            let segments = if matches!(key, Key::Manifest { .. }) { vec![body.clone()] } else { Vec::new() };
+            self.store.put(&key.to_string(), segments).await
+        });
+        try_join_all(writes).await?;
+        Ok(())
+    }
+}
+
+/// The records that this push writes.
+fn records(pinned: &Pinned) -> Vec<Key> {
+    let repository = &pinned.pin.repository;
+    let ManifestFacts { digest, subject, .. } = pinned.pin.facts;
+    let generation = pinned.pin.generation;
+    let manifest = Key::Manifest { repository: repository.clone(), digest, generation };
+    let referrer =
+        subject.map(|subject| Key::Referrer { repository: repository.clone(), subject, digest, generation });
+    let tags = pinned.tags.iter().map(|record| Key::Tag {
+        repository: repository.clone(),
+        tag: record.tag.clone(),
+        version: record.version,
+        generation: record.generation,
+        target: Some(digest),
+    });
+    let own =
+        pinned.writes_record.then_some(manifest).into_iter().chain(referrer.filter(|_| pinned.writes_record));
+    own.chain(tags).collect()
+}
+
+/// The digest to store under: that of the path, or named beside the tag, or SHA-256. What was claimed must hold.
+fn verified_digest(put: &PutManifest) -> Result<Digest, Error> {
+    let claimed = match &put.reference {
+        Reference::Digest(digest) => Some(*digest),
+        Reference::Tag(_) => put.claimed,
+    };
+    let algorithm = claimed.map_or(Algorithm::Sha256, |digest| digest.algorithm());
+    let actual = Digest::of(algorithm, &put.body);
+    match claimed {
+        Some(claimed) if claimed != actual => Err(Error::DigestMismatch { actual }),
+        _ => Ok(actual),
+    }
+}
+
+/// In name order, once each: the order in which rows are locked.
+fn all_tags(reference: Reference, further: Vec<Tag>) -> Vec<Tag> {
+    let mut tags = match reference {
+        Reference::Tag(tag) => vec![tag],
+        Reference::Digest(_) => further,
+    };
+    tags.sort();
+    tags.dedup();
+    tags
+}
+
+fn facts(digest: Digest, manifest: Manifest, body: &Bytes) -> ManifestFacts {
+    ManifestFacts {
+        digest,
+        media_type: manifest.media_type,
+        artifact_type: manifest.artifact_type,
+        subject: manifest.subject,
+        annotations: manifest.annotations,
+        size: u32::try_from(body.len()).expect("the door takes no manifest over 4 MiB"),
+        body: (body.len() <= LONGEST_IN_DATABASE).then(|| body.clone()),
+        blobs: manifest.blobs,
+        children: manifest.children,
+    }
+}
