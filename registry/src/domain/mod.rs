@@ -18,6 +18,7 @@ mod delete;
 mod error;
 mod lists;
 mod mount;
+mod ownership;
 mod pull;
 mod push;
 mod trust;
@@ -38,6 +39,7 @@ use crate::ops::tasks::Tasks;
 
 pub use error::Error;
 pub use lists::{ReferrerList, RepositoryList, TagList};
+pub use ownership::{OwnershipError, ensure_owner};
 pub use pull::{Blob, ManifestAnswer};
 pub use push::{Hook, Pushed, PutManifest};
 pub use trust::Trust;
