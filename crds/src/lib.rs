@@ -1,4 +1,40 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! crds
+//! What people write for Stowage, and everything its two binaries tell each other.
+//!
+//! The custom resources of `stowage.dev/v1alpha1` are plain types here: specs, statuses, the rules beyond
+//! structure, and the reasons a status may give. Beside them stand the document that the operator hands to the
+//! replicas, the report a replica gives back, and the summary a Job ends with.
+//!
+//! Guarantees: nothing in this crate does I/O or asks for the time; the same input gives the same bytes.
+//! Never: a Kubernetes client, a runtime, or the value of a secret.
+
+mod access_policy;
+mod duration;
+mod names;
+mod quantity;
+mod registry;
+mod summary;
+mod text;
+
+pub use access_policy::{AccessPolicy, AccessPolicySpec, AccessPolicyStatus, Action, Subject, SubjectKind};
+pub use duration::Duration;
+pub use names::{Empty, Freeform, KeyRef, Labels, Ref, SecretRef};
+pub use quantity::Quantity;
+pub use registry::{
+    Anonymous, Auth, Autoscaling, Database, DeletionPolicy, Disruption, Expose, GarbageCollection,
+    GarbageCollectionStatus, Htpasswd, HttpRoute, Image, Ingress, Limits, Managed, MigrationPolicy,
+    Migrations, Mode, Monitoring, OPERATOR_FIELDS, ParentRef, Postgres, Redirect, RedirectMode, Registry,
+    RegistrySpec, RegistryStatus, S3, ServiceAccount, ServiceExposure, ServiceMonitor, ServiceType, Storage,
+    Telemetry, Tls, Tokens, Volume,
+};
+pub use summary::{Outcome, Summary};
+pub use text::{BaseUrl, Cron, Glob, HttpUrl, TimeZone};
+
+/// The API group of every kind.
+pub const GROUP: &str = "stowage.dev";
+/// The version of the API that this crate describes.
+pub const VERSION: &str = "v1alpha1";
+/// Group and version, as `apiVersion` spells them.
+pub const API_VERSION: &str = "stowage.dev/v1alpha1";

@@ -1,0 +1,121 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! What replicas do for clients, and what they do beside that.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::all_defaults;
+use crate::{Cron, Duration, HttpUrl, Quantity, TimeZone};
+
+/// Which changes clients may make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Mode {
+    /// All that they are granted.
+    #[default]
+    ReadWrite,
+    /// Pushes, but no deletes.
+    NoDelete,
+    /// None.
+    ReadOnly,
+}
+
+/// What one replica takes on at once.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// The largest blob that may be pushed. Absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_blob_size: Option<Quantity>,
+    /// Requests in flight; more are asked to come back.
+    #[serde(default = "Limits::default_max_concurrent_requests")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_concurrent_requests: i32,
+    /// Uploads that receive bytes at once; more are asked to come back.
+    #[serde(default = "Limits::default_max_concurrent_uploads")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_concurrent_uploads: i32,
+    /// Memory for the bytes of all uploads together.
+    #[serde(default = "Limits::default_upload_memory")]
+    pub upload_memory: Quantity,
+    /// Memory for cached facts that never change.
+    #[serde(default = "Limits::default_cache_memory")]
+    pub cache_memory: Quantity,
+}
+
+impl Limits {
+    fn default_max_concurrent_requests() -> i32 {
+        4096
+    }
+
+    fn default_max_concurrent_uploads() -> i32 {
+        256
+    }
+
+    fn default_upload_memory() -> Quantity {
+        "256Mi".parse().expect("a quantity")
+    }
+
+    fn default_cache_memory() -> Quantity {
+        "64Mi".parse().expect("a quantity")
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        all_defaults()
+    }
+}
+
+/// When what nothing names any more is removed.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GarbageCollection {
+    /// When it runs, as a line of cron.
+    #[serde(default = "GarbageCollection::default_schedule")]
+    pub schedule: Cron,
+    /// Time zone of the schedule. Absent: UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<TimeZone>,
+    /// How long something must have been unnamed before it is removed.
+    #[serde(default = "GarbageCollection::default_grace_period")]
+    pub grace_period: Duration,
+    /// While true no run is started.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+impl GarbageCollection {
+    fn default_schedule() -> Cron {
+        "17 3 * * *".into()
+    }
+
+    fn default_grace_period() -> Duration {
+        "24h".parse().expect("a duration")
+    }
+}
+
+impl Default for GarbageCollection {
+    fn default() -> Self {
+        all_defaults()
+    }
+}
+
+/// Where traces go.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Telemetry {
+    /// The OTLP/gRPC endpoint.
+    pub otlp_endpoint: HttpUrl,
+    /// How many of a hundred requests are traced.
+    #[serde(default = "Telemetry::default_sampling_percentage")]
+    #[schemars(range(min = 0, max = 100))]
+    pub sampling_percentage: i32,
+}
+
+impl Telemetry {
+    fn default_sampling_percentage() -> i32 {
+        10
+    }
+}

@@ -1,0 +1,130 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! What a Job reports when it ends: JSON in its termination message, copied into the status of its resource.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The longest termination message that a kubelet hands on, in bytes.
+const LONGEST: usize = 4096;
+/// The longest text a summary carries, in bytes.
+const LONGEST_MESSAGE: usize = 512;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Outcome {
+    /// It did what it was asked.
+    Succeeded,
+    /// It stopped on a failure; a repeat may do better.
+    Failed,
+    /// It did not act, for safety; the reason says what to lift.
+    Refused,
+}
+
+/// What one run of a command did.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// The subcommand: `gc`, `migrate`, `retention`, …
+    pub command: String,
+    /// How it ended.
+    pub result: Outcome,
+    /// One CamelCase word, when there is more to say than the result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// For a human.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub message: Option<String>,
+    /// The mode it ran in, where the command has modes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// When it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
+    /// What it counted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub counts: BTreeMap<String, i64>,
+}
+
+impl Summary {
+    /// The summary of `command` with nothing but its result.
+    #[must_use]
+    pub fn new(command: impl Into<String>, result: Outcome) -> Self {
+        Self {
+            command: command.into(),
+            result,
+            reason: None,
+            message: None,
+            mode: None,
+            start_time: None,
+            completion_time: None,
+            counts: BTreeMap::new(),
+        }
+    }
+
+    /// The text for the termination log: JSON that fits, its message cut if it must be.
+    #[must_use]
+    pub fn to_termination_message(&self) -> String {
+        let mut cut = self.clone();
+        cut.message = cut.message.as_deref().map(|message| shortened(message, LONGEST_MESSAGE).to_owned());
+        while cut.counts.len() > 32 || (cut.json().len() > LONGEST && !cut.counts.is_empty()) {
+            cut.counts.pop_last();
+        }
+        cut.json()
+    }
+
+    /// Reads a termination message; `None` if it is none of ours (the pod died before it could write one).
+    #[must_use]
+    pub fn from_termination_message(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    fn json(&self) -> String {
+        serde_json::to_string(self).expect("strings, numbers and times are JSON")
+    }
+}
+
+/// The longest prefix of `text` of at most `most` bytes that ends between characters.
+fn shortened(text: &str, most: usize) -> &str {
+    text.split_at(text.floor_char_boundary(most)).0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_survives_the_termination_log() {
+        let mut summary = Summary::new("gc", Outcome::Succeeded);
+        summary.counts.insert("deletedBlobs".to_owned(), 812);
+        let text = summary.to_termination_message();
+        assert_eq!(text, r#"{"command":"gc","result":"Succeeded","counts":{"deletedBlobs":812}}"#);
+        assert_eq!(Summary::from_termination_message(&text), Some(summary));
+    }
+
+    #[test]
+    fn a_long_summary_is_cut_to_what_a_kubelet_keeps() {
+        let mut summary = Summary::new("gc", Outcome::Failed);
+        summary.message = Some("ü".repeat(1000));
+        summary.counts = (0..1000).map(|n| (format!("counter-{n:04}-{}", "x".repeat(200)), n)).collect();
+        let text = summary.to_termination_message();
+        assert!(text.len() <= LONGEST, "{}", text.len());
+        let read = Summary::from_termination_message(&text).unwrap();
+        assert_eq!(read.message.unwrap().len(), 512);
+        assert!(!read.counts.is_empty());
+    }
+
+    #[test]
+    fn text_that_is_no_summary_is_none() {
+        assert_eq!(Summary::from_termination_message("panicked at"), None);
+    }
+}

@@ -1,0 +1,88 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Bounded text: strings whose form the schema states.
+//!
+//! Deserialising does not check the form: the API server has, or [`crate::strict`] does for files, and one odd
+//! old object must not stop a watch. The reader that acts on a text parses it into the type it needs.
+
+/// Gives a string-like type its schema: a pattern and a greatest length.
+macro_rules! text_schema {
+    ($name:ident, $pattern:expr, $max:expr) => {
+        impl schemars::JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "pattern": $pattern, "maxLength": $max })
+            }
+        }
+    };
+}
+pub(crate) use text_schema;
+
+macro_rules! text {
+    ($(#[$doc:meta])* $name:ident, max $max:expr, pattern $pattern:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize, serde::Serialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text as it was written.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(text.to_owned())
+            }
+        }
+
+        text_schema!($name, $pattern, $max);
+    };
+}
+
+text! {
+    /// A pattern over repository names: `*` and `?` within a component, `**` for one or more whole components.
+    Glob, max 255,
+    pattern r"^(\*\*|\*|\*?([a-z0-9._?-]+\*?)+)(/(\*\*|\*|\*?([a-z0-9._?-]+\*?)+))*$"
+}
+
+text! {
+    /// `scheme://host[:port]` without a path; the scheme is http or https.
+    BaseUrl, max 253,
+    pattern r"^https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:[0-9]{1,5})?$"
+}
+
+text! {
+    /// An http or https URL without user, query or fragment.
+    HttpUrl, max 253,
+    pattern r"^https?://[^/?#@\s]+(/[^?#\s]*)?$"
+}
+
+text! {
+    /// Five fields of cron, or one of the names such as `@daily`.
+    Cron, max 64,
+    pattern r"^(@(yearly|annually|monthly|weekly|daily|midnight|hourly)|[0-9A-Za-z*?,/-]+( +[0-9A-Za-z*?,/-]+){4})$"
+}
+
+text! {
+    /// A name of the time zone database, as `Europe/Berlin`.
+    TimeZone, max 64,
+    pattern r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$"
+}
