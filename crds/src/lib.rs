@@ -11,15 +11,26 @@
 //! Never: a Kubernetes client, a runtime, or the value of a secret.
 
 mod access_policy;
+pub mod check;
+pub mod conditions;
+pub mod document;
 mod duration;
+mod kind;
 mod names;
 mod quantity;
 mod registry;
+pub mod report;
+mod rules;
+mod schema;
+pub mod strict;
 mod summary;
 mod text;
+pub mod yaml;
 
 pub use access_policy::{AccessPolicy, AccessPolicySpec, AccessPolicyStatus, Action, Subject, SubjectKind};
+pub use document::Document;
 pub use duration::Duration;
+pub use kind::Kind;
 pub use names::{Empty, Freeform, KeyRef, Labels, Ref, SecretRef};
 pub use quantity::Quantity;
 pub use registry::{
@@ -29,6 +40,8 @@ pub use registry::{
     RegistrySpec, RegistryStatus, S3, ServiceAccount, ServiceExposure, ServiceMonitor, ServiceType, Storage,
     Telemetry, Tls, Tokens, Volume,
 };
+pub use report::Report;
+pub use schema::{crd, manifests};
 pub use summary::{Outcome, Summary};
 pub use text::{BaseUrl, Cron, Glob, HttpUrl, TimeZone};
 

@@ -72,7 +72,7 @@ text! {
 text! {
     /// An http or https URL without user, query or fragment.
     HttpUrl, max 253,
-    pattern r"^https?://[^/?#@\s]+(/[^?#\s]*)?$"
+    pattern r"^https?://[A-Za-z0-9._:\[\]-]+(/[!$-;=@-~]*)?$"
 }
 
 text! {

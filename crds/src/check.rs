@@ -1,0 +1,197 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Whether resources are valid: structure, the rules beyond it, and how resources stand to each other.
+//!
+//! A cluster's API server asks the first two of one object at a time; a standalone process asks all of it here,
+//! with the same verdicts. Pure.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    Kind, rules,
+    schema::{Step, steps},
+    strict,
+};
+
+/// Where in an object something stands: `spec.subjects[2].user`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FieldPath(String);
+
+impl FieldPath {
+    /// The object itself.
+    #[must_use]
+    pub fn root() -> Self {
+        Self(String::new())
+    }
+
+    /// The field of this name below.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Self {
+        let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        Self(match (self.0.is_empty(), plain) {
+            (true, true) => name.to_owned(),
+            (false, true) => format!("{}.{name}", self.0),
+            (_, false) => format!("{}[{name:?}]", self.0),
+        })
+    }
+
+    /// The item at this place of the list.
+    #[must_use]
+    pub fn item(&self, at: usize) -> Self {
+        Self(format!("{}[{at}]", self.0))
+    }
+
+    /// The text; empty for the object itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for FieldPath {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Display for FieldPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// A rule that an object breaks, and where.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Violation {
+    /// The place.
+    pub path: FieldPath,
+    /// What is wrong there, for a human.
+    pub message: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.as_str() {
+            "" => f.write_str(&self.message),
+            path => write!(f, "{path}: {}", self.message),
+        }
+    }
+}
+
+/// Violations in one line.
+pub(crate) fn listed(violations: &[Violation]) -> String {
+    violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Checks one object as people write it. The result is the object with its defaults.
+///
+/// `previous` is what was in force before: some fields cannot change. Unknown fields are violations.
+pub fn resource(kind: Kind, previous: Option<&Value>, next: &Value) -> Result<Value, Vec<Violation>> {
+    let admitted = strict::admit(kind, next);
+    let unknown = admitted.unknown.into_iter();
+    let unknown =
+        unknown.map(|path| Violation { path, message: "is no field that is known here".to_owned() });
+    let mut violations: Vec<_> = admitted.violations.into_iter().chain(unknown).collect();
+    if violations.is_empty() {
+        let previous = previous.map(|previous| strict::admit(kind, previous).object);
+        violations = broken_rules(kind, previous.as_ref(), &admitted.object);
+    }
+    violations.sort();
+    if violations.is_empty() { Ok(admitted.object) } else { Err(violations) }
+}
+
+/// Checks an object that has been read: its structure and rules, without regard to what was before.
+#[must_use]
+pub fn typed<T: Serialize>(kind: Kind, object: &T) -> Vec<Violation> {
+    let value = serde_json::to_value(object).expect("a resource is JSON");
+    resource(kind, None, &value).err().unwrap_or_default()
+}
+
+/// Whether `next` changes something that cannot change.
+#[must_use]
+pub fn transition<T: Serialize>(kind: Kind, previous: &T, next: &T) -> Vec<Violation> {
+    let value = |object| serde_json::to_value(object).expect("a resource is JSON");
+    resource(kind, Some(&value(previous)), &value(next)).err().unwrap_or_default()
+}
+
+/// Rules beyond structure that an object with its defaults breaks.
+fn broken_rules(kind: Kind, previous: Option<&Value>, next: &Value) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for rule in rules::of(kind) {
+        for (path, node) in nodes(next, rule.at) {
+            // Rules on items of lists compare nothing with before: an item has no identity.
+            let before = previous.and_then(|previous| nodes(previous, rule.at).pop()).map(|(_, node)| node);
+            if !rule.holds(node, before) {
+                violations.push(Violation { path, message: rule.message.to_owned() });
+            }
+        }
+    }
+    violations
+}
+
+/// The nodes at a rule's place, with their paths; none where a part of the way does not exist.
+fn nodes<'a>(object: &'a Value, at: &str) -> Vec<(FieldPath, &'a Value)> {
+    steps(at).fold(vec![(FieldPath::root(), object)], |found, step| {
+        let below = found.into_iter().flat_map(|(path, node)| match step {
+            Step::Field(name) => node.get(name).map(|child| (path.field(name), child)).into_iter().collect(),
+            Step::Items => items(&path, node),
+        });
+        below.collect()
+    })
+}
+
+fn items<'a>(path: &FieldPath, node: &'a Value) -> Vec<(FieldPath, &'a Value)> {
+    node.as_array().into_iter().flatten().enumerate().map(|(at, item)| (path.item(at), item)).collect()
+}
+
+/// A violation in one of several resources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    /// Which of the resources, by its place in the list that was checked.
+    pub resource: usize,
+    /// What is wrong with it.
+    pub violation: Violation,
+}
+
+/// Checks resources that are to be used together without a cluster: every name once per kind, one namespace or
+/// none, and every reference to something that is there.
+#[must_use]
+pub fn together(resources: &[Value]) -> Vec<Misfit> {
+    let mut misfits = Vec::new();
+    let mut seen: BTreeMap<(Option<&str>, &str), usize> = BTreeMap::new();
+    for (at, resource) in resources.iter().enumerate() {
+        let mut refuse = |path: &str, message: String| {
+            misfits.push(Misfit { resource: at, violation: Violation { path: path.into(), message } });
+        };
+        let name = text(resource, "/metadata/name").unwrap_or_default();
+        let kind = text(resource, "/kind");
+        if seen.insert((kind, name), at).is_some() {
+            refuse("metadata.name", format!("another {} is named {name:?}", kind.unwrap_or("resource")));
+        }
+        if namespace(resource) != resources.first().and_then(namespace) {
+            refuse("metadata.namespace", "all resources must be of one namespace, or of none".to_owned());
+        }
+        if let Some(wanted) = text(resource, "/spec/registryRef/name")
+            && !resources.iter().any(|other| is_registry(other, wanted))
+        {
+            refuse("spec.registryRef.name", format!("there is no Registry named {wanted:?}"));
+        }
+    }
+    misfits
+}
+
+fn is_registry(resource: &Value, name: &str) -> bool {
+    Kind::of(resource) == Some(Kind::Registry) && text(resource, "/metadata/name") == Some(name)
+}
+
+fn namespace(resource: &Value) -> Option<&str> {
+    text(resource, "/metadata/namespace")
+}
+
+fn text<'a>(resource: &'a Value, pointer: &str) -> Option<&'a str> {
+    resource.pointer(pointer).and_then(Value::as_str)
+}

@@ -1,0 +1,228 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The rules that a schema's structure cannot state, each in CEL for the API server and in Rust for a process
+//! that has none.
+//!
+//! Both forms stand side by side and share the place they look at and the message they give, and a table of good
+//! and bad objects runs through both. As in an API server, a rule is asked only where its place exists, sees
+//! defaults filled in, and, if it compares with the old object, only on a change of something that existed before.
+
+use serde_json::Value;
+
+use crate::Kind;
+
+/// A rule beyond structure.
+pub(crate) struct Rule {
+    /// The kind it is for.
+    pub(crate) kind: Kind,
+    /// The place it looks at: names and `[*]` from the root of the object; empty for the root itself.
+    pub(crate) at: &'static str,
+    /// The rule for the API server.
+    pub(crate) cel: &'static str,
+    /// What is said when it is broken.
+    pub(crate) message: &'static str,
+    /// The same rule over the node at that place and the node that was there before.
+    holds: Holds,
+}
+
+enum Holds {
+    Always(fn(&Value) -> bool),
+    Transition(fn(&Value, &Value) -> bool),
+}
+
+impl Rule {
+    /// Whether `node` obeys the rule, given what was at its place before.
+    pub(crate) fn holds(&self, node: &Value, before: Option<&Value>) -> bool {
+        match self.holds {
+            Holds::Always(holds) => holds(node),
+            Holds::Transition(holds) => before.is_none_or(|before| holds(node, before)),
+        }
+    }
+}
+
+/// The rules of a kind.
+pub(crate) fn of(kind: Kind) -> impl Iterator<Item = &'static Rule> {
+    RULES.iter().filter(move |rule| rule.kind == kind)
+}
+
+const NAME_CEL: &str =
+    "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 40";
+const NAME_MESSAGE: &str = "metadata.name must begin with a letter, hold only a-z, 0-9 and '-', not end in '-', and \
+                            have at most 40 characters: names of Services and CronJobs are made from it";
+
+static RULES: &[Rule] = &[
+    Rule {
+        kind: Kind::Registry,
+        at: "",
+        cel: NAME_CEL,
+        message: NAME_MESSAGE,
+        holds: Holds::Always(is_named),
+    },
+    Rule {
+        kind: Kind::Registry,
+        at: "spec",
+        cel: "!(has(self.replicas) && has(self.autoscaling))",
+        message: "replicas and autoscaling exclude each other: autoscaling chooses the number of replicas",
+        holds: Holds::Always(|spec| !(has(spec, "replicas") && has(spec, "autoscaling"))),
+    },
+    Rule {
+        kind: Kind::Registry,
+        at: "spec",
+        cel: "!(has(self.storage.filesystem) || has(self.database.sqlite)) || (!has(self.autoscaling) && (!has(self.replicas) || self.replicas <= 1))",
+        message: "filesystem and sqlite are for one replica: remove autoscaling, and set replicas to 1 at most",
+        holds: Holds::Always(|spec| {
+            !on_volume(spec)
+                || (!has(spec, "autoscaling") && (!has(spec, "replicas") || integer(spec, "replicas") <= 1))
+        }),
+    },
+    Rule {
+        kind: Kind::Registry,
+        at: "spec",
+        cel: "!has(self.storage.s3) || !has(self.database.postgres) || !has(self.volume)",
+        message: "volume is for filesystem or sqlite; s3 with postgres needs none",
+        holds: Holds::Always(|spec| {
+            !has(&spec["storage"], "s3") || !has(&spec["database"], "postgres") || !has(spec, "volume")
+        }),
+    },
+    Rule {
+        kind: Kind::Registry,
+        at: "spec",
+        cel: "self.deletionPolicy == 'Retain' || !has(self.volume) || !has(self.volume.claimName)",
+        message: "deletionPolicy Delete cannot be used with volume.claimName: the claim is not the registry's to delete",
+        holds: Holds::Always(|spec| {
+            spec["deletionPolicy"] == "Retain" || !has(spec, "volume") || !has(&spec["volume"], "claimName")
+        }),
+    },
+    Rule {
+        kind: Kind::Registry,
+        at: "spec.storage",
+        cel: "[has(self.s3), has(self.filesystem)].filter(x, x).size() == 1",
+        message: "exactly one of s3 and filesystem must be set",
+        holds: Holds::Always(|storage| has_one_of(storage, &["s3", "filesystem"])),
+    },
+    Rule {
+        kind: Kind::Registry,
+        at: "spec.storage",
+        cel: "has(self.s3) == has(oldSelf.s3)",
+        message: "the kind of storage cannot change: make a new Registry and copy the content",
+        holds: Holds::Transition(|storage, before| has(storage, "s3") == has(before, "s3")),
+    },
+    Rule {
+        kind: Kind::Registry,
+        at: "spec.storage.s3",
+        cel: "self.bucket == oldSelf.bucket && self.prefix == oldSelf.prefix",
+        message: "bucket and prefix cannot change: make a new Registry and copy the content",
+        holds: Holds::Transition(|s3, before| {
+            s3["bucket"] == before["bucket"] && s3["prefix"] == before["prefix"]
+        }),
+    },
+    Rule {
+        kind: Kind::Registry,
+        at: "spec.database",
+        cel: "[has(self.postgres), has(self.sqlite)].filter(x, x).size() == 1",
+        message: "exactly one of postgres and sqlite must be set",
+        holds: Holds::Always(|database| has_one_of(database, &["postgres", "sqlite"])),
+    },
+    Rule {
+        kind: Kind::Registry,
+        at: "spec.database",
+        cel: "has(self.postgres) == has(oldSelf.postgres)",
+        message: "the kind of database cannot change",
+        holds: Holds::Transition(|database, before| has(database, "postgres") == has(before, "postgres")),
+    },
+    Rule {
+        kind: Kind::Registry,
+        at: "spec.autoscaling",
+        cel: "self.minReplicas <= self.maxReplicas",
+        message: "minReplicas must not exceed maxReplicas",
+        holds: Holds::Always(|scaling| integer(scaling, "minReplicas") <= integer(scaling, "maxReplicas")),
+    },
+    Rule {
+        kind: Kind::Registry,
+        at: "spec.volume",
+        cel: "!has(self.claimName) || !has(self.storageClassName)",
+        message: "claimName names a claim that exists: storageClassName has no effect on it",
+        holds: Holds::Always(|volume| !has(volume, "claimName") || !has(volume, "storageClassName")),
+    },
+    Rule {
+        kind: Kind::Registry,
+        at: "spec.expose",
+        cel: "[has(self.ingress), has(self.httpRoute), has(self.service)].filter(x, x).size() == 1",
+        message: "exactly one of ingress, httpRoute and service must be set",
+        holds: Holds::Always(|expose| has_one_of(expose, &["ingress", "httpRoute", "service"])),
+    },
+    Rule {
+        kind: Kind::AccessPolicy,
+        at: "",
+        cel: NAME_CEL,
+        message: NAME_MESSAGE,
+        holds: Holds::Always(is_named),
+    },
+    Rule {
+        kind: Kind::AccessPolicy,
+        at: "spec",
+        cel: "self.registryRef == oldSelf.registryRef",
+        message: "registryRef cannot change: make a new AccessPolicy",
+        holds: Holds::Transition(|spec, before| spec["registryRef"] == before["registryRef"]),
+    },
+    Rule {
+        kind: Kind::AccessPolicy,
+        at: "spec",
+        cel: "!self.subjects.exists(s, has(s.anonymous)) || self.actions.all(a, a in ['Pull', 'Push'])",
+        message: "anonymous may be granted Pull and Push only",
+        holds: Holds::Always(|spec| {
+            !items(spec, "subjects").any(|subject| has(subject, "anonymous"))
+                || items(spec, "actions").all(|action| action == "Pull" || action == "Push")
+        }),
+    },
+    Rule {
+        kind: Kind::AccessPolicy,
+        at: "spec.subjects[*]",
+        cel: "[has(self.user), has(self.group), has(self.anonymous), has(self.authenticated)].filter(x, x).size() == 1",
+        message: "exactly one of user, group, anonymous and authenticated must be set",
+        holds: Holds::Always(|subject| has_one_of(subject, &["user", "group", "anonymous", "authenticated"])),
+    },
+];
+
+fn is_named(object: &Value) -> bool {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    name.len() <= 40
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && !name.ends_with('-')
+        && name.bytes().all(legal)
+}
+
+fn on_volume(spec: &Value) -> bool {
+    has(&spec["storage"], "filesystem") || has(&spec["database"], "sqlite")
+}
+
+fn has(node: &Value, field: &str) -> bool {
+    node.get(field).is_some_and(|value| !value.is_null())
+}
+
+fn has_one_of(node: &Value, fields: &[&str]) -> bool {
+    fields.iter().filter(|field| has(node, field)).count() == 1
+}
+
+fn integer(node: &Value, field: &str) -> i64 {
+    node[field].as_i64().unwrap_or_default()
+}
+
+fn items<'a>(node: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
+    node[field].as_array().into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_compares_with_the_old_object_in_both_forms_or_in_none() {
+        for rule in RULES {
+            let transition = matches!(rule.holds, Holds::Transition(_));
+            assert_eq!(rule.cel.contains("oldSelf"), transition, "{}", rule.cel);
+        }
+    }
+}

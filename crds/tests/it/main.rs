@@ -1,0 +1,7 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The contract of the custom resources: what ships, what is accepted, what is refused.
+
+#[cfg(test)]
+mod manifests;
