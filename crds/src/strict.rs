@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Kind,
+    API_VERSION, Kind,
     check::{FieldPath, Violation},
     schema,
 };
@@ -88,9 +88,11 @@ struct Node {
     // A status is not read from files, so its keys are nothing to check here.
     #[serde(rename = "x-kubernetes-list-map-keys")]
     _list_map_keys: Option<IgnoredAny>,
-    // `format` says no more than `minimum` and `maximum` do; the rules are `crate::rules`.
+    // A title is the kind's name. `format` says no more than `minimum` and `maximum` do; the rules are `crate::rules`.
     #[serde(rename = "format")]
     _format: Option<IgnoredAny>,
+    #[serde(rename = "title")]
+    _title: Option<IgnoredAny>,
     #[serde(rename = "description")]
     _description: Option<IgnoredAny>,
     #[serde(rename = "x-kubernetes-validations")]
@@ -131,6 +133,8 @@ impl Node {
     fn of(kind: Kind) -> Self {
         let mut schema = schema::schema(kind);
         let root = schema["properties"].as_object_mut().expect("an object has fields");
+        root.insert("apiVersion".to_owned(), json!({ "type": "string", "enum": [API_VERSION] }));
+        root.insert("kind".to_owned(), json!({ "type": "string", "enum": [kind.as_str()] }));
         root.insert("metadata".to_owned(), metadata());
         root.remove("status");
         schema["required"] = json!(["apiVersion", "kind", "metadata", "spec"]);

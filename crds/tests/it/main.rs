@@ -4,4 +4,10 @@
 //! The contract of the custom resources: what ships, what is accepted, what is refused.
 
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod manifests;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod verdicts;

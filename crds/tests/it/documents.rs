@@ -1,0 +1,150 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! What goes into a document, and which documents a replica reads.
+
+use serde_json::{Value, json};
+use stowage_crds::{
+    AccessPolicy, Document, Registry,
+    document::{self, Compiled, DocumentVersion, ParseError, Schedules, Sources, compile},
+};
+
+fn registry() -> Registry {
+    serde_json::from_value(json!({
+        "apiVersion": "stowage.dev/v1alpha1", "kind": "Registry",
+        "metadata": { "name": "main", "namespace": "oci", "uid": "u-1", "generation": 7 },
+        "spec": {
+            "externalURL": "https://registry.example.com",
+            "storage": { "s3": { "bucket": "blobs" } },
+            "database": { "postgres": { "urlSecretRef": { "name": "pg", "key": "uri" } } },
+            "replicas": 3,
+            "image": { "tag": "0.1.0" },
+        },
+    }))
+    .unwrap()
+}
+
+fn policy(name: &str, generation: i64) -> AccessPolicy {
+    serde_json::from_value(json!({
+        "apiVersion": "stowage.dev/v1alpha1", "kind": "AccessPolicy",
+        "metadata": { "name": name, "namespace": "oci", "generation": generation },
+        "spec": {
+            "registryRef": { "name": "main" }, "repositories": ["team/**"],
+            "subjects": [{ "user": "alice" }], "actions": ["Pull"],
+        },
+    }))
+    .unwrap()
+}
+
+fn compiled(registry: &Registry, access_policies: &[AccessPolicy], previous: Option<&Document>) -> Compiled {
+    compile(&Sources { registry, access_policies, schedules: Schedules::Jobs, previous }).unwrap()
+}
+
+fn names(document: &Document) -> Vec<(&str, i64)> {
+    document.access_policies.iter().map(|entry| (entry.name.as_str(), entry.generation)).collect()
+}
+
+#[test]
+fn the_order_of_the_resources_leaves_no_trace() {
+    let one = compiled(&registry(), &[policy("a", 1), policy("b", 2)], None).document;
+    let other = compiled(&registry(), &[policy("b", 2), policy("a", 1)], None).document;
+    assert_eq!(one.encode(), other.encode());
+    assert_eq!(names(&one), [("a", 1), ("b", 2)]);
+    assert_eq!(one.resource_count(), 3);
+}
+
+#[test]
+fn the_document_is_canonical_json_with_defaults_and_without_the_operators_part() {
+    let encoded = compiled(&registry(), &[policy("a", 1)], None).document.encode();
+    let expected = concat!(
+        r#"{"accessPolicies":[{"generation":1,"name":"a","spec":{"actions":["Pull"],"registryRef":{"name":"main"},"#,
+        r#""repositories":["team/**"],"subjects":[{"user":"alice"}],"suspend":false}}],"#,
+        r#""apiVersion":"stowage.dev/v1alpha1","kind":"Document","registry":{"name":"main","namespace":"oci","#,
+        r#""spec":{"database":{"postgres":{"maxConnections":16,"urlSecretRef":{"key":"uri","name":"pg"}},"#,
+        r#""writeHold":"20s"},"externalURL":"https://registry.example.com","mode":"ReadWrite","#,
+        r#""storage":{"s3":{"bucket":"blobs","forcePathStyle":false,"prefix":"","region":"us-east-1"}}},"#,
+        r#""uid":"u-1"},"runtime":{"schedules":"Jobs"},"version":"1.0"}"#,
+    );
+    assert_eq!(encoded.json, expected);
+    assert_eq!(encoded.hash, document::hash(expected.as_bytes()));
+    assert!(!encoded.is_too_large());
+}
+
+#[test]
+fn scaling_and_a_new_image_do_not_move_the_hash() {
+    let before = compiled(&registry(), &[], None).document.encode().hash;
+    let mut scaled = registry();
+    scaled.spec.replicas = Some(7);
+    scaled.spec.image = None;
+    scaled.spec.suspend = true;
+    scaled.metadata.generation = Some(8);
+    assert_eq!(compiled(&scaled, &[], None).document.encode().hash, before);
+}
+
+#[test]
+fn a_document_that_was_encoded_is_read_as_it_was() {
+    let document = compiled(&registry(), &[policy("a", 1)], None).document;
+    let encoded = document.encode();
+    assert_eq!(Document::parse_checked(encoded.json.as_bytes(), &encoded.hash).unwrap(), document);
+    let wrong = Document::parse_checked(encoded.json.as_bytes(), "sha256:0");
+    assert!(matches!(wrong, Err(ParseError::HashMismatch { .. })));
+}
+
+#[test]
+fn only_what_names_the_registry_and_stays_goes_in() {
+    let mut foreign = policy("foreign", 1);
+    foreign.spec.registry_ref.name = "other".to_owned();
+    let mut elsewhere = policy("elsewhere", 1);
+    elsewhere.metadata.namespace = Some("elsewhere".to_owned());
+    let mut leaving = policy("leaving", 1);
+    leaving.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+    let mut suspended = policy("suspended", 1);
+    suspended.spec.suspend = true;
+    let document = compiled(&registry(), &[foreign, elsewhere, leaving, suspended], None).document;
+    assert_eq!(names(&document), [("suspended", 1)]);
+    assert!(document.access_policies[0].spec.suspend);
+}
+
+#[test]
+fn an_invalid_edit_keeps_the_entry_that_was_in_force() {
+    let before = compiled(&registry(), &[policy("a", 1), policy("b", 1)], None).document;
+    let mut broken = policy("a", 2);
+    broken.spec.subjects[0].group = Some("both".to_owned());
+    let after = compiled(&registry(), &[broken.clone(), policy("b", 2)], Some(&before));
+    assert_eq!(names(&after.document), [("a", 1), ("b", 2)]);
+    assert_eq!(after.invalid.len(), 1);
+    assert_eq!(after.invalid[0].violations[0].path.as_str(), "spec.subjects[0]");
+    let without = compiled(&registry(), &[broken], None);
+    assert_eq!(names(&without.document), []);
+}
+
+#[test]
+fn an_invalid_registry_makes_no_document() {
+    let mut broken = registry();
+    broken.spec.storage.s3 = None;
+    let sources =
+        Sources { registry: &broken, access_policies: &[], schedules: Schedules::Jobs, previous: None };
+    let refusal = compile(&sources).unwrap_err();
+    assert_eq!(
+        refusal.to_string(),
+        "the Registry is invalid: spec.storage: exactly one of s3 and filesystem must be set"
+    );
+}
+
+#[test]
+fn a_newer_minor_version_is_read_and_a_newer_major_is_not() {
+    let json = |version: &str| {
+        let encoded = compiled(&registry(), &[], None).document.encode();
+        let mut value: Value = serde_json::from_str(&encoded.json).unwrap();
+        value["version"] = version.into();
+        value["mirrors"] = json!([{ "name": "hub" }]);
+        value["registry"]["spec"]["quotas"] = json!([]);
+        value.to_string()
+    };
+    let read = Document::parse(json("1.9").as_bytes()).unwrap();
+    assert_eq!(read.version, DocumentVersion { major: 1, minor: 9 });
+    let refused = Document::parse(json("2.0").as_bytes()).unwrap_err();
+    assert_eq!(refused.to_string(), "document version 2.0 is not understood; the highest that is: 1.0");
+    assert!(matches!(Document::parse(json("1").as_bytes()), Err(ParseError::Malformed(_))));
+    assert!(matches!(Document::parse(b"{}"), Err(ParseError::Malformed(_))));
+}

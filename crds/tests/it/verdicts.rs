@@ -1,0 +1,189 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Two verdicts on every object of `verdicts.yaml`: ours, and that of the CEL rules in the shipped definitions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use stowage_crds::{AccessPolicy, Kind, Registry, check, crd, strict};
+
+#[derive(Deserialize)]
+struct Table {
+    bases: BTreeMap<String, Value>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    claim: String,
+    base: String,
+    before: Option<Value>,
+    #[serde(default)]
+    patch: Value,
+    refused: Option<String>,
+}
+
+struct Verdict {
+    claim: String,
+    kind: Kind,
+    before: Option<Value>,
+    object: Value,
+    refused: Option<String>,
+}
+
+fn verdicts() -> Vec<Verdict> {
+    let table: Table = serde_saphyr::from_str(include_str!("../verdicts.yaml")).unwrap();
+    let verdict = |case: Case| {
+        let base = &table.bases[&case.base];
+        Verdict {
+            claim: case.claim,
+            kind: Kind::of(base).unwrap(),
+            before: case.before.map(|patch| patched(base, &patch)),
+            object: patched(base, &case.patch),
+            refused: case.refused,
+        }
+    };
+    table.cases.into_iter().map(verdict).collect()
+}
+
+/// A JSON merge patch.
+fn patched(base: &Value, patch: &Value) -> Value {
+    let Some(fields) = patch.as_object() else {
+        return if patch.is_null() { base.clone() } else { patch.clone() };
+    };
+    let mut object = base.as_object().cloned().unwrap_or_default();
+    for (name, field) in fields {
+        if field.is_null() {
+            object.remove(name);
+        } else {
+            let merged = patched(object.get(name).unwrap_or(&json!({})), field);
+            object.insert(name.clone(), merged);
+        }
+    }
+    object.into()
+}
+
+#[test]
+fn our_check_gives_the_verdict_of_the_table() {
+    for case in verdicts() {
+        let found = check::resource(case.kind, case.before.as_ref(), &case.object);
+        let paths: Vec<_> =
+            found.iter().flat_map(|_| None).chain(found.as_ref().err().into_iter().flatten()).collect();
+        match &case.refused {
+            None => assert!(found.is_ok(), "{}: {paths:?}", case.claim),
+            Some(path) => assert!(
+                paths.iter().any(|violation| violation.path.as_str() == path),
+                "{}: expected a refusal at {path:?}, found {paths:?}",
+                case.claim
+            ),
+        }
+    }
+}
+
+#[test]
+fn structure_and_cel_give_the_verdict_of_the_table() {
+    for case in verdicts() {
+        let admitted = strict::admit(case.kind, &case.object);
+        let before = case.before.as_ref().map(|before| strict::admit(case.kind, before).object);
+        // An API server does not ask the rules of an object whose structure is wrong.
+        let refused =
+            !admitted.violations.is_empty() || breaks_cel(case.kind, &admitted.object, before.as_ref());
+        assert_eq!(refused, case.refused.is_some(), "{}", case.claim);
+    }
+}
+
+fn breaks_cel(kind: Kind, object: &Value, before: Option<&Value>) -> bool {
+    let schema = schema(kind);
+    let Err(errors) = kube_cel::validate(&schema, object, before) else { return false };
+    for error in errors.as_slice() {
+        assert!(matches!(error.kind, kube_cel::ErrorKind::ValidationFailure), "{error:?}");
+    }
+    true
+}
+
+fn schema(kind: Kind) -> Value {
+    serde_json::to_value(crd(kind)).unwrap()["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take()
+}
+
+#[test]
+fn every_rule_is_broken_by_an_object_of_the_table_and_by_no_good_one() {
+    for kind in Kind::ALL {
+        let mut unbroken = BTreeSet::new();
+        messages(&schema(kind), &mut unbroken);
+        for case in verdicts().into_iter().filter(|case| case.kind == kind) {
+            for violation in
+                check::resource(kind, case.before.as_ref(), &case.object).err().unwrap_or_default()
+            {
+                unbroken.remove(&violation.message);
+            }
+        }
+        assert!(unbroken.is_empty(), "no bad object for: {unbroken:?}");
+    }
+}
+
+fn messages(node: &Value, found: &mut BTreeSet<String>) {
+    for rule in node["x-kubernetes-validations"].as_array().into_iter().flatten() {
+        found.insert(rule["message"].as_str().unwrap().to_owned());
+    }
+    let children = node["properties"].as_object().into_iter().flat_map(|fields| fields.values());
+    children.chain(node.get("items")).for_each(|child| messages(child, found));
+}
+
+#[test]
+fn what_is_accepted_is_read_into_its_type_and_stays_what_it_is() {
+    for case in verdicts().into_iter().filter(|case| case.refused.is_none()) {
+        let admitted = check::resource(case.kind, None, &case.object).unwrap();
+        let read = match case.kind {
+            Kind::Registry => {
+                serde_json::to_value(serde_json::from_value::<Registry>(admitted.clone()).unwrap())
+            }
+            Kind::AccessPolicy => {
+                serde_json::to_value(serde_json::from_value::<AccessPolicy>(admitted.clone()).unwrap())
+            }
+        };
+        // Empty lists and maps are not written again: they say what their absence says.
+        assert_eq!(read.unwrap(), admitted, "{}", case.claim);
+    }
+}
+
+#[test]
+fn an_unknown_field_is_named_with_its_path() {
+    let mut object = verdicts().remove(0).object;
+    object["spec"]["storage"]["s3"]["bukket"] = "blobs".into();
+    object["spec"]["quotas"] = json!([]);
+    object["extra"] = 1.into();
+    object["metadata"]["labels"] = json!({ "any.example.com/label": "x" });
+    object["status"] = json!({ "whatever": true });
+    let unknown = strict::unknown_fields(Kind::Registry, &object);
+    let unknown: Vec<_> = unknown.iter().map(ToString::to_string).collect();
+    assert_eq!(unknown, ["extra", "spec.quotas", "spec.storage.s3.bukket"]);
+    assert!(check::resource(Kind::Registry, None, &object).is_err());
+}
+
+#[test]
+fn a_null_counts_as_absent() {
+    let mut object = verdicts().remove(0).object;
+    object["spec"]["mode"] = Value::Null;
+    object["spec"]["auth"] = Value::Null;
+    let admitted = check::resource(Kind::Registry, None, &object).unwrap();
+    assert_eq!(admitted["spec"]["mode"], "ReadWrite");
+    assert_eq!(admitted["spec"].get("auth"), None);
+}
+
+#[test]
+fn resources_for_one_process_must_fit_together() {
+    let registry = verdicts().remove(0).object;
+    let policy = verdicts().into_iter().find(|case| case.kind == Kind::AccessPolicy).unwrap().object;
+    assert_eq!(check::together(&[registry.clone(), policy.clone()]), []);
+
+    let mut stray = policy.clone();
+    stray["metadata"] = json!({ "name": "stray", "namespace": "elsewhere" });
+    stray["spec"]["registryRef"]["name"] = "gone".into();
+    let misfits = check::together(&[registry, policy.clone(), policy, stray]);
+    let found: Vec<_> =
+        misfits.iter().map(|misfit| (misfit.resource, misfit.violation.path.as_str())).collect();
+    assert_eq!(found, [(2, "metadata.name"), (3, "metadata.namespace"), (3, "spec.registryRef.name")]);
+}
