@@ -6,6 +6,8 @@
 //! Nothing is allowed unless a policy or `auth.anonymous` of the Registry says so; there is no deny rule, and
 //! actions do not imply each other.
 
+#![expect(clippy::duplicated_attributes, reason = "printer columns repeat the names of their parts")]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;

@@ -107,15 +107,17 @@ pub fn resource(kind: Kind, previous: Option<&Value>, next: &Value) -> Result<Va
 /// Checks an object that has been read: its structure and rules, without regard to what was before.
 #[must_use]
 pub fn typed<T: Serialize>(kind: Kind, object: &T) -> Vec<Violation> {
-    let value = serde_json::to_value(object).expect("a resource is JSON");
-    resource(kind, None, &value).err().unwrap_or_default()
+    resource(kind, None, &json(object)).err().unwrap_or_default()
 }
 
 /// Whether `next` changes something that cannot change.
 #[must_use]
 pub fn transition<T: Serialize>(kind: Kind, previous: &T, next: &T) -> Vec<Violation> {
-    let value = |object| serde_json::to_value(object).expect("a resource is JSON");
-    resource(kind, Some(&value(previous)), &value(next)).err().unwrap_or_default()
+    resource(kind, Some(&json(previous)), &json(next)).err().unwrap_or_default()
+}
+
+fn json<T: Serialize>(object: &T) -> Value {
+    serde_json::to_value(object).expect("a resource is JSON")
 }
 
 /// Rules beyond structure that an object with its defaults breaks.

@@ -337,11 +337,14 @@ impl Document {
     /// The document as it travels.
     #[must_use]
     pub fn encode(&self) -> Encoded {
-        let value = serde_json::to_value(self).expect("a document is JSON");
         let mut json = String::new();
-        canonical(&value, &mut json);
+        canonical(&self.to_json(), &mut json);
         let hash = hash(json.as_bytes());
         Encoded { json, hash }
+    }
+
+    fn to_json(&self) -> Value {
+        serde_json::to_value(self).expect("a document is JSON")
     }
 
     /// How many resources it holds, the Registry among them.

@@ -12,7 +12,7 @@ use crate::text::text_schema;
 const PATTERN: &str = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+$";
 const MAX_LENGTH: usize = 32;
 /// Longer spans count as this one, so that adding one to a point in time cannot overflow: a hundred years.
-const LONGEST: std::time::Duration = std::time::Duration::from_secs(100 * 365 * 24 * 60 * 60);
+const LONGEST: std::time::Duration = std::time::Duration::from_hours(100 * 365 * 24);
 
 /// A length of time in the units `ms`, `s`, `m`, `h`, `d` (24 h) and `w` (7 d); at most a hundred years count.
 ///
@@ -142,9 +142,9 @@ mod tests {
             ("250ms", Std::from_millis(250)),
             ("90s", Std::from_secs(90)),
             ("1.5m", Std::from_secs(90)),
-            ("1h30m", Std::from_secs(5400)),
-            ("7d", Std::from_secs(604_800)),
-            ("1w", Std::from_secs(604_800)),
+            ("1h30m", Std::from_mins(90)),
+            ("7d", Std::from_hours(168)),
+            ("1w", Std::from_hours(168)),
             ("0.000001s", Std::from_micros(1)),
         ] {
             assert_eq!(text.parse::<Duration>().unwrap().to_std(), expected, "{text}");

@@ -10,6 +10,11 @@
 //! Guarantees: nothing in this crate does I/O or asks for the time; the same input gives the same bytes.
 //! Never: a Kubernetes client, a runtime, or the value of a secret.
 
+#![expect(
+    clippy::doc_markdown,
+    reason = "doc comments become descriptions, where names of Kubernetes stand bare"
+)]
+
 mod access_policy;
 pub mod check;
 pub mod conditions;
@@ -37,8 +42,8 @@ pub use registry::{
     Anonymous, Auth, Autoscaling, Database, DeletionPolicy, Disruption, Expose, GarbageCollection,
     GarbageCollectionStatus, Htpasswd, HttpRoute, Image, Ingress, Limits, Managed, MigrationPolicy,
     Migrations, Mode, Monitoring, OPERATOR_FIELDS, ParentRef, Postgres, Redirect, RedirectMode, Registry,
-    RegistrySpec, RegistryStatus, S3, ServiceAccount, ServiceExposure, ServiceMonitor, ServiceType, Storage,
-    Telemetry, Tls, Tokens, Volume,
+    RegistrySpec, RegistryStatus, S3, SecretUse, ServiceAccount, ServiceExposure, ServiceMonitor,
+    ServiceType, Storage, Telemetry, Tls, Tokens, Volume,
 };
 pub use report::Report;
 pub use schema::{crd, manifests};

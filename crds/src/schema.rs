@@ -18,7 +18,11 @@ const HEADER: &str = "# SPDX-FileCopyrightText: The Stowage authors\n# SPDX-Lice
 /// The CustomResourceDefinition of a kind.
 #[must_use]
 pub fn crd(kind: Kind) -> CustomResourceDefinition {
-    serde_json::from_value(definition(kind)).expect("a finished definition is a definition")
+    typed(definition(kind))
+}
+
+fn typed(definition: Value) -> CustomResourceDefinition {
+    serde_json::from_value(definition).expect("a finished definition is a definition")
 }
 
 /// Every CustomResourceDefinition as YAML, with the name of its file in `config/crd`.

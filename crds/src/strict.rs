@@ -177,7 +177,7 @@ impl Walk {
             (Type::Array, Value::Array(items)) => self.array(node, items, path),
             (Type::String, Value::String(text)) => self.string(node, text, path),
             (Type::Integer, Value::Number(number)) if number.is_i64() => {
-                self.integer(node, number.as_i64(), path)
+                self.integer(node, number.as_i64(), path);
             }
             (Type::Boolean, Value::Bool(_)) => {}
             (expected, found) => self.refuse(path, mistyped(expected, found)),

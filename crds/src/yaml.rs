@@ -6,8 +6,6 @@
 //! `kubectl` reads YAML 1.1, in which `no` is false, `1.10` a number and `22:22` another; we read YAML 1.2. So
 //! text is quoted unless no version could take it for anything else.
 
-use std::fmt::Write as _;
-
 use serde_json::Value;
 
 /// The value in block style, fields in their order, text quoted where a reader could retype it.
@@ -16,10 +14,7 @@ pub fn to_string(value: &Value) -> String {
     let mut out = String::new();
     match value {
         Value::Object(_) | Value::Array(_) if !is_empty(value) => block(value, 0, &mut out),
-        scalar => {
-            out.push_str(&inline(scalar));
-            out.push('\n');
-        }
+        scalar => entry(scalar, 0, &mut out),
     }
     out
 }
@@ -27,7 +22,7 @@ pub fn to_string(value: &Value) -> String {
 /// Several values as documents of one stream.
 #[must_use]
 pub fn to_stream<'a>(values: impl IntoIterator<Item = &'a Value>) -> String {
-    values.into_iter().map(|value| format!("---\n{}", to_string(value))).collect()
+    values.into_iter().flat_map(|value| ["---\n".to_owned(), to_string(value)]).collect()
 }
 
 /// Whether text may stand without quotes: every version of YAML reads it as this text.
@@ -49,7 +44,8 @@ fn block(value: &Value, depth: usize, out: &mut String) {
         Value::Object(fields) => {
             for (at, (name, field)) in fields.iter().enumerate() {
                 out.push_str(if at == 0 { "" } else { &indent });
-                let _ = write!(out, "{}:", quoted(name));
+                out.push_str(&quoted(name));
+                out.push(':');
                 child(field, depth, out);
             }
         }
@@ -68,15 +64,18 @@ fn block(value: &Value, depth: usize, out: &mut String) {
 fn child(value: &Value, depth: usize, out: &mut String) {
     match value {
         Value::Object(_) if !is_empty(value) => {
-            let _ = write!(out, "\n{}", "  ".repeat(depth + 1));
+            out.push('\n');
+            out.push_str(&"  ".repeat(depth + 1));
             block(value, depth + 1, out);
         }
         Value::Array(_) if !is_empty(value) => {
-            let _ = write!(out, "\n{}", "  ".repeat(depth));
+            out.push('\n');
+            out.push_str(&"  ".repeat(depth));
             block(value, depth, out);
         }
         scalar => {
-            let _ = writeln!(out, " {}", inline(scalar));
+            out.push(' ');
+            entry(scalar, depth, out);
         }
     }
 }
@@ -86,7 +85,8 @@ fn entry(value: &Value, depth: usize, out: &mut String) {
     match value {
         Value::Object(_) | Value::Array(_) if !is_empty(value) => block(value, depth, out),
         scalar => {
-            let _ = writeln!(out, "{}", inline(scalar));
+            out.push_str(&inline(scalar));
+            out.push('\n');
         }
     }
 }

@@ -6,9 +6,12 @@
 //! The spec has two parts. The first is for the replicas and goes into their document; the second,
 //! [`OPERATOR_FIELDS`], is for the operator alone, and a standalone process skips it.
 
+#![expect(clippy::duplicated_attributes, reason = "printer columns repeat the names of their parts")]
+
 mod access;
 mod backing;
 mod exposure;
+mod secrets;
 mod serving;
 mod status;
 mod workload;
@@ -18,6 +21,7 @@ pub use backing::{Database, MigrationPolicy, Migrations, Postgres, Redirect, Red
 pub use exposure::{Expose, HttpRoute, Ingress, ParentRef, ServiceExposure, ServiceType};
 use kube::CustomResource;
 use schemars::JsonSchema;
+pub use secrets::SecretUse;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub use serving::{GarbageCollection, Limits, Mode, Telemetry};
 pub use status::{GarbageCollectionStatus, RegistryStatus};
@@ -143,7 +147,7 @@ pub struct RegistrySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disruption: Option<Disruption>,
     /// Whether the operator keeps a NetworkPolicy for the replicas.
-    #[serde(default = "Managed::managed")]
+    #[serde(default = "Managed::by_default")]
     pub network_policy: Managed,
     /// What the operator renders for Prometheus and Grafana, where their APIs exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -115,7 +115,8 @@ pub enum Managed {
 }
 
 impl Managed {
-    pub(super) fn managed() -> Self {
+    /// The default where an object is the rule.
+    pub(super) fn by_default() -> Self {
         Self::Managed
     }
 }

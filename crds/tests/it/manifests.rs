@@ -101,7 +101,7 @@ fn look_at(node: &Value, path: &str) {
             look_at(&node["items"], &format!("{path}[*]"));
         }
         Some("integer") => {
-            assert!(node["minimum"].is_number() && node["maximum"].is_number(), "{path} has no bounds")
+            assert!(node["minimum"].is_number() && node["maximum"].is_number(), "{path} has no bounds");
         }
         Some("object" | "boolean") => {}
         other => panic!("{path} is of type {other:?}"),

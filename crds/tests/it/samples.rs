@@ -80,8 +80,8 @@ fn reads_alike(scalar: &str) -> bool {
         scalar == "0" || (!scalar.starts_with('0') && scalar.bytes().all(|byte| byte.is_ascii_digit()));
     let word = ["true", "false", "null"].contains(&scalar);
     let url = scalar.starts_with("http://") || scalar.starts_with("https://");
-    let quantity = ["Ki", "Mi", "Gi", "s", "m", "h", "d"]
-        .iter()
-        .any(|unit| scalar.strip_suffix(unit).is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit())));
+    let quantity = ["Ki", "Mi", "Gi", "s", "m", "h", "d"].iter().any(|unit| {
+        scalar.strip_suffix(unit).is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+    });
     integer || word || url || quantity || scalar == "-1" || yaml::is_plain(scalar)
 }

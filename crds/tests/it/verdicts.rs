@@ -70,8 +70,7 @@ fn patched(base: &Value, patch: &Value) -> Value {
 fn our_check_gives_the_verdict_of_the_table() {
     for case in verdicts() {
         let found = check::resource(case.kind, case.before.as_ref(), &case.object);
-        let paths: Vec<_> =
-            found.iter().flat_map(|_| None).chain(found.as_ref().err().into_iter().flatten()).collect();
+        let paths = found.clone().err().unwrap_or_default();
         match &case.refused {
             None => assert!(found.is_ok(), "{}: {paths:?}", case.claim),
             Some(path) => assert!(
