@@ -10,4 +10,4 @@ pub mod key;
 pub mod meta;
 pub mod operation;
 pub mod ops;
-mod outbox;
+pub mod outbox;

@@ -12,13 +12,31 @@
 //!
 //! Never: knows what a tag is, decides what may go.
 
+pub mod conformance;
+mod faulty;
+pub mod filesystem;
+mod layered;
+mod memory;
+mod observed;
+mod request;
+pub mod selftest;
+
 use std::ops::Range;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+pub use self::faulty::{Effect, Failure, Fault, Faults, Faulty, Gate, Occasion};
+pub use self::filesystem::Filesystem;
+pub use self::layered::Layered;
+pub use self::memory::Memory;
+pub use self::observed::{Counts, Observed, Observer, Outcome, Recorder};
+pub use self::request::Request;
 pub use crate::key::Part;
+
+/// The size of all parts but the last, and the limit below which content is stored with one `put`.
+pub const PART_SIZE: u64 = 16 << 20;
 
 /// Content as it comes from the store. Ends in an error when it cannot be completed, never short.
 pub type ByteStream = BoxStream<'static, Result<Bytes, Error>>;
@@ -154,9 +172,11 @@ pub trait Sweep: Send + Sync {
 }
 
 /// Addresses that let a client read an object directly from the store.
+#[async_trait]
 pub trait Presign: Send + Sync {
-    /// A GET-only URL of the object, valid for at least 15 minutes, the same for 5 minutes.
-    fn presign(&self, key: &str) -> Result<String, Error>;
+    /// A GET-only URL of the object, valid for at least 15 minutes, the same for 5 minutes. Makes no request
+    /// to the store; it may wait for credentials to be renewed.
+    async fn presign(&self, key: &str) -> Result<String, Error>;
 }
 
 /// The whole bucket, as the wiring knows it; rooms are given the role they need.
@@ -165,4 +185,18 @@ pub trait Store: Read + Write + Sweep {
     fn presigner(&self) -> Option<&dyn Presign> {
         None
     }
+}
+
+/// How many bytes there are in all segments together.
+fn total(segments: &[Bytes]) -> u64 {
+    segments.iter().map(|segment| segment.len() as u64).sum()
+}
+
+/// The range that was asked for, or all of the object; refused if it does not lie within it.
+fn content_of(key: &str, size: u64, range: Option<Range<u64>>) -> Result<Range<u64>, Error> {
+    let range = range.unwrap_or(0..size);
+    if range.start <= range.end && range.end <= size {
+        return Ok(range);
+    }
+    Err(Request::Get.refused(key, format!("bytes {range:?} of an object of {size} bytes")))
 }

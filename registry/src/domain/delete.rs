@@ -40,7 +40,7 @@ impl Domain {
     }
 
     async fn carry_out(&self, removal: Removal) -> Result<(), Error> {
-        outbox::carry_out(&*self.store, &removal).await?;
+        outbox::carry_out(&*self.store, &removal.steps).await?;
         self.write(|_| self.meta.finish_removal(&removal)).await
     }
 }

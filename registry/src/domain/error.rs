@@ -7,7 +7,7 @@
 
 use stowage_oci::Digest;
 
-use crate::{blobs, meta};
+use crate::{blobs, meta, outbox};
 
 /// A refusal or a fault. Refusals are the client's to mend; of faults the client learns no more than that.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +107,15 @@ impl From<blobs::Error> for Error {
                 Self::StoreAway(error)
             }
             blobs::Error::UnknownUpload { .. } => Self::UploadUnknown,
+        }
+    }
+}
+
+impl From<outbox::Error> for Error {
+    fn from(error: outbox::Error) -> Self {
+        match error {
+            outbox::Error::Store(cause) => cause.into(),
+            outbox::Error::UnknownStep(_) => Self::Internal(Box::new(error)),
         }
     }
 }
