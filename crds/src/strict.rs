@@ -262,6 +262,8 @@ impl Walk {
 }
 
 fn mistyped(expected: Type, found: &Value) -> String {
+    let quote = expected == Type::String && !found.is_array() && !found.is_object() && !found.is_null();
+    let hint = if quote { "; quote it" } else { "" };
     let expected = match expected {
         Type::Object => "an object",
         Type::Array => "a list",
@@ -276,5 +278,5 @@ fn mistyped(expected: Type, found: &Value) -> String {
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "an object".to_owned(),
     };
-    format!("expected {expected}, found {found}")
+    format!("expected {expected}, found {found}{hint}")
 }

@@ -86,3 +86,51 @@ text! {
     TimeZone, max 64,
     pattern r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$"
 }
+
+impl Glob {
+    /// The pattern itself.
+    pub fn parse(&self) -> Result<stowage_oci::Glob, stowage_oci::GlobError> {
+        self.as_str().parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use regex::Regex;
+    use schemars::JsonSchema;
+
+    use super::*;
+
+    fn accepts<T: JsonSchema>(text: &str) -> bool {
+        let schema = T::json_schema(&mut schemars::SchemaGenerator::default());
+        let max = schema.get("maxLength").unwrap().as_u64().unwrap();
+        let pattern = Regex::new(schema.get("pattern").unwrap().as_str().unwrap()).unwrap();
+        text.chars().count() as u64 <= max && pattern.is_match(text)
+    }
+
+    proptest! {
+        #[test]
+        fn the_schema_and_the_parser_agree_on_globs(text in "[a?*/_.AZ-]{0,9}") {
+            prop_assert_eq!(accepts::<Glob>(&text), Glob::from(text.as_str()).parse().is_ok());
+        }
+
+        #[test]
+        fn the_schema_and_the_parser_agree_on_durations(text in "[0-9.smhdwy]{0,9}") {
+            prop_assert_eq!(accepts::<crate::Duration>(&text), text.parse::<crate::Duration>().is_ok());
+        }
+
+        #[test]
+        fn the_schema_and_the_parser_agree_on_quantities(text in "[0-9.KkMGTPi]{0,9}") {
+            prop_assert_eq!(accepts::<crate::Quantity>(&text), text.parse::<crate::Quantity>().is_ok());
+        }
+    }
+
+    #[test]
+    fn the_longest_glob_of_the_schema_is_that_of_the_parser() {
+        for length in [stowage_oci::Glob::MAX, stowage_oci::Glob::MAX + 1] {
+            let text = "a".repeat(length);
+            assert_eq!(accepts::<Glob>(&text), Glob::from(text.as_str()).parse().is_ok());
+        }
+    }
+}

@@ -6,6 +6,9 @@
 //! `kubectl` reads YAML 1.1, in which `no` is false, `1.10` a number and `22:22` another; we read YAML 1.2. So
 //! text is quoted unless no version could take it for anything else.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
 use serde_json::Value;
 
 /// The value in block style, fields in their order, text quoted where a reader could retype it.
@@ -25,11 +28,31 @@ pub fn to_stream<'a>(values: impl IntoIterator<Item = &'a Value>) -> String {
     values.into_iter().flat_map(|value| ["---\n".to_owned(), to_string(value)]).collect()
 }
 
-/// Whether text may stand without quotes: every version of YAML reads it as this text.
+/// Whether the versions of YAML disagree on a plain scalar: what one takes for text is a boolean, a number or a
+/// date to the other. Who reads files that `kubectl` reads too should ask for quotes.
+#[must_use]
+pub fn is_retyped(plain: &str) -> bool {
+    static RETYPED: LazyLock<Regex> = LazyLock::new(|| {
+        let forms = [
+            "y|Y|n|N|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF|=|<<",
+            "[-+]?0b[01_]+",
+            "[-+]?0o?[0-7_]+",
+            "[-+]?0x[0-9A-Fa-f]*_[0-9A-Fa-f_]*",
+            r"[-+]?[0-9.]*_[0-9_.]*",
+            "[-+]?[0-9]+[eE][-+]?[0-9]+",
+            r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?",
+            "[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?",
+        ];
+        Regex::new(&format!("^({})$", forms.join("|"))).expect("the forms are expressions")
+    });
+    RETYPED.is_match(plain)
+}
+
+/// Whether text may stand without quotes in block style: every version of YAML reads it as this text.
 #[must_use]
 pub fn is_plain(text: &str) -> bool {
     const WORDS: [&str; 8] = ["y", "n", "yes", "no", "on", "off", "true", "false"];
-    let legal = |c: char| c.is_ascii_alphanumeric() || " ._/()+-".contains(c);
+    let legal = |c: char| c.is_ascii_alphanumeric() || " ._/()+-,;'`".contains(c);
     text.starts_with(|c: char| c.is_ascii_alphabetic())
         && !text.ends_with(' ')
         && text.chars().all(legal)
@@ -122,6 +145,31 @@ mod tests {
         }
         for text in ["Registry", "stowage.dev/v1alpha1", "int32", "as in 50Gi"] {
             assert!(is_plain(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn scalars_that_the_versions_read_differently_are_known() {
+        for text in [
+            "yes",
+            "N",
+            "Off",
+            "0777",
+            "0o17",
+            "1_000",
+            "22:22",
+            "1:30:00.5",
+            "1e3",
+            "2026-01-02",
+            "0b1",
+            "<<",
+        ] {
+            assert!(is_retyped(text), "{text}");
+        }
+        for text in
+            ["true", "5", "-1", "0", "1.10", "0x1f", "5Gi", "20s", "main", "nope", "http://a:80", "a_b", "**"]
+        {
+            assert!(!is_retyped(text), "{text}");
         }
     }
 
