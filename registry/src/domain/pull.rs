@@ -157,6 +157,12 @@ impl Domain {
         }
     }
 
+    /// An address at which a client can read the blob's bytes from the store itself, where it offers that.
+    pub async fn direct_address(&self, blob: &Blob) -> Result<Option<String>, Error> {
+        let Some(presigner) = self.store.presigner() else { return Ok(None) };
+        Ok(Some(presigner.presign(&blob.location.data_key(blob.digest).to_string()).await?))
+    }
+
     /// A small object as a whole.
     pub(super) async fn read_whole(&self, key: &Key) -> Result<Option<Bytes>, Error> {
         use futures::TryStreamExt as _;
