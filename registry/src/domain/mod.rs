@@ -96,6 +96,8 @@ pub struct Domain {
     manifests: Arc<Cache<Digest, CachedManifest, ByteWeight>>,
     strict_indexes: Arc<arc_swap::ArcSwap<Vec<stowage_oci::Glob>>>,
     hook: Option<Arc<dyn Hook>>,
+    /// Whether multipart objects are read back before they are trusted.
+    reads_back: bool,
     tasks: Tasks,
 }
 
@@ -138,6 +140,7 @@ impl Domain {
             manifests: Arc::new(manifests),
             strict_indexes: Arc::default(),
             hook: None,
+            reads_back: false,
             meta,
             store,
             limits,
@@ -149,6 +152,13 @@ impl Domain {
     #[must_use]
     pub fn with_hook(mut self, hook: Arc<dyn Hook>) -> Self {
         self.hook = Some(hook);
+        self
+    }
+
+    /// Reads each multipart object back before it is trusted: the store does not refuse replaced parts.
+    #[must_use]
+    pub fn reading_back(mut self) -> Self {
+        self.reads_back = true;
         self
     }
 

@@ -5,19 +5,9 @@
 
 use uuid::Uuid;
 
+use crate::blobs::selftest::{FormatError, read_format, write_format};
 use crate::blobs::{self, Store};
-use crate::key::Key;
-use crate::meta::{self, Envelope, MetaStore};
-
-/// The layout of keys that this version reads and writes.
-const LAYOUT: u32 = 1;
-
-/// What `v1/FORMAT` holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-struct Format {
-    layout: u32,
-    registry: Uuid,
-}
+use crate::meta::{self, Envelope, Epoch, MetaStore};
 
 /// Why bucket and database cannot be used together. All but the first two are refusals for safety.
 #[derive(Debug, thiserror::Error)]
@@ -49,8 +39,17 @@ pub enum OwnershipError {
     #[error("the database belongs to registry {0}, but the bucket has no v1/FORMAT: check bucket and prefix")]
     BucketEmpty(Uuid),
     /// `FORMAT` is of another layout, or not readable.
-    #[error("v1/FORMAT of the bucket is not of layout {LAYOUT}: a newer version wrote it, or it is damaged")]
-    UnknownLayout,
+    #[error(transparent)]
+    Format(FormatError),
+}
+
+impl From<FormatError> for OwnershipError {
+    fn from(error: FormatError) -> Self {
+        match error {
+            FormatError::Store(error) => Self::Store(error),
+            FormatError::Unreadable(_) | FormatError::Layout(_) => Self::Format(error),
+        }
+    }
 }
 
 /// What to do about what bucket and database say.
@@ -66,7 +65,7 @@ enum Verdict {
 /// Checks that `store` and `meta` belong together; founds a registry when both are empty. Returns its id.
 pub async fn ensure_owner(store: &dyn Store, meta: &dyn MetaStore) -> Result<Uuid, OwnershipError> {
     loop {
-        let verdict = judge(read_format(store).await?, meta.envelope().await?)?;
+        let verdict = judge(read_format(store).await?.map(|format| format.registry), meta.envelope().await?)?;
         let registry = match verdict {
             Verdict::Serve(registry) => return Ok(registry),
             Verdict::Finish(registry) => registry,
@@ -79,70 +78,48 @@ pub async fn ensure_owner(store: &dyn Store, meta: &dyn MetaStore) -> Result<Uui
                 registry
             }
         };
-        let format =
-            serde_json::to_vec(&Format { layout: LAYOUT, registry }).expect("a number and an id serialise");
-        store.put(&Key::Format.to_string(), vec![format.into()]).await?;
+        write_format(store, registry).await?;
         tracing::info!(registry = %registry, "founded a registry");
         return Ok(registry);
     }
 }
 
-fn judge(format: Option<Format>, envelope: Option<Envelope>) -> Result<Verdict, OwnershipError> {
-    match (format, envelope) {
-        (Some(format), _) if format.layout != LAYOUT => Err(OwnershipError::UnknownLayout),
-        (Some(format), Some(envelope)) if format.registry == envelope.registry => {
-            Ok(Verdict::Serve(format.registry))
-        }
-        (Some(format), Some(envelope)) => {
-            Err(OwnershipError::Foreign { bucket: format.registry, database: envelope.registry })
-        }
-        (Some(format), None) => Err(OwnershipError::RebuildRequired(format.registry)),
+/// `bucket` is who `FORMAT` names.
+fn judge(bucket: Option<Uuid>, database: Option<Envelope>) -> Result<Verdict, OwnershipError> {
+    match (bucket, database.map(|envelope| (envelope.registry, envelope.epoch))) {
+        (Some(bucket), Some((database, _))) if bucket == database => Ok(Verdict::Serve(bucket)),
+        (Some(bucket), Some((database, _))) => Err(OwnershipError::Foreign { bucket, database }),
+        (Some(bucket), None) => Err(OwnershipError::RebuildRequired(bucket)),
         // No epoch was ever entered, so nothing was ever written.
-        (None, Some(envelope)) if envelope.epoch.0 == 0 => Ok(Verdict::Finish(envelope.registry)),
-        (None, Some(envelope)) => Err(OwnershipError::BucketEmpty(envelope.registry)),
+        (None, Some((database, Epoch(0)))) => Ok(Verdict::Finish(database)),
+        (None, Some((database, _))) => Err(OwnershipError::BucketEmpty(database)),
         (None, None) => Ok(Verdict::Found),
-    }
-}
-
-async fn read_format(store: &dyn Store) -> Result<Option<Format>, OwnershipError> {
-    use futures::TryStreamExt as _;
-    let Some(content) = store.get(&Key::Format.to_string(), None).await? else { return Ok(None) };
-    let chunks: Vec<bytes::Bytes> = content.stream.try_collect().await?;
-    match serde_json::from_slice(&chunks.concat()) {
-        Ok(format) => Ok(Some(format)),
-        Err(error) => {
-            tracing::error!(%error, "v1/FORMAT cannot be read");
-            Err(OwnershipError::UnknownLayout)
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::meta::Epoch;
 
-    fn database(registry: u128, epoch: u32) -> Option<Envelope> {
-        let registry = Uuid::from_u128(registry);
-        Some(Envelope { registry, schema: 1, epoch: Epoch(epoch), ours: true, walked: true })
-    }
+    const OURS: Uuid = Uuid::from_u128(7);
+    const THEIRS: Uuid = Uuid::from_u128(8);
 
-    fn bucket(layout: u32, registry: u128) -> Option<Format> {
-        Some(Format { layout, registry: Uuid::from_u128(registry) })
+    fn database(registry: Uuid, epoch: u32) -> Envelope {
+        Envelope { registry, schema: 1, epoch: Epoch(epoch), ours: true, walked: true }
     }
 
     #[test]
     fn only_a_pair_with_one_owner_is_served() {
-        assert_eq!(judge(bucket(1, 7), database(7, 3)).unwrap(), Verdict::Serve(Uuid::from_u128(7)));
+        assert_eq!(judge(Some(OURS), Some(database(OURS, 3))).unwrap(), Verdict::Serve(OURS));
         assert_eq!(judge(None, None).unwrap(), Verdict::Found);
-        assert!(matches!(judge(bucket(1, 7), database(8, 3)), Err(OwnershipError::Foreign { .. })));
-        assert!(matches!(judge(bucket(1, 7), None), Err(OwnershipError::RebuildRequired(_))));
-        assert!(matches!(judge(None, database(7, 3)), Err(OwnershipError::BucketEmpty(_))));
-        assert!(matches!(judge(bucket(2, 7), database(7, 3)), Err(OwnershipError::UnknownLayout)));
+        let foreign = judge(Some(OURS), Some(database(THEIRS, 3)));
+        assert!(matches!(foreign, Err(OwnershipError::Foreign { bucket: OURS, database: THEIRS })));
+        assert!(matches!(judge(Some(OURS), None), Err(OwnershipError::RebuildRequired(OURS))));
+        assert!(matches!(judge(None, Some(database(OURS, 3))), Err(OwnershipError::BucketEmpty(OURS))));
     }
 
     #[test]
     fn a_founding_that_was_interrupted_is_finished() {
-        assert_eq!(judge(None, database(7, 0)).unwrap(), Verdict::Finish(Uuid::from_u128(7)));
+        assert_eq!(judge(None, Some(database(OURS, 0))).unwrap(), Verdict::Finish(OURS));
     }
 }

@@ -80,7 +80,7 @@ impl Domain {
                 }
             }
         }
-        self.verify_unhashed(&held, plan.digest, &location).await?;
+        self.verify(&held, held.upload.algorithm, plan.digest, &location).await?;
         self.commit(key, &held, plan.digest, Some(location), None).await
     }
 
@@ -95,9 +95,17 @@ impl Domain {
         if self.store.head(&key).await? == Some(size) { Ok(()) } else { Err(error.into()) }
     }
 
-    /// Reads content back that was hashed with another algorithm than that of its digest.
-    async fn verify_unhashed(&self, held: &Held, digest: Digest, location: &Location) -> Result<(), Error> {
-        if held.upload.algorithm == digest.algorithm() || location.form == Form::Inline {
+    /// Reads content back and hashes it, if that was not done while it came or the store may have mixed up its
+    /// parts. `hashed` is the algorithm it was hashed with.
+    async fn verify(
+        &self,
+        held: &Held,
+        hashed: Algorithm,
+        digest: Digest,
+        location: &Location,
+    ) -> Result<(), Error> {
+        let uncertain = location.form == Form::Upload && self.reads_back;
+        if location.form == Form::Inline || (hashed == digest.algorithm() && !uncertain) {
             return Ok(());
         }
         let key = location.data_key(digest).to_string();
@@ -212,9 +220,7 @@ impl Receiver {
             domain.complete(&self.held, &progress.parts, plan.size).await?;
         }
         let location = Location { generation: self.held.upload.generation, form, size: plan.size };
-        if self.hasher.algorithm() != digest.algorithm() {
-            domain.verify_unhashed(&self.held, digest, &location).await?;
-        }
+        domain.verify(&self.held, self.hasher.algorithm(), digest, &location).await?;
         domain.commit(key, &self.held, digest, Some(location), data).await
     }
 }
