@@ -1,0 +1,6 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+module stowage/tools/oras-client
+
+go 1.26
