@@ -1,4 +1,36 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! e2e
+//! What the tests of the whole product stand on: a real Kubernetes, a real Postgres, a real S3 server.
+//!
+//! [`on_cluster`] gives a test a running [`Cluster`]. Everything of it lives in a network namespace, a mount
+//! namespace and a cgroup of its own, so several run side by side and nothing listens on the machine.
+//! Guarantees: it is taken down when the test process ends, however it ends; no process, namespace, mount or cgroup stays.
+//! Never: uses an image, a binary or a server that the repository does not pin or build.
+
+mod cgroup;
+mod cluster;
+mod control_plane;
+mod files;
+mod forward;
+mod image;
+mod lifecycle;
+mod network;
+mod node;
+mod pki;
+mod process;
+mod services;
+mod state;
+mod tools;
+mod wait;
+
+pub use cluster::{Cluster, on_cluster};
+pub use forward::forward;
+pub use image::Image;
+pub use lifecycle::{down, up};
+pub use network::{DNS_ADDRESS, NODE_ADDRESS, within};
+pub use process::{command, succeed};
+pub use services::{Postgres, S3};
+pub use state::State;
+pub use tools::{repository, tool};
+pub use wait::until;

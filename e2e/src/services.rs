@@ -1,0 +1,238 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The servers a registry stands on, on the cluster's network: an image registry, Postgres, S3.
+//!
+//! They are ordinary processes of the cluster, so that a test can stop one and start it again.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::{Signal, geteuid};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+
+use crate::network::NODE_ADDRESS;
+use crate::process::{Process, command, succeed};
+use crate::state::State;
+use crate::tools::tool;
+use crate::wait::until;
+
+/// Where the registry that the node pulls its first images from listens.
+pub(crate) const REGISTRY: &str = "127.0.0.1:5000";
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Starts the registry that the node pulls its first images from.
+pub(crate) async fn start_registry(state: &State) -> Result<()> {
+    let images = state.path("images");
+    fs::create_dir_all(&images).context("make the folder of images")?;
+    let mut serve = command(tool("crane")?);
+    serve.args(["registry", "serve", "--address", REGISTRY, "--disk"]).arg(images);
+    start(state, "registry", &serve, REGISTRY).await
+}
+
+/// The Postgres server of a cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Postgres<'a> {
+    state: &'a State,
+}
+
+impl<'a> Postgres<'a> {
+    const NAME: &'static str = "postgres";
+    const PORT: u16 = 5432;
+    const PASSWORD: &'static str = "stowage";
+
+    pub(crate) fn of(state: &'a State) -> Self {
+        Self { state }
+    }
+
+    /// The address of a database, as clients want it.
+    #[must_use]
+    pub fn url(&self, database: &str) -> String {
+        let (password, port) = (Self::PASSWORD, Self::PORT);
+        format!("postgres://postgres:{password}@{NODE_ADDRESS}:{port}/{database}")
+    }
+
+    /// Makes an empty database.
+    pub async fn create_database(&self, name: &str) -> Result<()> {
+        let mut psql = command("psql");
+        psql.arg(self.url("postgres")).args(["--no-psqlrc", "--quiet", "--command"]);
+        psql.arg(format!("CREATE DATABASE \"{name}\""));
+        succeed(&mut psql).await.map(drop)
+    }
+
+    /// Starts the server; its data is made when there is none. Returns when it answers.
+    pub async fn start(&self) -> Result<()> {
+        let data = self.data();
+        if !data.exists() {
+            self.initialize().await?;
+        }
+        let mut postgres = as_postgres(program("postgres")?);
+        postgres
+            .arg("-D")
+            .arg(&data)
+            .args(["-c", &format!("listen_addresses={NODE_ADDRESS}")])
+            .args(["-c", &format!("port={}", Self::PORT)])
+            .args(["-c", "unix_socket_directories=", "-c", "fsync=off"])
+            .args(["-c", "max_connections=300"]);
+        start(self.state, Self::NAME, &postgres, &format!("{NODE_ADDRESS}:{}", Self::PORT)).await?;
+        until("Postgres to answer", PATIENCE, async || {
+            let mut ask = command("psql");
+            ask.arg(self.url("postgres")).args(["--no-psqlrc", "--command", "SELECT 1"]);
+            succeed(&mut ask).await.map(Some)
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Ends the server at once, as a crash would: what was not committed is lost, nothing else.
+    pub async fn crash(&self) -> Result<()> {
+        stop(self.state, Self::NAME, Signal::QUIT).await
+    }
+
+    async fn initialize(&self) -> Result<()> {
+        let folder = scratch(self.state);
+        fs::create_dir_all(&folder).context("make the folder of Postgres")?;
+        let password = folder.join("password");
+        fs::write(&password, Self::PASSWORD).context("write the password of Postgres")?;
+        own(&folder).await?;
+        let mut initdb = as_postgres(program("initdb")?);
+        initdb
+            .current_dir(&folder)
+            .args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8"])
+            .args(["--no-sync", "--pwfile"])
+            .arg(&password)
+            .arg("-D")
+            .arg(self.data());
+        succeed(&mut initdb).await?;
+        let rules = "host all all all scram-sha-256\n";
+        fs::write(self.data().join("pg_hba.conf"), rules).context("let clients in")
+    }
+
+    fn data(&self) -> PathBuf {
+        scratch(self.state).join("data")
+    }
+}
+
+/// A folder that the user `postgres` can reach, wherever the state folder may be.
+pub(crate) fn scratch(state: &State) -> PathBuf {
+    std::env::temp_dir().join(format!("{}-postgres", state.name()))
+}
+
+/// Postgres refuses to run as root.
+fn as_postgres(program: PathBuf) -> Command {
+    if !geteuid().is_root() {
+        return command(program);
+    }
+    let mut setpriv = command("setpriv");
+    setpriv.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--"]).arg(program);
+    setpriv
+}
+
+async fn own(folder: &PathBuf) -> Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let id = async |flag: &str| -> Result<u32> {
+        let printed = succeed(command("id").args([flag, "postgres"])).await?;
+        printed.trim().parse().context("read an id of the user postgres")
+    };
+    chown(folder, Some(id("-u").await?), Some(id("-g").await?)).context("give Postgres its folder")
+}
+
+/// A server program of the newest Postgres that is installed.
+fn program(name: &str) -> Result<PathBuf> {
+    let versions =
+        fs::read_dir("/usr/lib/postgresql").context("find Postgres: `tools/packages` installs it")?;
+    let newest = versions
+        .filter_map(Result::ok)
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .max()
+        .context("no version of Postgres is installed")?;
+    Ok(PathBuf::from(format!("/usr/lib/postgresql/{newest}/bin/{name}")))
+}
+
+/// The S3 server of a cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct S3<'a> {
+    state: &'a State,
+}
+
+impl<'a> S3<'a> {
+    /// The access key of its only user.
+    pub const ACCESS_KEY: &'static str = "stowage";
+    /// The secret key of its only user.
+    pub const SECRET_KEY: &'static str = "stowage-secret";
+
+    const NAME: &'static str = "s3";
+    const PORT: u16 = 7070;
+
+    pub(crate) fn of(state: &'a State) -> Self {
+        Self { state }
+    }
+
+    /// The address of the server, as clients want it.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", Self::address())
+    }
+
+    /// Makes an empty bucket.
+    pub fn create_bucket(&self, name: &str) -> Result<()> {
+        fs::create_dir_all(self.bucket(name)).with_context(|| format!("make the bucket {name}"))
+    }
+
+    /// The folder that holds the objects of a bucket as files.
+    #[must_use]
+    pub fn bucket(&self, name: &str) -> PathBuf {
+        self.state.path("s3").join(name)
+    }
+
+    /// Starts the server; returns when it answers.
+    pub async fn start(&self) -> Result<()> {
+        let folder = self.state.path("s3");
+        fs::create_dir_all(&folder).context("make the folder of buckets")?;
+        let mut serve = command(tool("versitygw")?);
+        serve
+            .env("ROOT_ACCESS_KEY", Self::ACCESS_KEY)
+            .env("ROOT_SECRET_KEY", Self::SECRET_KEY)
+            .args(["--keep-alive", "--quiet", "--port", &Self::address(), "posix"])
+            .arg(folder);
+        start(self.state, Self::NAME, &serve, &Self::address()).await
+    }
+
+    /// Ends the server at once, as a crash would.
+    pub async fn crash(&self) -> Result<()> {
+        stop(self.state, Self::NAME, Signal::KILL).await
+    }
+
+    fn address() -> String {
+        format!("{NODE_ADDRESS}:{}", Self::PORT)
+    }
+}
+
+/// Starts a server and waits until something listens at its address.
+async fn start(state: &State, name: &str, command: &Command, address: &str) -> Result<()> {
+    let process = Process::start(state, name, command)?;
+    until(name, PATIENCE, async || {
+        if !process.is_alive() {
+            anyhow::bail!("{name} ended: see {}", state.log(name).display());
+        }
+        Ok(TcpStream::connect(address).await.ok())
+    })
+    .await
+    .map(drop)
+}
+
+async fn stop(state: &State, name: &str, signal: Signal) -> Result<()> {
+    for process in Process::recorded(state)? {
+        if process.name == name {
+            process.end(signal, Duration::from_secs(10)).await?;
+        }
+    }
+    Ok(())
+}

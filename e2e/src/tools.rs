@@ -1,0 +1,37 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Where the pinned binaries are.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+/// The folders a cluster's processes look for programs in, after the pinned tools.
+const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The root of the repository this was built from.
+#[must_use]
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the repository")
+}
+
+/// The folder of the pinned tools: `$STOWAGE_TOOLS`, or `target/tools/bin`.
+pub(crate) fn folder() -> PathBuf {
+    env::var_os("STOWAGE_TOOLS").map_or_else(|| repository().join("target/tools/bin"), PathBuf::from)
+}
+
+/// `PATH` for everything that is started: the pinned tools before the system's.
+pub(crate) fn search_path() -> String {
+    format!("{}:{SYSTEM_PATH}", folder().display())
+}
+
+/// The path of a pinned tool; an error says how to build it.
+pub fn tool(name: &str) -> Result<PathBuf> {
+    let path = folder().join(name);
+    if !path.is_file() {
+        bail!("{} is missing: `make tools` builds it", path.display());
+    }
+    Ok(path)
+}
