@@ -83,13 +83,13 @@ impl Cluster {
     /// The cluster that the tests of this process share.
     fn shared() -> Result<&'static Self> {
         static SHARED: OnceLock<Result<Cluster>> = OnceLock::new();
-        let shared = SHARED.get_or_init(|| match env::var_os("STOWAGE_CLUSTER") {
-            Some(folder) => Self::attach(Path::new(&folder)),
-            None => {
-                let states = repository().join(".state");
-                forget_ended_tests(&states);
-                Self::start(&states.join(format!("test-{}", std::process::id())))
+        let shared = SHARED.get_or_init(|| {
+            if let Some(folder) = env::var_os("STOWAGE_CLUSTER") {
+                return Self::attach(Path::new(&folder));
             }
+            let states = repository().join(".state");
+            forget_ended_tests(&states);
+            Self::start(&states.join(format!("test-{}", std::process::id())))
         });
         shared.as_ref().map_err(|error| anyhow::anyhow!("{error:?}"))
     }
@@ -203,31 +203,32 @@ impl Cluster {
             &["get", "deployments,jobs,services", "--all-namespaces"],
         ];
         let answers = within(&self.state, || async {
-            let mut text = String::new();
+            let mut parts = Vec::new();
             for question in questions {
-                let answer = match control_plane::kubectl(&self.state) {
-                    Ok(mut kubectl) => succeed(kubectl.args(question)).await,
-                    Err(error) => Err(error),
-                };
-                text += &format!("--- kubectl {}\n", question.join(" "));
-                text += &answer.unwrap_or_else(|error| format!("{error:#}\n"));
+                let answer = succeed(control_plane::kubectl(&self.state)?.args(question)).await;
+                parts.push(section(&format!("kubectl {}", question.join(" ")), answer));
             }
-            Ok(text + &self.pod_logs().await)
+            parts.extend(self.pod_logs().await);
+            Ok(parts.concat())
         });
         answers.unwrap_or_else(|error| format!("no diagnosis: {error:#}"))
     }
 
-    async fn pod_logs(&self) -> String {
+    async fn pod_logs(&self) -> Vec<String> {
         let mut find = command("find");
         find.arg(self.state.path("pods")).args(["-name", "*.log", "-size", "+0"]);
         let files = succeed(&mut find).await.unwrap_or_default();
-        let mut text = String::new();
+        let mut parts = Vec::new();
         for file in files.lines() {
-            let end = succeed(command("tail").args(["-n", "30", file])).await;
-            text += &format!("--- {file}\n{}", end.unwrap_or_else(|error| format!("{error:#}\n")));
+            parts.push(section(file, succeed(command("tail").args(["-n", "30", file])).await));
         }
-        text
+        parts
     }
+}
+
+/// A part of the diagnosis. What could not be found out is part of it.
+fn section(title: &str, text: Result<String>) -> String {
+    format!("--- {title}\n{}", text.unwrap_or_else(|error| format!("{error:#}\n")))
 }
 
 impl Drop for Cluster {

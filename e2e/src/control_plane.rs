@@ -15,6 +15,8 @@ use crate::tools::tool;
 use crate::wait::until;
 
 /// Where the API server listens.
+pub(crate) const ADDRESS: &str = "10.200.0.1:16443";
+/// The same for its clients.
 pub(crate) const SERVER: &str = "https://10.200.0.1:16443";
 
 const SERVICES: &str = "10.96.0.0/16";

@@ -6,7 +6,8 @@
 //! Everything that `up` does, `down` undoes from the state folder alone, at whatever point `up` was interrupted.
 
 use std::fs;
-use std::path::Path;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -20,7 +21,7 @@ use crate::network;
 use crate::node;
 use crate::pki;
 use crate::process::{Process, command, succeed};
-use crate::services::{Postgres, REGISTRY, S3, scratch, start_registry};
+use crate::services::{Postgres, REGISTRY, S3, scratch, start_dns, start_registry};
 use crate::state::State;
 use crate::tools::tool;
 
@@ -44,18 +45,18 @@ pub async fn up(state: &State) -> Result<()> {
     if !Process::recorded(state)?.is_empty() {
         bail!("{} holds a cluster already", state.root().display());
     }
-    let outcome = bring_up(state).await;
+    let outcome = tokio::task::block_in_place(|| bring_up(state));
     if outcome.is_err() {
         down(state).await?;
     }
     outcome
 }
 
-async fn bring_up(state: &State) -> Result<()> {
+fn bring_up(state: &State) -> Result<()> {
     pki::create(state)?;
     Cgroup::of(state)?.create()?;
     network::create(state)?;
-    tokio::task::block_in_place(|| network::within(state, || start(state)))
+    network::within(state, || start(state))
 }
 
 async fn start(state: &State) -> Result<()> {
@@ -69,7 +70,22 @@ async fn start(state: &State) -> Result<()> {
         Postgres::of(state).start().await
     };
     let (node, (), ()) = try_join!(node, control_plane::start(state), servers)?;
-    node.join().await
+    try_join!(node.join(), start_dns(state)).map(drop)
+}
+
+/// Lets the machine in: the API server answers at a loopback address, and the kubeconfig that is returned says which.
+/// `program` is `stowage-cluster`, which holds the door open.
+pub fn open_door(state: &State, program: &Path) -> Result<PathBuf> {
+    let free = TcpListener::bind(("127.0.0.1", 0)).context("find a free port")?;
+    let address = free.local_addr().context("find a free port")?;
+    drop(free);
+    let mut door = command(program);
+    door.arg("--state").arg(state.root()).arg("forward").arg(address.to_string());
+    Process::start(state, "door", door.arg(control_plane::ADDRESS))?;
+    let kubeconfig = state.path("kubeconfig");
+    let text = pki::kubeconfig(&state.path("pki"), "admin", &format!("https://{address}"));
+    fs::write(&kubeconfig, text).context("write the kubeconfig")?;
+    Ok(kubeconfig)
 }
 
 /// The image of every pod's first process.

@@ -21,8 +21,8 @@ use crate::state::State;
 
 /// The node's address: the API server, the S3 server and the database listen here, pods reach it.
 pub const NODE_ADDRESS: &str = "10.200.0.1";
-/// Where the cluster's name server answers.
-pub const DNS_ADDRESS: &str = "10.96.0.10";
+/// Where pods find the cluster's name server.
+pub(crate) const DNS_ADDRESS: &str = "10.96.0.10";
 
 /// Makes the namespace of a cluster and its bridge.
 pub(crate) fn create(state: &State) -> Result<()> {
@@ -30,7 +30,6 @@ pub(crate) fn create(state: &State) -> Result<()> {
     ip(&["netns", "add", &name])?;
     let inside = |arguments: &[&str]| ip(&[&["-n", name.as_str()], arguments].concat());
     inside(&["link", "set", "lo", "up"])?;
-    inside(&["address", "add", &format!("{DNS_ADDRESS}/32"), "dev", "lo"])?;
     inside(&["link", "add", "br0", "type", "bridge"])?;
     inside(&["address", "add", &format!("{NODE_ADDRESS}/24"), "dev", "br0"])?;
     inside(&["link", "set", "br0", "up"])?;

@@ -15,6 +15,8 @@ use rustix::process::{Signal, geteuid};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
+use crate::control_plane::kubectl;
+use crate::files::fill;
 use crate::network::NODE_ADDRESS;
 use crate::process::{Process, command, succeed};
 use crate::state::State;
@@ -35,8 +37,20 @@ pub(crate) async fn start_registry(state: &State) -> Result<()> {
     start(state, "registry", &serve, REGISTRY).await
 }
 
+/// Starts the name server and makes it known to the cluster.
+pub(crate) async fn start_dns(state: &State) -> Result<()> {
+    fill(state, "Corefile", include_str!("../cluster/Corefile"), &[])?;
+    fill(state, "dns.yaml", include_str!("../cluster/dns.yaml"), &[])?;
+    let mut coredns = command(tool("coredns")?);
+    coredns.arg("-conf").arg(state.path("Corefile"));
+    start(state, "dns", &coredns, &format!("{NODE_ADDRESS}:53")).await?;
+    let mut apply = kubectl(state)?;
+    apply.args(["apply", "--filename"]).arg(state.path("dns.yaml"));
+    until("the namespace kube-system", PATIENCE, async || succeed(&mut apply).await.map(Some)).await.map(drop)
+}
+
 /// The Postgres server of a cluster.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Postgres<'a> {
     state: &'a State,
 }
@@ -157,7 +171,7 @@ fn program(name: &str) -> Result<PathBuf> {
 }
 
 /// The S3 server of a cluster.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct S3<'a> {
     state: &'a State,
 }

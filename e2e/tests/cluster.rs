@@ -45,6 +45,22 @@ fn a_pod_runs_an_image_that_a_local_registry_serves() {
 }
 
 #[test]
+fn a_pod_finds_a_service_by_its_name() {
+    on_cluster(async |cluster| {
+        let namespace = cluster.namespace("names").await?;
+        let image = publish(cluster, "/usr/bin/getent").await?;
+        let name = "kubernetes.default.svc.cluster.local";
+        let pod = pod("ask", &image, &format!("[\"ahostsv4\", \"{name}\"]"));
+        cluster.apply_in(&namespace, &pod).await?;
+        let done = "--for=jsonpath={.status.phase}=Succeeded";
+        cluster.kubectl(["wait", "--namespace", &namespace, done, "pod/ask", "--timeout=120s"]).await?;
+        let said = cluster.kubectl(["logs", "--namespace", &namespace, "ask"]).await?;
+        ensure!(said.starts_with("10.96.0.1 "), "the pod heard {said:?}");
+        Ok(())
+    });
+}
+
+#[test]
 fn postgres_and_s3_answer_in_the_clusters_network_and_again_after_a_crash() {
     on_cluster(async |cluster| {
         let (postgres, s3) = (cluster.postgres(), cluster.s3());

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use stowage_e2e::{State, command, down, forward, repository, up, within};
+use stowage_e2e::{State, command, down, forward, open_door, repository, up, within};
 use tokio::net::TcpListener;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
@@ -65,7 +65,10 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
     let folder = arguments.state.unwrap_or_else(|| repository().join(".state/cluster"));
     let state = State::at(&folder)?;
     match arguments.action {
-        Action::Up => up(&state).await?,
+        Action::Up => {
+            up(&state).await?;
+            open(&state)?;
+        }
         Action::Down => down(&state).await?,
         Action::Hold => hold(&state).await?,
         Action::Exec { command } => return exec(&state, &command),
@@ -75,6 +78,14 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[expect(clippy::print_stdout, reason = "the command-line door")]
+fn open(state: &State) -> Result<()> {
+    let program = std::env::current_exe().context("find the running program")?;
+    let kubeconfig = open_door(state, &program)?;
+    println!("export KUBECONFIG={}", kubeconfig.display());
+    Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "the command-line door")]
