@@ -1,0 +1,95 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Who may depend on whom.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use stowage_e2e::repository;
+
+/// What the graph of a crate must not contain.
+const CRATES: [(&str, &[&str]); 4] = [
+    ("stowage-oci", &["tokio", "hyper", "kube-core", "sqlx", "stowage-crds"]),
+    ("stowage-crds", &["kube-client", "kube-runtime", "tokio", "axum", "sqlx"]),
+    ("stowage-registry", &["kube-client", "kube-runtime", "stowage-operator"]),
+    ("stowage-operator", &["stowage-registry", "sqlx", "aws-sdk-s3"]),
+];
+
+/// Where in the registry's sources a crate may be named.
+const ROOMS: [(&str, &[&str]); 4] = [
+    ("axum", &["http", "lib.rs"]),
+    ("sqlx", &["meta"]),
+    ("aws_sdk_s3", &["blobs/s3"]),
+    ("stowage_crds", &["config", "jobs"]),
+];
+
+#[test]
+fn no_crate_reaches_one_it_must_not() -> Result<()> {
+    for (crate_name, forbidden) in CRATES {
+        let output = Command::new(env!("CARGO"))
+            .args(["tree", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}"])
+            .args(["--package", crate_name])
+            .current_dir(repository())
+            .output()
+            .context("run cargo tree")?;
+        let tree = String::from_utf8(output.stdout).context("read the tree")?;
+        ensure!(tree.starts_with(crate_name), "no tree of {crate_name}: {tree}");
+        let names = tree.lines().filter_map(|line| line.split(' ').next());
+        let found: Vec<&str> = names.filter(|name| forbidden.contains(name)).collect();
+        ensure!(found.is_empty(), "{crate_name} reaches {found:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn no_room_of_the_registry_names_a_crate_that_is_anothers() -> Result<()> {
+    let sources = repository().join("registry/src");
+    let mut strays = Vec::new();
+    for file in rust_files(&sources)? {
+        let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        let room =
+            file.strip_prefix(&sources).context("a file of the sources")?.to_string_lossy().into_owned();
+        for (name, rooms) in ROOMS {
+            if names_crate(&text, name) && !rooms.iter().any(|allowed| room.starts_with(allowed)) {
+                strays.push(format!("{room} names {name}"));
+            }
+        }
+    }
+    ensure!(strays.is_empty(), "{strays:#?}");
+    Ok(())
+}
+
+/// Whether a source names a crate outside its comments.
+fn names_crate(text: &str, name: &str) -> bool {
+    let path = format!("{name}::");
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let mut places = code.flat_map(|line| line.match_indices(&path).map(move |(at, _)| (line, at)));
+    places.any(|(line, at)| {
+        let before = line.as_bytes()[..at].last();
+        before.is_none_or(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_')
+    })
+}
+
+fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
+        let path = entry.context("list the sources")?.path();
+        if path.is_dir() {
+            found.extend(rust_files(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+#[test]
+fn a_crate_is_named_by_its_paths_and_not_in_comments_or_by_longer_names() {
+    assert!(names_crate("use axum::Router;", "axum"));
+    assert!(names_crate("    let router = axum::Router::new();", "axum"));
+    assert!(!names_crate("//! axum::Router is known to http alone", "axum"));
+    assert!(!names_crate("use not_axum::Router;", "axum"));
+}
