@@ -6,7 +6,7 @@
 use stowage_oci::{Digest, Name, Tag};
 
 use super::{Domain, Error};
-use crate::meta::{self, ManifestId, ReferrerRow};
+use crate::meta::{ManifestId, ReferrerRow};
 use crate::operation::Page;
 
 /// The most tags of a page, and what a page holds unless asked.
@@ -68,13 +68,9 @@ impl Domain {
         page: &Page,
     ) -> Result<ReferrerList, Error> {
         let after = page.after.as_deref().and_then(|text| text.parse().ok()).map(ManifestId);
-        let rows = match self.meta.referrers(repository, subject, artifact_types, after, REFERRERS + 1).await
-        {
-            Ok(rows) => rows,
-            Err(meta::Error::Unavailable(_)) => {
-                return self.all_recorded_referrers(repository, subject, artifact_types).await;
-            }
-            Err(error) => return Err(error.into()),
+        let question = self.meta.referrers(repository, subject, artifact_types, after, REFERRERS + 1);
+        let Some(rows) = self.ask(question).await? else {
+            return self.all_recorded_referrers(repository, subject, artifact_types).await;
         };
         let (manifests, more) = cut(rows, REFERRERS);
         let read = manifests.len();

@@ -18,6 +18,7 @@ mod delete;
 mod error;
 mod lists;
 mod mount;
+mod outage;
 mod ownership;
 mod pull;
 mod push;
@@ -98,6 +99,7 @@ pub struct Domain {
     hook: Option<Arc<dyn Hook>>,
     /// Whether multipart objects are read back before they are trusted.
     reads_back: bool,
+    outage: Arc<outage::Outage>,
     tasks: Tasks,
 }
 
@@ -141,6 +143,7 @@ impl Domain {
             strict_indexes: Arc::default(),
             hook: None,
             reads_back: false,
+            outage: Arc::new(outage::Outage::none()),
             meta,
             store,
             limits,

@@ -67,13 +67,10 @@ impl Domain {
         reference: &Reference,
         head: bool,
     ) -> Result<ManifestAnswer, Error> {
-        let row = match self.manifest_row(repository, reference, head).await {
-            Ok(row) => row.ok_or(Error::ManifestUnknown)?,
-            Err(meta::Error::Unavailable(_)) => {
-                return self.degraded_manifest(repository, reference, head).await;
-            }
-            Err(error) => return Err(error.into()),
+        let Some(row) = self.ask(self.manifest_row(repository, reference, head)).await? else {
+            return self.degraded_manifest(repository, reference, head).await;
         };
+        let row = row.ok_or(Error::ManifestUnknown)?;
         let body = if head { None } else { Some(self.manifest_body(repository, &row).await?) };
         Ok(ManifestAnswer {
             digest: row.digest,
@@ -119,11 +116,10 @@ impl Domain {
     /// The blob, if the repository sees it. `head` renews its lease: a manifest pushed within the next twelve
     /// hours may refer to it.
     pub async fn blob(&self, repository: &Name, digest: &Digest, head: bool) -> Result<Blob, Error> {
-        let row = match self.blob_row(repository, digest, head).await {
-            Ok(row) => row.ok_or(Error::BlobUnknown)?,
-            Err(meta::Error::Unavailable(_)) => return self.degraded_blob(repository, digest).await,
-            Err(error) => return Err(error.into()),
+        let Some(row) = self.ask(self.blob_row(repository, digest, head)).await? else {
+            return self.degraded_blob(repository, digest).await;
         };
+        let row = row.ok_or(Error::BlobUnknown)?;
         Ok(Blob { digest: *digest, location: row.location, degraded: false })
     }
 
