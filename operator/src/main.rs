@@ -1,6 +1,94 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! operator
+//! `stowage-operator`: reconciles the custom resources of stowage.dev.
+//!
+//! Exit codes: 0 done, 1 failed while working, 2 bad usage or bad configuration.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the door to the command line")]
 
-fn main() {}
+use std::{
+    io::{IsTerminal as _, Read as _, stderr},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use stowage_operator::{
+    apis::Apis,
+    cli::{ApiName, Cli, Command, LogFormat, RenderArgs, RunArgs},
+    controllers::registry::validate::Settings,
+    objects::OptionalApi,
+    render::render,
+    serve::operate,
+};
+use tracing_subscriber::EnvFilter;
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr(cli.log_format);
+    let (ended, code) = match cli.command {
+        Command::Run(args) => (run(args), FAILED),
+        Command::Crds => (print_definitions(), FAILED),
+        Command::Render(args) => (print_rendered(&args), USAGE),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("stowage-operator: {error:#}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn log_to_stderr(format: Option<LogFormat>) {
+    let filter = EnvFilter::try_from_env("STOWAGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let text = format.map_or_else(|| stderr().is_terminal(), |format| format == LogFormat::Text);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    if text { log.init() } else { log.json().flatten_event(true).init() }
+}
+
+fn run(args: RunArgs) -> anyhow::Result<()> {
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("another TLS provider is installed already"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    Ok(runtime.block_on(operate(args))?)
+}
+
+fn print_definitions() -> anyhow::Result<()> {
+    let definitions: Vec<String> = stowage_crds::manifests().into_iter().map(|(_, manifest)| manifest).collect();
+    print!("{}", definitions.join("---\n"));
+    Ok(())
+}
+
+fn print_rendered(args: &RenderArgs) -> anyhow::Result<()> {
+    let text = read(&args.file)?;
+    let settings = Settings {
+        registry_image: args.registry_image.clone(),
+        operator_namespace: std::env::var("POD_NAMESPACE").unwrap_or_else(|_| "stowage-system".to_owned()),
+    };
+    let apis: Apis = args
+        .apis
+        .iter()
+        .map(|api| match api {
+            ApiName::Gateway => OptionalApi::Gateway,
+            ApiName::Monitoring => OptionalApi::Monitoring,
+        })
+        .collect();
+    let rendered = render(&text, &settings, &apis).with_context(|| args.file.display().to_string())?;
+    print!("{rendered}");
+    Ok(())
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    if file == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("read standard input")?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))
+}

@@ -1,0 +1,104 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The command line. A flag beats its environment variable.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::image::ImageRef;
+
+/// Reconciles the custom resources of stowage.dev.
+#[derive(Debug, Parser)]
+#[command(name = "stowage-operator", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// Form of the log; text on a terminal and json elsewhere if it is not given
+    #[arg(long, env = "STOWAGE_LOG_FORMAT", global = true, value_enum)]
+    pub log_format: Option<LogFormat>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Reconcile the resources of a cluster
+    Run(RunArgs),
+    /// Print the definitions of the custom resources
+    Crds,
+    /// Print what would be applied for resources in a file, without a cluster
+    Render(RenderArgs),
+}
+
+/// How to run.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Image of the replicas of a Registry that names none
+    #[arg(long, env = "STOWAGE_REGISTRY_IMAGE", value_name = "REF")]
+    pub registry_image: ImageRef,
+    /// Namespaces to look at; all if none is given
+    #[arg(long, env = "STOWAGE_WATCH_NAMESPACES", value_delimiter = ',', value_name = "NAMES")]
+    pub watch_namespaces: Vec<String>,
+    /// Act only while holding the lease, so that several operators can stand by
+    #[arg(long, env = "STOWAGE_LEADER_ELECT")]
+    pub leader_elect: bool,
+    /// Address of the operations port: /livez, /readyz, /metrics
+    #[arg(long, env = "STOWAGE_OPS_LISTEN", default_value = "127.0.0.1:5001", value_name = "ADDR")]
+    pub ops_listen: SocketAddr,
+}
+
+/// What to render.
+#[derive(Debug, Args)]
+pub struct RenderArgs {
+    /// File of YAML documents; `-` reads standard input
+    #[arg(long, short, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Image of the replicas of a Registry that names none
+    #[arg(long, env = "STOWAGE_REGISTRY_IMAGE", value_name = "REF", default_value = DEFAULT_IMAGE)]
+    pub registry_image: ImageRef,
+    /// Optional APIs that the cluster is to have
+    #[arg(long, value_delimiter = ',', value_enum)]
+    pub apis: Vec<ApiName>,
+}
+
+const DEFAULT_IMAGE: &str = concat!("stowage/registry:", env!("CARGO_PKG_VERSION"));
+
+/// An optional API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ApiName {
+    /// gateway.networking.k8s.io/v1
+    Gateway,
+    /// monitoring.coreos.com/v1
+    Monitoring,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_needs_an_image() {
+        let cli = Cli::try_parse_from(["stowage-operator", "run", "--registry-image", "a/b"]);
+        assert_eq!(cli.unwrap_err().exit_code(), 2);
+        let cli = Cli::try_parse_from(["stowage-operator", "run", "--registry-image", "a/b:1"]);
+        assert!(matches!(cli.unwrap().command, Command::Run(_)));
+    }
+}

@@ -1,0 +1,113 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The Jobs of a Registry: the migration that a rollout waits for, the purge that a deletion waits for, and the
+//! schedule of the collector.
+//!
+//! Exit codes 2 and 3 are decisions, not accidents: they end the Job at once. A pod that a drain took does not count.
+
+use k8s_openapi::{
+    api::batch::v1::{
+        CronJob, CronJobSpec, Job, JobSpec, JobTemplateSpec, PodFailurePolicy,
+        PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+
+use super::{metadata, pod};
+use crate::{
+    controllers::registry::validate::{Backing, Valid},
+    names::{Component, MADE_FOR},
+    objects::{Kind, Object},
+    release,
+};
+
+const HOUR: i64 = 3600;
+
+/// The gate of the rollout. It stays when it has succeeded: its presence says that the schema fits the image.
+pub(super) fn migration(valid: &Valid) -> Option<Object> {
+    match valid.backing {
+        Backing::Volume { .. } => None,
+        Backing::Shared => {
+            let template =
+                pod::job(valid, Component::Migrate, pod::command("migrate"), &valid.database_secrets());
+            let mut metadata = metadata(valid, valid.migration_name(), Component::Migrate);
+            metadata.annotations = Some([(MADE_FOR.to_owned(), valid.made_for())].into());
+            Some(Object::typed(Kind::Job, &Job { metadata, spec: Some(spec(template, HOUR)), status: None }))
+        }
+    }
+}
+
+/// Removes every key under the prefix and every table. `confirm` is the registry's own id, so that a bucket that
+/// another registry took over meanwhile is refused.
+#[must_use]
+pub fn purge(valid: &Valid, confirm: &str) -> Object {
+    let mut args = pod::command("purge");
+    args.extend(["--confirm".to_owned(), confirm.to_owned()]);
+    let template = pod::job(valid, Component::Purge, args, &valid.data_secrets());
+    let mut metadata = metadata(valid, valid.names().purge(), Component::Purge);
+    metadata.annotations = Some([(MADE_FOR.to_owned(), valid.made_for())].into());
+    Object::typed(Kind::Job, &Job { metadata, spec: Some(spec(template, 24 * HOUR)), status: None })
+}
+
+/// The collector's schedule, once the registry of this release has a collector to run.
+pub(super) fn garbage_collection(valid: &Valid) -> Option<Object> {
+    if !release::COLLECTS || valid.backing != Backing::Shared {
+        return None;
+    }
+    let asked = valid.spec().garbage_collection();
+    let template = pod::job(valid, Component::GarbageCollection, pod::command("gc"), &valid.data_secrets());
+    let labels = valid.names().labels(Component::GarbageCollection, &valid.image.version);
+    let job = JobTemplateSpec {
+        metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
+        spec: Some(spec(template, 6 * HOUR)),
+    };
+    let cron = CronJob {
+        metadata: metadata(valid, valid.names().garbage_collection(), Component::GarbageCollection),
+        spec: Some(CronJobSpec {
+            schedule: asked.schedule.as_str().to_owned(),
+            time_zone: Some(asked.time_zone.map_or_else(|| "Etc/UTC".to_owned(), |zone| zone.to_string())),
+            concurrency_policy: Some("Forbid".into()),
+            starting_deadline_seconds: Some(HOUR),
+            successful_jobs_history_limit: Some(1),
+            failed_jobs_history_limit: Some(3),
+            suspend: Some(asked.suspend),
+            job_template: job,
+        }),
+        status: None,
+    };
+    Some(Object::typed(Kind::CronJob, &cron))
+}
+
+fn spec(template: k8s_openapi::api::core::v1::PodTemplateSpec, deadline: i64) -> JobSpec {
+    JobSpec {
+        backoff_limit: Some(2),
+        active_deadline_seconds: Some(deadline),
+        pod_failure_policy: Some(PodFailurePolicy { rules: vec![decided(), disrupted()] }),
+        template,
+        ..JobSpec::default()
+    }
+}
+
+fn decided() -> PodFailurePolicyRule {
+    PodFailurePolicyRule {
+        action: "FailJob".into(),
+        on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
+            container_name: Some(pod::CONTAINER.into()),
+            operator: "In".into(),
+            values: vec![2, 3],
+        }),
+        on_pod_conditions: None,
+    }
+}
+
+fn disrupted() -> PodFailurePolicyRule {
+    PodFailurePolicyRule {
+        action: "Ignore".into(),
+        on_exit_codes: None,
+        on_pod_conditions: Some(vec![PodFailurePolicyOnPodConditionsPattern {
+            type_: "DisruptionTarget".into(),
+            status: "True".into(),
+        }]),
+    }
+}

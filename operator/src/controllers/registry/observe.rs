@@ -1,0 +1,158 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Looks at everything a decision about a Registry needs. Only reads.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures::future::{try_join, try_join_all};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::{
+    Api, ResourceExt as _,
+    api::ListParams,
+    core::DeserializeGuard,
+};
+use stowage_crds::{AccessPolicy, Registry, document::Document};
+use thiserror::Error;
+
+use super::{build::document, build::pod, validate::with_unreadable};
+use crate::{
+    apis::Apis,
+    apply::{self, Applier, Live},
+    context::Context,
+    names::{Component, Names, REGISTRY_LABEL, selector_text},
+    objects::Kind,
+    reports::{Key, Snapshot, Target},
+};
+
+/// Why something could not be looked at.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// Objects of ours.
+    #[error(transparent)]
+    Owned(#[from] apply::Error),
+    /// Resources beside the Registry.
+    #[error("list {what}")]
+    Beside {
+        /// What was listed.
+        what: &'static str,
+        /// What came back.
+        #[source]
+        source: kube::Error,
+    },
+}
+
+/// What was seen.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// Objects of ours.
+    pub live: Live,
+    /// The policies of the namespace; one that cannot be read is there as it last was.
+    pub policies: Vec<AccessPolicy>,
+    /// Pods of replicas and Jobs.
+    pub pods: Vec<Pod>,
+    /// What the replicas say.
+    pub reports: Snapshot,
+    /// The optional APIs of the cluster.
+    pub apis: Apis,
+    /// The document in force.
+    pub previous: Option<Document>,
+    /// All registries in sight.
+    pub others: Vec<Arc<Registry>>,
+}
+
+impl Observed {
+    /// The pods of one component.
+    pub fn pods_of(&self, component: Component) -> impl Iterator<Item = &Pod> {
+        self.pods.iter().filter(move |pod| {
+            pod.labels().get(crate::names::COMPONENT_LABEL).map(String::as_str) == Some(component.as_str())
+        })
+    }
+}
+
+/// Looks at everything around a Registry.
+pub async fn observe(cx: &Context, registry: &Registry, applier: &Applier) -> Result<Observed, Error> {
+    let key = key(registry);
+    let apis = cx.apis.borrow().clone();
+    let (live, (policies, pods)) = try_join(
+        owned(applier, &apis),
+        try_join(policies(cx, &key.namespace), pods(cx, &key)),
+    )
+    .await?;
+    let previous = previous(&live, &key.name);
+    let (readable, unreadable) = policies;
+    let selector = Names::of(&key.name).selector(Component::Registry);
+    let targets = pods.iter().filter(|pod| matches(pod.labels(), &selector));
+    let port = u16::try_from(pod::OPS_PORT).unwrap_or_default();
+    let targets = targets.filter_map(|pod| Target::of(pod, port)).collect();
+    Ok(Observed {
+        policies: with_unreadable(readable, &unreadable, previous.as_ref(), registry.namespace()),
+        reports: cx.reports.observe(&key, targets).await,
+        live,
+        pods,
+        apis,
+        previous,
+        others: cx.registries(),
+    })
+}
+
+/// How a Registry is called in memory.
+#[must_use]
+pub fn key(registry: &Registry) -> Key {
+    Key { namespace: registry.namespace().unwrap_or_default(), name: registry.name_any() }
+}
+
+async fn owned(applier: &Applier, apis: &Apis) -> Result<Live, Error> {
+    let kinds = Kind::ALL
+        .into_iter()
+        .filter(|kind| kind.is_readable() && kind.needs().is_none_or(|api| apis.contains(&api)));
+    let lists = try_join_all(kinds.map(|kind| async move {
+        let objects = applier.owned(kind).await?;
+        Ok::<_, apply::Error>((kind, objects))
+    }))
+    .await?;
+    let mut live = Live::default();
+    for (kind, objects) in lists {
+        for object in objects {
+            live.insert(kind, object);
+        }
+    }
+    Ok(live)
+}
+
+/// The policies that can be read, and the names of those that cannot.
+async fn policies(cx: &Context, namespace: &str) -> Result<(Vec<AccessPolicy>, Vec<String>), Error> {
+    let api: Api<DeserializeGuard<AccessPolicy>> = Api::namespaced(cx.client.clone(), namespace);
+    let list = api
+        .list(&ListParams::default())
+        .await
+        .map_err(|source| Error::Beside { what: "access policies", source })?;
+    let (mut readable, mut unreadable) = (Vec::new(), Vec::new());
+    for policy in list.items {
+        match policy.0 {
+            Ok(policy) => readable.push(policy),
+            Err(invalid) => unreadable.extend(invalid.metadata.name),
+        }
+    }
+    Ok((readable, unreadable))
+}
+
+async fn pods(cx: &Context, key: &Key) -> Result<Vec<Pod>, Error> {
+    let api: Api<Pod> = Api::namespaced(cx.client.clone(), &key.namespace);
+    let labels = [(REGISTRY_LABEL.to_owned(), key.name.clone())].into();
+    let list = api.list(&ListParams::default().labels(&selector_text(&labels))).await;
+    list.map(|pods| pods.items).map_err(|source| Error::Beside { what: "pods", source })
+}
+
+fn matches(labels: &BTreeMap<String, String>, selector: &BTreeMap<String, String>) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// The document in force, if it is as we left it.
+fn previous(live: &Live, name: &str) -> Option<Document> {
+    let config: ConfigMap = live.typed(Kind::ConfigMap, &Names::of(name).config())?;
+    let data = config.data?;
+    let json = data.get(document::DOCUMENT)?;
+    Document::parse_checked(json.as_bytes(), data.get(document::HASH)?).ok()
+}
+

@@ -1,0 +1,263 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! What a Registry's status says after an attempt, failed ones included. Pure.
+//!
+//! Guarantees: `Ready` is always there; `Reconciling` and `Stalled` only while they are true, and never both. What an
+//! attempt could not see stays as it was. No message holds a number that moves by itself.
+
+use k8s_openapi::{
+    api::apps::v1::Deployment,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
+use kube::ResourceExt as _;
+use stowage_crds::{
+    Registry, RegistryStatus,
+    conditions::{self, ConditionType, Finding, Reason, Verdict},
+};
+
+use super::{
+    Outcome, Stage,
+    exposed::exposed,
+    failure::Failure,
+    replicas::{self, Numbers},
+    validate::{Gate, Valid, too_large},
+};
+use crate::{
+    names::{Component, RECONCILE_REQUESTED_AT, selector_text},
+    objects::Kind,
+    policy::Class,
+    reports::Snapshot,
+};
+
+/// Where a Registry stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Summary {
+    Ready,
+    Moving(Reason, String),
+    Stuck(Reason, String),
+    /// Something did not work and is tried again; what was known stays.
+    Retrying(String),
+}
+
+/// The status after an attempt.
+#[must_use]
+pub(super) fn status(registry: &Registry, outcome: &Outcome, now: &Time) -> RegistryStatus {
+    let mut status = registry.status.clone().unwrap_or_default();
+    let generation = registry.metadata.generation;
+    status.observed_generation = generation;
+    status.last_handled_reconcile_at = registry.annotations().get(RECONCILE_REQUESTED_AT).cloned();
+    status.url = Some(registry.spec.external_url.to_string());
+
+    let mut findings = Vec::new();
+    if let Some(valid) = &outcome.valid {
+        let numbers = numbers(valid, outcome);
+        counts(&mut status, valid, numbers);
+        reported(&mut status, &outcome.seen.reports, valid);
+        findings = observations(valid, outcome, numbers);
+    }
+    let summary = summary(outcome, &findings);
+    for finding in findings {
+        conditions::set(&mut status.conditions, finding, generation, now);
+    }
+    summarise(&mut status.conditions, &summary, generation, now);
+    suspended(&mut status.conditions, &outcome.result, generation, now);
+    status
+}
+
+fn numbers(valid: &Valid, outcome: &Outcome) -> Numbers {
+    let deployment: Option<Deployment> = outcome.seen.live.typed(Kind::Deployment, &valid.names().main());
+    Numbers::of(deployment.as_ref())
+}
+
+fn counts(status: &mut RegistryStatus, valid: &Valid, numbers: Numbers) {
+    status.replicas = Some(numbers.present);
+    status.ready_replicas = Some(numbers.ready);
+    status.replica_summary = Some(format!("{}/{}", numbers.ready, numbers.wanted));
+    status.selector = Some(selector_text(&valid.pod_selector()));
+}
+
+/// What the replicas say, where they agree; else what was known stays.
+fn reported(status: &mut RegistryStatus, reports: &Snapshot, valid: &Valid) {
+    let keep = |agreed: Option<String>, known: &mut Option<String>| {
+        if agreed.is_some() {
+            *known = agreed;
+        }
+    };
+    keep(agreed(reports.ready().map(|report| Some(report.version.clone()))), &mut status.version);
+    keep(agreed(reports.ready().map(|report| report.registry_id.clone())), &mut status.registry_id);
+    let schema = agreed(reports.ready().map(|report| report.schema.as_ref().map(|schema| schema.applied)));
+    status.schema_version = schema.or(status.schema_version);
+    let ready = reports.0.iter().filter(|replica| replica.ready);
+    if let Some(hash) = agreed(ready.map(|replica| replica.report()?.hash.clone())) {
+        if hash == valid.document.hash {
+            status.config_resources = i32::try_from(valid.resource_count).ok();
+        }
+        status.config_hash = Some(hash);
+    }
+}
+
+fn agreed<T: PartialEq>(mut answers: impl Iterator<Item = Option<T>>) -> Option<T> {
+    let first = answers.next()??;
+    answers.all(|other| other.as_ref() == Some(&first)).then_some(first)
+}
+
+/// Every condition but the summaries.
+fn observations(valid: &Valid, outcome: &Outcome, numbers: Numbers) -> Vec<Finding> {
+    let (seen, reports) = (&outcome.seen, &outcome.seen.reports);
+    let trouble = replicas::trouble(seen.pods_of(Component::Registry));
+    let applied = match valid.gate {
+        Gate::TooLarge => not_applied(Reason::DocumentTooLarge, too_large()),
+        Gate::ReplicasTooOld => not_applied(
+            Reason::WaitingForReplicas,
+            "a replica is too old for the newest document; the previous one stays".into(),
+        ),
+        Gate::Open => replicas::applied(reports, &valid.document.hash),
+    };
+    let mut findings = vec![
+        migrated(valid, outcome),
+        replicas::available(numbers, trouble.as_ref()),
+        replicas::storage(reports),
+        replicas::database(reports),
+        applied,
+        exposed(valid, &seen.live),
+        collected(valid),
+    ];
+    findings.retain(|finding| !finding.message.is_empty());
+    findings
+}
+
+fn not_applied(reason: Reason, message: String) -> Finding {
+    Finding::new(ConditionType::ConfigurationApplied, false, reason, message)
+}
+
+fn collected(valid: &Valid) -> Finding {
+    let condition = ConditionType::GarbageCollectionHealthy;
+    if valid.spec().garbage_collection().suspend {
+        return Finding::new(condition, true, Reason::Suspended, "collection is suspended");
+    }
+    Finding::new(condition, true, Reason::NeverRun, "no collection has run yet")
+}
+
+fn migrated(valid: &Valid, outcome: &Outcome) -> Finding {
+    let found = |verdict: Verdict, reason, message: &str| {
+        Finding::new(ConditionType::DatabaseMigrated, verdict, reason, message)
+    };
+    match &outcome.result {
+        Ok(Stage::MigrationRunning) => {
+            found(Verdict::False, Reason::MigratingDatabase, "the migration runs; the rollout waits for it")
+        }
+        Ok(Stage::MigrationRequired) => found(
+            Verdict::False,
+            Reason::MigrationRequired,
+            &format!("annotate stowage.dev/approve-migration={} to let it run", valid.image.version),
+        ),
+        Err(Failure::Migration(failure)) => {
+            found(Verdict::False, Reason::MigrationFailed, &format!("the migration failed: {}", failure.message))
+        }
+        Ok(Stage::Applied) => found(Verdict::True, Reason::SchemaCurrent, "the schema fits the image"),
+        // What is true of the database is not known here; what was said of it stays.
+        Ok(Stage::Suspended | Stage::Deleting(_)) | Err(_) => found(Verdict::Unknown, Reason::Progressing, ""),
+    }
+}
+
+fn summary(outcome: &Outcome, findings: &[Finding]) -> Summary {
+    match &outcome.result {
+        Err(failure) => match failure.class() {
+            Class::Terminal => Summary::Stuck(failure.reason(), failure.describe()),
+            Class::Waiting(_) => Summary::Moving(failure.reason(), failure.describe()),
+            Class::Transient => Summary::Retrying(failure.describe()),
+        },
+        Ok(Stage::Deleting(what)) => Summary::Moving(Reason::Progressing, (*what).to_owned()),
+        Ok(Stage::MigrationRequired) => of_finding(findings, ConditionType::DatabaseMigrated, Summary::Stuck),
+        Ok(Stage::MigrationRunning) => of_finding(findings, ConditionType::DatabaseMigrated, Summary::Moving),
+        Ok(Stage::Applied | Stage::Suspended) => of_replicas(outcome, findings),
+    }
+}
+
+fn of_finding(
+    findings: &[Finding],
+    condition: ConditionType,
+    as_what: fn(Reason, String) -> Summary,
+) -> Summary {
+    match findings.iter().find(|finding| finding.condition == condition) {
+        Some(finding) => as_what(finding.reason, finding.message.clone()),
+        None => Summary::Moving(Reason::Progressing, "work goes on".into()),
+    }
+}
+
+fn of_replicas(outcome: &Outcome, findings: &[Finding]) -> Summary {
+    let Some(valid) = &outcome.valid else {
+        return Summary::Moving(Reason::Progressing, "work goes on".into());
+    };
+    let numbers = numbers(valid, outcome);
+    let trouble = replicas::trouble(outcome.seen.pods_of(Component::Registry));
+    let unavailable = findings.iter().find(|finding| {
+        finding.condition == ConditionType::Available && finding.verdict != Verdict::True
+    });
+    if !numbers.rolled_out || unavailable.is_some() {
+        return match (trouble, unavailable) {
+            (Some(trouble), _) if trouble.is_decided() => Summary::Stuck(trouble.reason, trouble.message),
+            (Some(trouble), _) => Summary::Moving(trouble.reason, trouble.message),
+            (None, Some(finding)) if numbers.rolled_out => {
+                Summary::Moving(finding.reason, finding.message.clone())
+            }
+            (None, _) => Summary::Moving(Reason::RollingOut, "replicas are being rolled out".into()),
+        };
+    }
+    let unmet = findings.iter().find(|finding| {
+        finding.verdict != Verdict::True && finding.condition != ConditionType::GarbageCollectionHealthy
+    });
+    match unmet {
+        None => Summary::Ready,
+        Some(finding) => {
+            let stuck = matches!(finding.reason, Reason::ConfigurationRejected | Reason::DocumentTooLarge);
+            let summary = if stuck { Summary::Stuck } else { Summary::Moving };
+            summary(finding.reason, finding.message.clone())
+        }
+    }
+}
+
+fn summarise(conditions: &mut Vec<Condition>, summary: &Summary, generation: Option<i64>, now: &Time) {
+    use ConditionType::{Ready, Reconciling, Stalled};
+    let mut set = |condition, verdict: bool, reason, message: &str| {
+        conditions::set(conditions, Finding::new(condition, verdict, reason, message), generation, now);
+    };
+    match summary {
+        Summary::Ready => set(Ready, true, Reason::Reconciled, "everything asked for is in force"),
+        Summary::Moving(reason, message) => {
+            set(Ready, false, *reason, message);
+            set(Reconciling, true, *reason, message);
+        }
+        Summary::Stuck(reason, message) => {
+            set(Ready, false, *reason, message);
+            set(Stalled, true, *reason, message);
+        }
+        Summary::Retrying(message) => set(Reconciling, true, Reason::Retrying, message),
+    }
+    if !matches!(summary, Summary::Moving(..) | Summary::Retrying(_)) {
+        conditions::clear(conditions, Reconciling);
+    }
+    if !matches!(summary, Summary::Stuck(..)) {
+        conditions::clear(conditions, Stalled);
+    }
+    if conditions::find(conditions, Ready).is_none() {
+        let finding = Finding::new(Ready, Verdict::Unknown, Reason::Progressing, "nothing is known yet");
+        conditions::set(conditions, finding, generation, now);
+    }
+}
+
+fn suspended(
+    conditions: &mut Vec<Condition>,
+    result: &Result<Stage, Failure>,
+    generation: Option<i64>,
+    now: &Time,
+) {
+    if matches!(result, Ok(Stage::Suspended)) {
+        let message = "nothing is changed while it is suspended";
+        let finding = Finding::new(ConditionType::Suspended, true, Reason::Suspended, message);
+        conditions::set(conditions, finding, generation, now);
+    } else if result.is_ok() {
+        conditions::clear(conditions, ConditionType::Suspended);
+    }
+}

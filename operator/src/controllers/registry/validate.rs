@@ -1,0 +1,536 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Turns a Registry and what was seen around it into [`Valid`], from which everything else follows.
+//!
+//! Guarantees: pure, and the only step that may refuse. What it lets through can be built without failing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use k8s_openapi::{
+    api::core::v1::{PodTemplateSpec, ResourceRequirements},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
+use kube::{Resource as _, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use stowage_crds::{
+    AccessPolicy, Freeform, MigrationPolicy, Registry, RegistrySpec,
+    conditions::Reason,
+    document::{self, Document, Encoded, InvalidRegistry, Schedules, Sources},
+};
+use thiserror::Error;
+
+use super::{build::pod, build::token_key, observe::Observed};
+use crate::{
+    image::ImageRef,
+    names::{APPROVE_MIGRATION, Component, Names, RECONCILE_REQUESTED_AT, short_hash},
+    objects::OptionalApi,
+};
+
+/// What the operator was started with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The image of replicas that name none.
+    pub registry_image: ImageRef,
+    /// Where the operator runs: from there it reads the replicas' reports.
+    pub operator_namespace: String,
+}
+
+/// Why a Registry cannot be rendered.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// For the condition.
+    pub reason: Reason,
+    /// For a human.
+    pub message: String,
+}
+
+fn refuse(reason: Reason, message: impl Into<String>) -> Refusal {
+    Refusal { reason, message: message.into() }
+}
+
+/// The refusal of a Registry that no API server has seen.
+#[must_use]
+pub fn unsaved() -> Refusal {
+    refuse(Reason::InvalidSpec, "the Registry has no uid, so it is not from an API server")
+}
+
+/// Where the data lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backing {
+    /// Bucket and Postgres: any number of replicas.
+    Shared,
+    /// On a volume that one replica holds; of the user, or ours.
+    Volume {
+        /// A claim of the user.
+        claim_name: Option<String>,
+    },
+}
+
+/// How many replicas there are to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replicas {
+    /// So many.
+    Fixed(i32),
+    /// The autoscaler decides.
+    Autoscaled {
+        /// The fewest.
+        min: i32,
+        /// The most.
+        max: i32,
+        /// CPU use to aim at.
+        cpu: i32,
+    },
+}
+
+/// Whether the newest document may go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// It does.
+    Open,
+    /// It is larger than a ConfigMap may be; the previous one stays.
+    TooLarge,
+    /// A ready replica is too old for it; the previous one stays.
+    ReplicasTooOld,
+}
+
+/// The image as the objects need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// For the kubelet.
+    pub reference: String,
+    /// For labels and people.
+    pub version: String,
+}
+
+/// A Registry that can be rendered.
+#[derive(Debug, Clone)]
+pub struct Valid {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// The reference that makes an object ours.
+    pub owner: OwnerReference,
+    /// The image to run.
+    pub image: Image,
+    /// The host of `externalURL`.
+    pub host: String,
+    /// Where the data lie.
+    pub backing: Backing,
+    /// How many replicas.
+    pub replicas: Replicas,
+    /// What a replica asks for.
+    pub resources: ResourceRequirements,
+    /// What a Job asks for.
+    pub job_resources: ResourceRequirements,
+    /// The user's part of the pod template.
+    pub template: Option<PodTemplateSpec>,
+    /// The document for the replicas.
+    pub document: Encoded,
+    /// How many resources it holds.
+    pub resource_count: usize,
+    /// Whether it is the newest one.
+    pub gate: Gate,
+    /// The optional APIs of this cluster.
+    pub apis: BTreeSet<OptionalApi>,
+    /// What the operator was started with.
+    pub settings: Settings,
+    registry: Arc<Registry>,
+}
+
+impl Valid {
+    /// The spec it was made of.
+    #[must_use]
+    pub fn spec(&self) -> &RegistrySpec {
+        &self.registry.spec
+    }
+
+    /// The names of its objects.
+    #[must_use]
+    pub fn names(&self) -> Names<'_> {
+        Names::of(&self.name)
+    }
+
+    /// The protocol of the data port.
+    #[must_use]
+    pub fn protocol(&self) -> &'static str {
+        if self.spec().tls.is_some() { "https" } else { "http" }
+    }
+
+    /// Does the user bring the key that signs tokens?
+    #[must_use]
+    pub fn has_own_signing_key(&self) -> bool {
+        self.spec().auth.as_ref().is_some_and(|auth| auth.tokens.is_some())
+    }
+
+    /// Could there be more than one replica now or by the autoscaler?
+    #[must_use]
+    pub fn may_have_several_replicas(&self) -> bool {
+        match self.replicas {
+            Replicas::Fixed(replicas) => replicas > 1,
+            Replicas::Autoscaled { max, .. } => max > 1,
+        }
+    }
+
+    /// The claim that replicas mount.
+    #[must_use]
+    pub fn claim_name(&self) -> Option<String> {
+        match &self.backing {
+            Backing::Shared => None,
+            Backing::Volume { claim_name } => {
+                Some(claim_name.clone().unwrap_or_else(|| self.names().data()))
+            }
+        }
+    }
+
+    /// Secrets with credentials for the image.
+    #[must_use]
+    pub fn pull_secrets(&self) -> Vec<String> {
+        let refs = self.spec().image.as_ref().map(|image| image.pull_secret_refs.as_slice());
+        refs.unwrap_or_default().iter().map(|secret| secret.name.clone()).collect()
+    }
+
+    /// Secrets that lead to the database.
+    #[must_use]
+    pub fn database_secrets(&self) -> Vec<String> {
+        let postgres = self.spec().database.postgres.iter();
+        let names =
+            postgres.flat_map(|postgres| [Some(&postgres.url_secret_ref), postgres.ca_secret_ref.as_ref()]);
+        distinct(names.flatten().map(|key| key.name.clone()))
+    }
+
+    /// Secrets that lead to bucket and database.
+    #[must_use]
+    pub fn data_secrets(&self) -> Vec<String> {
+        let s3 = self.spec().storage.s3.iter();
+        let names = s3.flat_map(|s3| {
+            [
+                s3.credentials_secret_ref.as_ref().map(|secret| &secret.name),
+                s3.ca_secret_ref.as_ref().map(|key| &key.name),
+            ]
+        });
+        distinct(names.flatten().cloned().chain(self.database_secrets()))
+    }
+
+    /// Every Secret a replica needs.
+    #[must_use]
+    pub fn replica_secrets(&self) -> Vec<String> {
+        let spec = self.spec();
+        let mut names = self.data_secrets();
+        if let Some(htpasswd) = spec.auth.as_ref().and_then(|auth| auth.htpasswd.as_ref()) {
+            names.push(htpasswd.secret_ref.name.clone());
+            names.extend(htpasswd.groups_secret_ref.iter().map(|key| key.name.clone()));
+        }
+        let tokens = spec.auth.as_ref().and_then(|auth| auth.tokens.as_ref());
+        names.push(tokens.map_or_else(
+            || self.names().token_key(),
+            |tokens| tokens.signing_key_secret_ref.name.clone(),
+        ));
+        if let Some(tls) = &spec.tls {
+            names.push(tls.secret_ref.name.clone());
+            names.extend(tls.client_ca_secret_ref.iter().map(|key| key.name.clone()));
+        }
+        distinct(names)
+    }
+
+    /// Hash of what a running process cannot swap: a change of it rolls the replicas.
+    #[must_use]
+    pub fn restart_hash(&self) -> String {
+        let spec = self.spec();
+        let mut database = json!(spec.database);
+        if let Some(fields) = database.as_object_mut() {
+            fields.remove("migrations");
+        }
+        let parts = json!([spec.storage, database, spec.tls.is_some(), spec.telemetry]);
+        short_hash(&parts.to_string())
+    }
+
+    /// The name of the migration Job for this image and database.
+    #[must_use]
+    pub fn migration_name(&self) -> String {
+        let database = json!(self.spec().database.postgres.as_ref().map(|postgres| {
+            let ca = postgres.ca_secret_ref.as_ref().map(|key| (&key.name, &key.key));
+            (&postgres.url_secret_ref.name, &postgres.url_secret_ref.key, ca)
+        }));
+        self.names().migration(&format!("{}|{database}", self.image.reference))
+    }
+
+    /// Is a migration to this version released?
+    #[must_use]
+    pub fn migration_approved(&self) -> bool {
+        match self.spec().database.migration_policy() {
+            MigrationPolicy::Automatic => true,
+            MigrationPolicy::Manual => {
+                self.registry.annotations().get(APPROVE_MIGRATION) == Some(&self.image.version)
+            }
+        }
+    }
+
+    /// The state of the Registry that a Job is made for: an edit or a request makes a failed one worth repeating.
+    #[must_use]
+    pub fn made_for(&self) -> String {
+        let requested = self.registry.annotations().get(RECONCILE_REQUESTED_AT);
+        let generation = self.registry.metadata.generation.unwrap_or_default();
+        format!("{generation}/{}", requested.map(String::as_str).unwrap_or_default())
+    }
+
+    /// The labels of the replicas' pods.
+    #[must_use]
+    pub fn pod_selector(&self) -> BTreeMap<String, String> {
+        self.names().selector(Component::Registry)
+    }
+
+    /// The same with no replicas: what a deletion brings about before it purges.
+    #[must_use]
+    pub fn stopped(mut self) -> Self {
+        self.replicas = Replicas::Fixed(0);
+        self
+    }
+
+    /// The key of the Secret with the token keys.
+    #[must_use]
+    pub fn signing_key(&self) -> &str {
+        let tokens = self.spec().auth.as_ref().and_then(|auth| auth.tokens.as_ref());
+        tokens.map_or(token_key::KEY, |tokens| tokens.signing_key_secret_ref.key.as_str())
+    }
+}
+
+fn distinct(names: impl IntoIterator<Item = String>) -> Vec<String> {
+    names.into_iter().collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Checks a Registry against itself and against what was seen.
+pub fn validate(registry: &Arc<Registry>, seen: &Observed, settings: &Settings) -> Result<Valid, Refusal> {
+    let spec = &registry.spec;
+    let owner = registry
+        .controller_owner_ref(&())
+        .ok_or_else(unsaved)?;
+    no_storage_conflict(registry, &seen.others)?;
+    let (document, resource_count, gate) = documents(registry, seen)?;
+    let image = settings.registry_image.with(spec.image.as_ref());
+    let resources = match &spec.resources {
+        Some(asked) => kubernetes("spec.resources", asked)?,
+        None => pod::default_resources(),
+    };
+    let job_resources = match &spec.job_resources {
+        Some(asked) => kubernetes("spec.jobResources", asked)?,
+        None => resources.clone(),
+    };
+    Ok(Valid {
+        name: registry.name_any(),
+        namespace: registry.namespace().unwrap_or_default(),
+        owner: OwnerReference { block_owner_deletion: Some(true), ..owner },
+        image: Image { reference: image.reference(), version: image.version() },
+        host: host(spec)?,
+        backing: backing(spec),
+        replicas: replicas(spec),
+        resources,
+        job_resources,
+        template: spec.template.as_ref().map(template).transpose()?,
+        document,
+        resource_count,
+        gate,
+        apis: seen.apis.clone(),
+        settings: settings.clone(),
+        registry: Arc::clone(registry),
+    })
+}
+
+/// Two registries in one place of one bucket would destroy each other's content; the elder stays.
+fn no_storage_conflict(registry: &Registry, others: &[Arc<Registry>]) -> Result<(), Refusal> {
+    let Some(s3) = &registry.spec.storage.s3 else { return Ok(()) };
+    let place = (&s3.endpoint, &s3.bucket, &s3.prefix);
+    let age = |registry: &Registry| (registry.creation_timestamp(), registry.namespace(), registry.name_any());
+    let elder = others.iter().find(|other| {
+        let theirs = other.spec.storage.s3.as_ref();
+        theirs.is_some_and(|theirs| (&theirs.endpoint, &theirs.bucket, &theirs.prefix) == place)
+            && other.metadata.uid != registry.metadata.uid
+            && age(other) < age(registry)
+    });
+    match elder {
+        None => Ok(()),
+        Some(elder) => Err(refuse(
+            Reason::StorageConflict,
+            format!(
+                "bucket {} with prefix {:?} belongs to the older Registry {}/{}",
+                s3.bucket,
+                s3.prefix,
+                elder.namespace().unwrap_or_default(),
+                elder.name_any()
+            ),
+        )),
+    }
+}
+
+fn documents(registry: &Registry, seen: &Observed) -> Result<(Encoded, usize, Gate), Refusal> {
+    let schedules = match backing(&registry.spec) {
+        Backing::Shared => Schedules::Jobs,
+        Backing::Volume { .. } => Schedules::InProcess,
+    };
+    let sources = Sources {
+        registry,
+        access_policies: &seen.policies,
+        schedules,
+        previous: seen.previous.as_ref(),
+    };
+    let compiled = document::compile(&sources).map_err(|invalid| invalid_spec(&invalid))?;
+    let encoded = compiled.document.encode();
+    let too_old = seen.reports.ready().any(|report| report.max_version < compiled.document.version);
+    let gate = match (encoded.is_too_large(), too_old) {
+        (true, _) => Gate::TooLarge,
+        (false, true) => Gate::ReplicasTooOld,
+        (false, false) => Gate::Open,
+    };
+    match (gate, &seen.previous) {
+        (Gate::TooLarge, None) => Err(refuse(Reason::DocumentTooLarge, too_large())),
+        (Gate::TooLarge | Gate::ReplicasTooOld, Some(previous)) => Ok(with_count(previous, gate)),
+        (Gate::Open | Gate::ReplicasTooOld, _) => Ok(with_count(&compiled.document, gate)),
+    }
+}
+
+/// Why a document stays behind.
+#[must_use]
+pub fn too_large() -> String {
+    format!("the document would be larger than {} KiB; the previous one stays", document::MAX_BYTES / 1024)
+}
+
+fn with_count(document: &Document, gate: Gate) -> (Encoded, usize, Gate) {
+    (document.encode(), document.resource_count(), gate)
+}
+
+fn invalid_spec(invalid: &InvalidRegistry) -> Refusal {
+    refuse(Reason::InvalidSpec, invalid.to_string())
+}
+
+/// Policies as the document needs them: one that cannot be read keeps the entry it had.
+#[must_use]
+pub fn with_unreadable(
+    mut readable: Vec<AccessPolicy>,
+    unreadable: &[String],
+    previous: Option<&Document>,
+    namespace: Option<String>,
+) -> Vec<AccessPolicy> {
+    let entries = previous.map(|document| document.access_policies.as_slice()).unwrap_or_default();
+    for entry in entries.iter().filter(|entry| unreadable.contains(&entry.name)) {
+        let mut policy = AccessPolicy::new(&entry.name, entry.spec.clone());
+        policy.metadata.namespace.clone_from(&namespace);
+        policy.metadata.generation = Some(entry.generation);
+        readable.push(policy);
+    }
+    readable
+}
+
+fn backing(spec: &RegistrySpec) -> Backing {
+    if spec.is_single_replica() {
+        let claim_name = spec.volume.as_ref().and_then(|volume| volume.claim_name.clone());
+        Backing::Volume { claim_name }
+    } else {
+        Backing::Shared
+    }
+}
+
+fn replicas(spec: &RegistrySpec) -> Replicas {
+    match &spec.autoscaling {
+        Some(asked) => Replicas::Autoscaled {
+            min: asked.min_replicas,
+            max: asked.max_replicas,
+            cpu: asked.target_cpu_utilization_percentage,
+        },
+        None => Replicas::Fixed(spec.replicas.unwrap_or(if spec.is_single_replica() { 1 } else { 2 })),
+    }
+}
+
+/// The host of `externalURL`; a route needs a name there.
+fn host(spec: &RegistrySpec) -> Result<String, Refusal> {
+    let url = spec.external_url.as_str();
+    let authority = url.split_once("://").map_or(url, |(_, authority)| authority);
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.chars().all(|c| c.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    let routed = spec.expose.as_ref().is_some_and(|expose| expose.service.is_none());
+    let is_address = host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok();
+    if routed && is_address {
+        return Err(refuse(
+            Reason::InvalidSpec,
+            format!("spec.externalURL: {host} is an address; an Ingress or HTTPRoute needs a name there"),
+        ));
+    }
+    Ok(host.to_ascii_lowercase())
+}
+
+/// The user's part of the pod template. The labels that select our pods are not theirs to change.
+fn template(asked: &Freeform) -> Result<PodTemplateSpec, Refusal> {
+    let template: PodTemplateSpec = kubernetes("spec.template", asked)?;
+    let labels = template.metadata.iter().flat_map(|metadata| metadata.labels.iter().flatten());
+    let reserved = Names::of("").selector(Component::Registry);
+    match labels.map(|(key, _)| key).find(|key| reserved.contains_key(*key)) {
+        Some(key) => Err(refuse(
+            Reason::InvalidSpec,
+            format!("spec.template.metadata.labels: {key} selects the replicas and cannot be set"),
+        )),
+        None => Ok(template),
+    }
+}
+
+/// Reads a part that is Kubernetes' own type; a field that this type does not have is an error, not a silence.
+fn kubernetes<T: DeserializeOwned + serde::Serialize>(path: &str, asked: &Freeform) -> Result<T, Refusal> {
+    let asked = with_text_quantities(Value::Object(asked.0.clone()));
+    let invalid = |what: String| refuse(Reason::InvalidSpec, format!("{path}: {what}"));
+    let parsed: T = serde_json::from_value(asked.clone()).map_err(|error| invalid(error.to_string()))?;
+    let kept = serde_json::to_value(&parsed).map_err(|error| invalid(error.to_string()))?;
+    match lost(&asked, &kept) {
+        Some(field) => Err(invalid(format!("unknown field {field}"))),
+        None => Ok(parsed),
+    }
+}
+
+/// `cpu: 2` is a legal amount in YAML; the type wants text.
+fn with_text_quantities(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => Value::Object(fields.into_iter().map(with_text_amounts).collect()),
+        Value::Array(items) => Value::Array(items.into_iter().map(with_text_quantities).collect()),
+        scalar => scalar,
+    }
+}
+
+fn with_text_amounts((key, value): (String, Value)) -> (String, Value) {
+    let value = match value {
+        Value::Object(amounts) if key == "requests" || key == "limits" => {
+            let text = |amount: Value| match amount {
+                Value::Number(number) => Value::String(number.to_string()),
+                other => other,
+            };
+            Value::Object(amounts.into_iter().map(|(name, amount)| (name, text(amount))).collect::<Map<_, _>>())
+        }
+        other => with_text_quantities(other),
+    };
+    (key, value)
+}
+
+/// The first field of `asked` that is missing in `kept`.
+fn lost(asked: &Value, kept: &Value) -> Option<String> {
+    match (asked, kept) {
+        (Value::Object(asked), Value::Object(kept)) => asked.iter().find_map(|(key, value)| {
+            let empty = value.is_null()
+                || value.as_object().is_some_and(Map::is_empty)
+                || value.as_array().is_some_and(Vec::is_empty);
+            match kept.get(key) {
+                None if empty => None,
+                None => Some(key.clone()),
+                Some(kept) => lost(value, kept).map(|field| format!("{key}.{field}")),
+            }
+        }),
+        (Value::Array(asked), Value::Array(kept)) => {
+            let items = asked.iter().zip(kept).enumerate();
+            items.into_iter().find_map(|(at, (asked, kept))| lost(asked, kept).map(|field| format!("{at}.{field}")))
+        }
+        _ => None,
+    }
+}

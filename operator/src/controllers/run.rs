@@ -1,0 +1,312 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Starts the controllers and what wakes them.
+//!
+//! Guarantees: ends when the shutdown begins, after the attempts under way. A resource that cannot be read is a
+//! metric, not the end of a watch.
+
+use std::{fmt::Debug, sync::Arc};
+
+use futures::{Stream, StreamExt as _, channel::mpsc, future, stream};
+use jiff::Timestamp;
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::Deployment,
+        autoscaling::v2::HorizontalPodAutoscaler,
+        batch::v1::{CronJob, Job},
+        core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount},
+        networking::v1::{Ingress, NetworkPolicy},
+        policy::v1::PodDisruptionBudget,
+    },
+};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    api::DynamicObject,
+    core::{DeserializeGuard, PartialObjectMeta},
+    runtime::{
+        Config as ControllerConfig, Controller, WatchStreamExt as _,
+        controller::{Action, Error as ControllerError},
+        events::{Recorder, Reporter},
+        reflector::ObjectRef,
+        watcher,
+    },
+};
+use stowage_crds::{AccessPolicy, Registry};
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::time::{Duration, timeout};
+use tracing::{debug, warn};
+
+use super::{Retry, access_policy, registry};
+use crate::{
+    apis::{self, Apis},
+    context::{Context, FirstSeen, Once},
+    names::REGISTRY_LABEL,
+    objects::{Kind, OptionalApi},
+    ops::{metrics::Metrics, server::Readiness, tasks::Shutdown},
+    policy::Failures,
+    reports::{Key, Reports},
+};
+
+/// How many resources of a kind are brought forward at once.
+const CONCURRENCY: u16 = 8;
+/// Events that come together are answered together.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+/// How long caches may take to fill before it is said.
+const SYNC_PATIENCE: Duration = Duration::from_secs(30);
+
+type Guarded<K> = DeserializeGuard<K>;
+
+/// What the controllers are started with.
+#[derive(Clone)]
+pub struct Start {
+    /// The API server.
+    pub client: Client,
+    /// What the operator was started with.
+    pub settings: registry::validate::Settings,
+    /// The namespaces to look at; none means all.
+    pub namespaces: Vec<String>,
+    /// Who writes events.
+    pub instance: String,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Checks.
+    pub readiness: Arc<Readiness>,
+    /// The present, for people.
+    pub now: fn() -> Timestamp,
+}
+
+impl Debug for Start {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Start").field("namespaces", &self.namespaces).finish_non_exhaustive()
+    }
+}
+
+/// Why the controllers could not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A definition is missing, or cannot be read.
+    #[error("{kind} cannot be listed: install the definitions with `kubectl apply --server-side -f config/crd`")]
+    NotEstablished {
+        /// The kind.
+        kind: &'static str,
+        /// What came back.
+        #[source]
+        source: kube::Error,
+    },
+}
+
+/// Looks whether our kinds are there to be listed.
+pub async fn check_established(client: &Client, namespaces: &[String]) -> Result<(), StartError> {
+    let first = namespaces.first();
+    let one = kube::api::ListParams::default().limit(1);
+    let not = |kind| move |source| StartError::NotEstablished { kind, source };
+    scoped::<Guarded<Registry>>(client, first).list(&one).await.map_err(not("Registry"))?;
+    scoped::<Guarded<AccessPolicy>>(client, first).list(&one).await.map_err(not("AccessPolicy"))?;
+    Ok(())
+}
+
+/// Runs the controllers until the shutdown.
+pub async fn run(start: Start, shutdown: Shutdown) {
+    let found = apis::discover(&start.client, &Apis::new()).await;
+    let (apis_sender, apis) = watch::channel(found);
+    let scopes: Vec<Option<String>> = match start.namespaces.as_slice() {
+        [] => vec![None],
+        names => names.iter().cloned().map(Some).collect(),
+    };
+    let looking = apis::keep_looking(start.client.clone(), apis_sender);
+    let reports = Reports::default();
+    let running = scopes.into_iter().map(|scope| run_scope(&start, scope, &apis, &reports, shutdown.clone()));
+    let running = future::join_all(running);
+    tokio::select! {
+        _ = running => {}
+        () = looking => {}
+    }
+}
+
+/// Runs both controllers over one namespace or all of them.
+async fn run_scope(
+    start: &Start,
+    scope: Option<String>,
+    apis: &watch::Receiver<Apis>,
+    reports: &Reports,
+    shutdown: Shutdown,
+) {
+    let (changed, heard) = mpsc::channel(64);
+    let client = &start.client;
+    let main = Controller::new(scoped::<Guarded<Registry>>(client, scope.as_ref()), watcher::Config::default());
+    let cx = Arc::new(Context {
+        client: client.clone(),
+        settings: start.settings.clone(),
+        apis: apis.clone(),
+        reports: reports.clone(),
+        recorder: recorder(start),
+        metrics: Arc::clone(&start.metrics),
+        failures: Failures::default(),
+        failed_jobs: FirstSeen::default(),
+        token_keys: Once::default(),
+        now: start.now,
+        registries: main.store(),
+    });
+    let synced = announce_sync(Arc::clone(&cx), Arc::clone(&start.readiness));
+    let registries = registries(main, client, scope.as_ref(), apis, heard)
+        .graceful_shutdown_on(shutdown.clone().begun())
+        .run(registry::reconcile, later, Arc::clone(&cx))
+        .for_each(|ended| forget_if_gone(ended, &cx));
+    let policies = policies(client, scope.as_ref())
+        .graceful_shutdown_on(shutdown.begun())
+        .run(access_policy::reconcile, later, Arc::clone(&cx))
+        .for_each(|ended| future::ready(log(&ended)));
+    let controllers = future::join(registries, policies);
+    tokio::select! {
+        _ = controllers => {}
+        () = cx.reports.clone().keep_asking(changed) => {}
+        () = synced => {}
+    }
+}
+
+fn registries(
+    main: Controller<Guarded<Registry>>,
+    client: &Client,
+    scope: Option<&String>,
+    apis: &watch::Receiver<Apis>,
+    heard: mpsc::Receiver<Key>,
+) -> Controller<Guarded<Registry>> {
+    let ours = || watcher::Config::default().labels(REGISTRY_LABEL);
+    let appeared = stream::unfold(apis.clone(), |mut apis| async move {
+        apis.changed().await.ok()?;
+        Some(((), apis))
+    });
+    let mut main = main
+        .with_config(ControllerConfig::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
+        .owns(scoped::<ServiceAccount>(client, scope), ours())
+        .owns(scoped::<ConfigMap>(client, scope), ours())
+        .owns(scoped::<PersistentVolumeClaim>(client, scope), ours())
+        .owns(scoped::<Service>(client, scope), ours())
+        .owns(scoped::<NetworkPolicy>(client, scope), ours())
+        .owns(scoped::<PodDisruptionBudget>(client, scope), ours())
+        .owns(scoped::<Job>(client, scope), ours())
+        .owns(scoped::<CronJob>(client, scope), ours())
+        .owns(scoped::<Deployment>(client, scope), ours())
+        .owns(scoped::<HorizontalPodAutoscaler>(client, scope), ours())
+        .owns(scoped::<Ingress>(client, scope), ours())
+        .watches(scoped::<PartialObjectMeta<Pod>>(client, scope), ours(), |pod| by_label(&pod))
+        .watches(scoped::<Guarded<AccessPolicy>>(client, scope), watcher::Config::default(), named_registry)
+        .reconcile_on(heard.map(|key: Key| ObjectRef::new(&key.name).within(&key.namespace)))
+        .reconcile_all_on(appeared);
+    for kind in Kind::ALL {
+        if let Some(api) = kind.needs() {
+            main = main.owns_stream_with(optional(kind, api, client, scope, apis), kind.resource());
+        }
+    }
+    main
+}
+
+fn policies(client: &Client, scope: Option<&String>) -> Controller<Guarded<AccessPolicy>> {
+    let main =
+        Controller::new(scoped::<Guarded<AccessPolicy>>(client, scope), watcher::Config::default())
+            .with_config(ControllerConfig::default().concurrency(CONCURRENCY).debounce(DEBOUNCE));
+    let store = main.store();
+    main.watches(
+        scoped::<Guarded<Registry>>(client, scope),
+        watcher::Config::default(),
+        move |registry: Guarded<Registry>| {
+            let (namespace, name) = (registry.namespace(), registry.name_any());
+            let names = |policy: &Arc<Guarded<AccessPolicy>>| {
+                let policy = policy.0.as_ref().ok()?;
+                (policy.namespace() == namespace && policy.spec.registry_ref.name == name)
+                    .then(|| ObjectRef::new(&policy.name_any()).within(namespace.as_deref().unwrap_or_default()))
+            };
+            store.state().iter().filter_map(names).collect::<Vec<_>>()
+        },
+    )
+}
+
+/// Watches objects of an API from the moment it exists.
+fn optional(
+    kind: Kind,
+    api: OptionalApi,
+    client: &Client,
+    scope: Option<&String>,
+    apis: &watch::Receiver<Apis>,
+) -> impl Stream<Item = Result<PartialObjectMeta<DynamicObject>, watcher::Error>> + Send + 'static + use<> {
+    let resource = kind.resource();
+    let objects: Api<PartialObjectMeta<DynamicObject>> = match scope {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    let mut apis = apis.clone();
+    let exists = async move { apis.wait_for(|apis| apis.contains(&api)).await.is_ok() };
+    stream::once(exists).filter(|exists| future::ready(*exists)).flat_map(move |_| {
+        watcher(objects.clone(), watcher::Config::default().labels(REGISTRY_LABEL)).touched_objects().boxed()
+    })
+}
+
+fn scoped<K>(client: &Client, namespace: Option<&String>) -> Api<K>
+where
+    K: Resource<Scope = NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+fn by_label(object: &impl Resource) -> Option<ObjectRef<Guarded<Registry>>> {
+    let name = object.labels().get(REGISTRY_LABEL)?;
+    Some(ObjectRef::new(name).within(&object.namespace()?))
+}
+
+fn named_registry(policy: Guarded<AccessPolicy>) -> Option<ObjectRef<Guarded<Registry>>> {
+    let policy = policy.0.ok()?;
+    Some(ObjectRef::new(&policy.spec.registry_ref.name).within(&policy.namespace()?))
+}
+
+fn recorder(start: &Start) -> Recorder {
+    let reporter =
+        Reporter { controller: "stowage.dev/operator".into(), instance: Some(start.instance.clone()) };
+    Recorder::new(start.client.clone(), reporter)
+}
+
+fn later<K>(_object: Arc<K>, retry: &Retry, _cx: Arc<Context>) -> Action {
+    Action::requeue(retry.after)
+}
+
+/// Says when the cache is filled, and then nothing more: it never ends, so that nothing ends with it.
+async fn announce_sync(cx: Arc<Context>, readiness: Arc<Readiness>) {
+    loop {
+        match timeout(SYNC_PATIENCE, cx.registries.wait_until_ready()).await {
+            Ok(_) => break,
+            Err(_elapsed) => warn!("registries are not listed yet"),
+        }
+    }
+    readiness.set("caches", true);
+    future::pending().await
+}
+
+type Ended<K> = Result<(ObjectRef<K>, Action), ControllerError<Retry, watcher::Error>>;
+
+fn forget_if_gone(ended: Ended<Guarded<Registry>>, cx: &Context) -> future::Ready<()> {
+    if let Err(ControllerError::ObjectNotFound(gone)) = &ended {
+        let key = Key { namespace: gone.namespace.clone().unwrap_or_default(), name: gone.name.clone() };
+        cx.metrics.conditions("Registry", &key.namespace, &key.name, &[]);
+        cx.reports.forget(&key);
+        cx.failures.reset(&(registry::CONTROLLER, key));
+    }
+    log(&ended);
+    future::ready(())
+}
+
+fn log<K: Resource>(ended: &Ended<K>)
+where
+    K::DynamicType: Debug + Eq + std::hash::Hash + Clone,
+{
+    match ended {
+        Ok(_) | Err(ControllerError::ObjectNotFound(_) | ControllerError::ReconcilerFailed(..)) => {}
+        Err(ControllerError::QueueError(error)) => warn!(%error, "watch failed and is resumed"),
+        Err(error) => debug!(%error, "controller error"),
+    }
+}
