@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod blobs;
 pub mod domain;
+pub mod http;
 pub mod key;
 pub mod meta;
 pub mod operation;

@@ -37,8 +37,8 @@ pub enum Operation {
     DeleteManifest { repository: Name, reference: Reference },
     /// `DELETE …/blobs/<digest>` (end-10).
     DeleteBlob { repository: Name, digest: Digest },
-    /// `GET …/referrers/<digest>` (end-12).
-    ListReferrers { repository: Name, subject: Digest, artifact_types: Vec<String>, page: Page },
+    /// `GET …/referrers/<digest>` (end-12). No `subject`: it is of an algorithm that nothing here can have.
+    ListReferrers { repository: Name, subject: Option<Digest>, artifact_types: Vec<String>, page: Page },
     /// `GET /v2/_catalog`.
     Catalog { page: Page },
     /// `GET /v2/_oci/ext/discover`, or below a repository.
