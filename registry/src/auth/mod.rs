@@ -12,7 +12,6 @@
 
 mod authorize;
 mod challenge;
-mod glob;
 mod htpasswd;
 mod identity;
 mod keys;
@@ -31,7 +30,6 @@ use base64::engine::general_purpose::STANDARD;
 
 pub use authorize::{Authorized, Refused, authorize};
 pub use challenge::{Realms, TokenError};
-pub use glob::{Glob, NotAGlob};
 pub use htpasswd::{Htpasswd, HtpasswdError, Problem};
 pub use identity::{Grants, Identity, Principal};
 pub use keys::{KeyError, Keyring, SigningKey};

@@ -8,9 +8,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use stowage_oci::Name;
+use stowage_oci::{Glob, Name};
 
-use super::glob::Glob;
 use super::identity::Principal;
 use crate::operation::Action;
 
@@ -124,7 +123,7 @@ pub struct Policy {
 
 impl Policy {
     fn covers(&self, who: Option<&Principal>, repository: &Name) -> bool {
-        self.repositories.iter().any(|glob| glob.matches(repository)) && self.concerns(who)
+        self.repositories.iter().any(|glob| glob.matches(repository.as_str())) && self.concerns(who)
     }
 
     fn concerns(&self, who: Option<&Principal>) -> bool {
@@ -190,7 +189,8 @@ impl Rules {
     #[must_use]
     pub fn pull_by(&self, policies: &[Arc<str>], repository: &Name) -> bool {
         let named = |policy: &Policy| policies.contains(&policy.name);
-        let covers = |policy: &Policy| policy.repositories.iter().any(|glob| glob.matches(repository));
+        let covers =
+            |policy: &Policy| policy.repositories.iter().any(|glob| glob.matches(repository.as_str()));
         self.everybody.contains(Action::Pull)
             || self.policies.iter().any(|p| named(p) && p.actions.contains(Action::Pull) && covers(p))
     }

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! x
+//! The only room that knows axum, status codes and headers.
 
 mod parse;
 mod query;
+pub mod token;
