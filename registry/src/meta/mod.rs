@@ -15,6 +15,10 @@
 //! Deciding steps take the [`Epoch`] that the caller works in and fail with [`Error::Superseded`] when the
 //! database's incarnation is another by now.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+pub mod sqlite;
+mod steps;
 mod values;
 
 use std::time::Duration;

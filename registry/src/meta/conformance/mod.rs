@@ -1,0 +1,343 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! What every [`MetaStore`] must do, as tests that are stamped on each implementation.
+//!
+//! [`meta_conformance!`](crate::meta_conformance) takes a name and a function that gives each test a database
+//! of its own. Besides the store a test needs to see the queues, and to let time pass: [`Inspect`].
+
+pub mod blobs;
+pub mod deletes;
+pub mod epochs;
+pub mod lists;
+pub mod manifests;
+pub mod uploads;
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use stowage_oci::{Algorithm, Digest, Name, Reference, Tag};
+use uuid::Uuid;
+
+use super::{
+    BlobCommit, BlobRow, CommitOutcome, Epoch, LeaseOutcome, LeasedUpload, Location, ManifestFacts,
+    ManifestRow, MetaStore, NewUpload, Pin, PinOutcome, Pinned, Plan, Progress, PublishOutcome, Removal,
+    UploadKey,
+};
+use crate::key::{Form, Generation, Key};
+use crate::ops::clock;
+
+/// Stamps the suite on an implementation: `meta_conformance!(postgres, crate::fixture)`, where `fixture` is an
+/// `async fn() -> Fixture`.
+#[macro_export]
+macro_rules! meta_conformance {
+    ($name:ident, $fixture:path) => {
+        mod $name {
+            $crate::meta_conformance! { @stamp $fixture;
+                uploads: an_upload_is_seen_only_by_its_repository_and_principal,
+                    a_leased_upload_is_busy_for_another_request,
+                    a_request_that_repeats_its_lease_is_given_it,
+                    a_lease_that_ran_out_is_taken_over_and_its_token_is_worthless,
+                    progress_is_what_the_next_lease_reads,
+                    only_its_holder_extends_a_lease,
+                    a_closing_upload_can_only_be_closed_as_planned,
+                    a_multipart_upload_is_recorded_once,
+                    a_restarted_upload_queues_what_its_old_generation_left,
+                    a_dropped_upload_queues_all_that_its_requests_may_have_staged,
+                    cancelling_ends_an_upload_unless_a_request_holds_it,
+                    an_upload_expires_after_its_last_progress,
+                    a_principal_has_only_so_many_open_uploads;
+                blobs: a_committed_blob_is_seen_by_its_repository_alone,
+                    every_form_of_data_reads_back,
+                    a_commit_without_the_lease_changes_nothing,
+                    fifty_commits_of_one_digest_leave_one_row_and_queue_the_other_keys,
+                    a_commit_queues_what_the_upload_staged_besides,
+                    the_next_commit_heals_an_absent_blob,
+                    marking_absent_spares_another_generation,
+                    content_stored_already_is_only_linked,
+                    content_that_went_meanwhile_ends_the_upload,
+                    stored_content_is_known_when_it_is_linked,
+                    a_mount_shows_the_blob_once_it_is_finished,
+                    a_mount_needs_a_source_that_sees_the_blob,
+                    a_mount_whose_source_went_queues_its_record,
+                    an_old_lease_is_renewed;
+                manifests: a_manifest_is_live_only_when_it_is_published,
+                    a_long_manifest_is_kept_without_its_bytes,
+                    a_pin_lists_the_blobs_that_are_missing,
+                    children_may_come_later_unless_the_rules_are_strict,
+                    an_intent_names_every_key_that_the_push_writes,
+                    a_push_of_a_live_manifest_writes_only_tags,
+                    the_later_pin_wins_the_tag_whatever_is_published_last,
+                    a_moved_tag_queues_its_old_record_in_its_lane,
+                    the_second_writer_of_one_manifest_queues_its_own_record,
+                    a_manifest_deleted_before_publish_starts_over,
+                    an_intent_is_taken_once,
+                    many_pushes_of_one_tag_end_with_the_highest_version;
+                deletes: a_deleted_tag_is_gone_and_its_tombstone_is_queued,
+                    a_push_pinned_before_a_delete_loses_to_it,
+                    a_push_pinned_after_a_delete_brings_the_tag_back,
+                    a_deleted_manifest_takes_its_tags_with_it,
+                    a_manifest_that_an_index_lists_is_not_deleted,
+                    the_markers_of_deleted_parents_come_before_that_of_the_child,
+                    a_deleted_manifest_can_be_pushed_again,
+                    a_blob_that_a_manifest_lists_is_not_deleted,
+                    a_deleted_blob_that_nothing_holds_becomes_a_candidate,
+                    a_blob_that_the_trash_holds_is_hidden_and_comes_back;
+                lists: tags_are_pages_in_byte_order,
+                    a_repository_that_was_never_pushed_to_has_no_tags,
+                    referrers_are_newest_first_and_filtered,
+                    a_subject_need_not_exist,
+                    repositories_are_pages_in_byte_order,
+                    repositories_with_a_blob_are_those_that_see_it;
+                epochs: an_empty_database_is_founded_once,
+                    an_epoch_is_claimed_above_database_and_bucket,
+                    one_claim_stands_until_it_runs_out,
+                    a_restart_supersedes_every_deciding_step,
+                    an_epoch_is_walked_when_its_walk_has_ended;
+            }
+        }
+    };
+    (@stamp $fixture:path; $($group:ident: $($claim:ident),*;)*) => {
+        $(mod $group {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $claim() {
+                $crate::meta::conformance::$group::$claim($fixture().await).await;
+            })*
+        })*
+    };
+}
+
+/// What a test is given: a store over a database of its own.
+pub struct Fixture {
+    /// The store.
+    pub store: Arc<dyn MetaStore>,
+    /// Its rows.
+    pub rows: Arc<dyn Inspect>,
+    /// What must live as long as the test.
+    pub guard: Box<dyn Any + Send + Sync>,
+}
+
+/// A row of the outbox.
+#[derive(Clone, Debug)]
+pub struct Queued {
+    /// Its row.
+    pub id: i64,
+    /// What is to be done.
+    pub steps: Vec<String>,
+    /// The tag it concerns.
+    pub lane: Option<String>,
+    /// What is a candidate afterwards.
+    pub then: Option<(char, i64)>,
+    /// How long it waits from now on.
+    pub due_in: Duration,
+}
+
+/// What the suite sees, and changes, of a database behind the store's back.
+#[async_trait]
+pub trait Inspect: Send + Sync {
+    /// The outbox, oldest first.
+    async fn outbox(&self) -> Vec<Queued>;
+    /// The candidates for collection as (kind, row), oldest first.
+    async fn candidates(&self) -> Vec<(char, i64)>;
+    /// The keys that each open intent names, oldest first.
+    async fn intents(&self) -> Vec<Vec<String>>;
+    /// How many rows `blobs` has.
+    async fn blobs(&self) -> u64;
+    /// Makes every lease, lock, claim and expiry `by` older.
+    async fn pass(&self, by: Duration);
+    /// Makes the database a new incarnation, as a restart does.
+    async fn restart(&self);
+}
+
+/// The client of everything in these tests.
+const PRINCIPAL: &str = "somebody";
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86400);
+/// Half of a lease is over by then.
+const OLD: Duration = Duration::from_secs(13 * 3600);
+
+/// A founded registry in its first epoch, and how to do the usual things in it.
+struct World {
+    store: Arc<dyn MetaStore>,
+    rows: Arc<dyn Inspect>,
+    epoch: Epoch,
+    _guard: Box<dyn Any + Send + Sync>,
+}
+
+/// A blob that was pushed.
+#[derive(Clone, Copy, Debug)]
+struct Stored {
+    digest: Digest,
+    generation: Generation,
+    location: Location,
+}
+
+impl World {
+    async fn begin(fixture: Fixture) -> Self {
+        let Fixture { store, rows, guard } = fixture;
+        assert!(store.found(Uuid::new_v4()).await.expect("found"));
+        let generation = fresh();
+        let claim = store.claim_epoch(0, generation).await.expect("claim").expect("a new database can be claimed");
+        assert!(store.enter_epoch(claim, generation).await.expect("enter"));
+        assert!(store.finish_walk(Epoch(claim)).await.expect("walk"));
+        Self { store, rows, epoch: Epoch(claim), _guard: guard }
+    }
+
+    async fn open(&self, repository: &str) -> UploadKey {
+        let upload = NewUpload {
+            repository: name(repository),
+            principal: PRINCIPAL.to_owned(),
+            algorithm: Algorithm::Sha256,
+            generation: fresh(),
+        };
+        let id = self.store.open_upload(&upload, DAY, 1000).await.expect("open").expect("below the limit");
+        UploadKey { id, repository: upload.repository, principal: upload.principal }
+    }
+
+    async fn lease(&self, key: &UploadKey) -> (LeasedUpload, Uuid) {
+        let token = Uuid::new_v4();
+        (self.lease_as(key, token).await.expect("the upload is free"), token)
+    }
+
+    async fn lease_as(&self, key: &UploadKey, token: Uuid) -> Option<LeasedUpload> {
+        match self.store.lease_upload(key, token).await.expect("lease") {
+            LeaseOutcome::Leased(upload) => Some(*upload),
+            LeaseOutcome::Busy { .. } | LeaseOutcome::Unknown => None,
+        }
+    }
+
+    /// An upload in one request, up to its commit.
+    async fn receive(&self, repository: &str, content: &str) -> (Stored, BlobCommit) {
+        let key = self.open(repository).await;
+        let (upload, token) = self.lease(&key).await;
+        let (digest, generation) = (digest(content), upload.generation);
+        let location = Location { generation, form: Form::Inline, size: content.len() as u64 };
+        let plan = Plan { digest, form: location.form, size: location.size };
+        let progress = Progress { offset: location.size, ..Progress::default() };
+        assert!(self.store.record_plan(upload.id, token, &plan, &progress).await.expect("plan"));
+        let commit =
+            BlobCommit { upload: upload.id, token, digest, location: Some(location), link: generation };
+        (Stored { digest, generation, location }, commit)
+    }
+
+    async fn push(&self, repository: &str, content: &str) -> Stored {
+        let (stored, commit) = self.receive(repository, content).await;
+        assert_eq!(self.store.commit_blob(self.epoch, &commit).await.expect("commit"), CommitOutcome::Committed);
+        stored
+    }
+
+    async fn blob(&self, repository: &str, digest: Digest) -> Option<BlobRow> {
+        self.store.blob(&name(repository), &digest).await.expect("blob")
+    }
+
+    async fn pin(&self, repository: &str, facts: ManifestFacts, tags: &[&str]) -> Pinned {
+        let pin = pin(repository, facts, tags);
+        match self.store.pin_manifest(self.epoch, &pin).await.expect("pin") {
+            PinOutcome::Pinned(pinned) => Some(*pinned),
+            PinOutcome::Missing(_) => None,
+        }
+        .expect("everything is there")
+    }
+
+    async fn publish(&self, pinned: &Pinned) -> PublishOutcome {
+        self.store.publish_manifest(pinned).await.expect("publish")
+    }
+
+    /// Pushes a manifest.
+    async fn push_manifest(&self, repository: &str, facts: ManifestFacts, tags: &[&str]) -> Pinned {
+        let pinned = self.pin(repository, facts, tags).await;
+        assert_eq!(self.publish(&pinned).await, PublishOutcome::Published);
+        pinned
+    }
+
+    async fn manifest(&self, repository: &str, reference: &str) -> Option<ManifestRow> {
+        let reference: Reference = reference.parse().expect("a reference");
+        self.store.manifest(&name(repository), &reference).await.expect("manifest")
+    }
+
+    async fn tag(&self, repository: &str, tag: &str) -> Option<Digest> {
+        self.manifest(repository, tag).await.map(|row| row.digest)
+    }
+
+    /// All steps in the outbox, in order.
+    async fn steps(&self) -> Vec<String> {
+        self.rows.outbox().await.into_iter().flat_map(|row| row.steps).collect()
+    }
+
+    async fn queued(&self, step: &str) -> Option<Queued> {
+        self.rows.outbox().await.into_iter().find(|row| row.steps.iter().any(|other| other == step))
+    }
+
+    async fn finish(&self, removal: &Removal) {
+        self.store.finish_removal(removal).await.expect("finish");
+    }
+}
+
+fn fresh() -> Generation {
+    Generation::at(clock::milliseconds())
+}
+
+fn name(text: &str) -> Name {
+    text.parse().expect("a name")
+}
+
+fn tag(text: &str) -> Tag {
+    text.parse().expect("a tag")
+}
+
+fn digest(content: &str) -> Digest {
+    Digest::of(Algorithm::Sha256, content.as_bytes())
+}
+
+/// A manifest whose bytes are `content`.
+fn facts(content: &str, blobs: &[Digest]) -> ManifestFacts {
+    ManifestFacts {
+        digest: digest(content),
+        media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
+        artifact_type: None,
+        subject: None,
+        annotations: None,
+        size: u32::try_from(content.len()).expect("short"),
+        body: Some(Bytes::copy_from_slice(content.as_bytes())),
+        blobs: blobs.to_vec(),
+        children: Vec::new(),
+    }
+}
+
+fn index(content: &str, children: &[Digest]) -> ManifestFacts {
+    ManifestFacts { children: children.to_vec(), ..facts(content, &[]) }
+}
+
+fn pin(repository: &str, facts: ManifestFacts, tags: &[&str]) -> Pin {
+    let tags = tags.iter().map(|text| tag(text)).collect();
+    Pin { repository: name(repository), facts, tags, strict: false, generation: fresh() }
+}
+
+fn link_key(repository: &str, digest: Digest, generation: Generation) -> Key {
+    Key::Link { repository: name(repository), digest, generation }
+}
+
+fn manifest_key(repository: &str, pinned: &Pinned) -> Key {
+    let (digest, generation) = (pinned.pin.facts.digest, pinned.pin.generation);
+    Key::Manifest { repository: name(repository), digest, generation }
+}
+
+fn marker_key(repository: &str, pinned: &Pinned) -> Key {
+    let (digest, generation) = (pinned.pin.facts.digest, pinned.pin.generation);
+    Key::ManifestDeleted { repository: name(repository), digest, generation }
+}
+
+/// The record of the only tag of a push.
+fn tag_key(repository: &str, pinned: &Pinned) -> Key {
+    let record = pinned.tags.first().expect("it has a tag").clone();
+    Key::Tag {
+        repository: name(repository),
+        tag: record.tag,
+        version: record.version,
+        generation: record.generation,
+        target: Some(pinned.pin.facts.digest),
+    }
+}

@@ -1,0 +1,109 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The database in a file: SQLite, for one process.
+//!
+//! Flow: the lock of the data folder is taken, the schema is brought up to date, one connection writes and a
+//! few read. Each start is a new incarnation (see `lock`).
+//! Guarantees: an acknowledged commit survives the end of the process and of the machine (WAL with
+//! `synchronous=FULL`). Times are the database's, which here are this machine's.
+//! Assumes: the folder is on a local disk; WAL does not work on network file systems.
+
+mod blobs;
+mod error;
+mod leases;
+mod lock;
+mod manifests;
+mod publish;
+mod queue;
+mod receive;
+mod removals;
+mod resolve;
+mod tags;
+mod tx;
+mod uploads;
+mod values;
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::ConnectOptions;
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+
+pub use error::OpenError;
+
+/// The schema that this version works with: the newest of the migrations.
+const SCHEMA: i32 = 1;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// What can be set. The defaults are those of the protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long what was pushed or announced is kept without a reference.
+    pub grace: Duration,
+    /// How long data is kept without a link.
+    pub blob_grace: Duration,
+    /// How long what is no longer named stays in the bucket.
+    pub tombstone_delay: Duration,
+    /// How long a push may take from pin to publish.
+    pub intent: Duration,
+    /// How long a request holds an upload without renewing.
+    pub upload_lease: Duration,
+    /// How long to wait for another process that writes.
+    pub busy_timeout: Duration,
+    /// How many connections read.
+    pub readers: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        const HOUR: Duration = Duration::from_hours(1);
+        Self {
+            grace: 24 * HOUR,
+            blob_grace: HOUR,
+            tombstone_delay: HOUR,
+            intent: Duration::from_mins(10),
+            upload_lease: Duration::from_secs(60),
+            busy_timeout: Duration::from_secs(5),
+            readers: 4,
+        }
+    }
+}
+
+/// A [`MetaStore`](crate::meta::MetaStore) in a file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: tx::Writer,
+    readers: tx::Readers,
+    options: Options,
+    lock: lock::FolderLock,
+}
+
+impl SqliteStore {
+    /// Opens the database in `folder`, making both if need be, and holds the folder's lock until dropped.
+    pub async fn open(folder: &Path, options: Options) -> Result<Self, OpenError> {
+        let lock = lock::FolderLock::take(folder)?;
+        let connect = SqliteConnectOptions::new()
+            .filename(folder.join("meta.sqlite"))
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(options.busy_timeout)
+            .statement_cache_capacity(256)
+            .disable_statement_logging();
+        migrate(&connect).await?;
+        let readers = tx::Readers::open(&connect, options.readers).await?;
+        let writer = tx::Writer::new(connect, lock.fence);
+        // Claims of earlier holders of the lock are dead.
+        writer.run(sqlx::query("UPDATE meta SET schema = ?1, claim_until = NULL").bind(SCHEMA)).await?;
+        Ok(Self { writer, readers, options, lock })
+    }
+}
+
+async fn migrate(options: &SqliteConnectOptions) -> Result<(), crate::meta::Error> {
+    let mut connection = options.connect().await.map_err(error::failed)?;
+    MIGRATIONS.run(&mut connection).await.map_err(|error| error::not_migrated(error, SCHEMA))
+}

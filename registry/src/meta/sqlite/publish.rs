@@ -1,0 +1,56 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The role [`Publish`]: pushes are in `manifests`, deletions in `removals`.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use stowage_oci::{Digest, Name, Tag};
+
+use super::SqliteStore;
+use crate::meta::{DeleteOutcome, Epoch, Error, Pin, PinOutcome, Pinned, Publish, PublishOutcome, Removal};
+
+#[async_trait]
+impl Publish for SqliteStore {
+    async fn pin_manifest(&self, epoch: Epoch, pin: &Pin) -> Result<PinOutcome, Error> {
+        self.pin(epoch, pin).await
+    }
+
+    async fn publish_manifest(&self, pinned: &Pinned) -> Result<PublishOutcome, Error> {
+        self.publish(pinned).await
+    }
+
+    async fn delete_tag(
+        &self,
+        epoch: Epoch,
+        repository: &Name,
+        tag: &Tag,
+        retain: Duration,
+    ) -> Result<Option<Removal>, Error> {
+        self.remove_tag(epoch, repository, tag, retain).await
+    }
+
+    async fn delete_manifest(
+        &self,
+        epoch: Epoch,
+        repository: &Name,
+        digest: &Digest,
+        retain: Duration,
+    ) -> Result<DeleteOutcome, Error> {
+        self.remove_manifest(epoch, repository, *digest, retain).await
+    }
+
+    async fn delete_blob(
+        &self,
+        epoch: Epoch,
+        repository: &Name,
+        digest: &Digest,
+    ) -> Result<DeleteOutcome, Error> {
+        self.remove_blob(epoch, repository, *digest).await
+    }
+
+    async fn finish_removal(&self, removal: &Removal) -> Result<(), Error> {
+        self.forget_removal(removal).await
+    }
+}

@@ -1,0 +1,165 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! What clients delete: the row changes and the evidence is queued in one transaction; the caller brings the
+//! evidence into the bucket and then answers. If it dies, the queue has it, a minute later.
+
+use std::time::Duration;
+
+use stowage_oci::{Digest, Name, Tag};
+use uuid::Uuid;
+
+use super::SqliteStore;
+use super::queue::{Kind, Owed};
+use super::tx::Tx;
+use super::values::{from_json, micros};
+use crate::key::{Generation, Key};
+use crate::meta::steps::{lane, remove_link, write};
+use crate::meta::{DeleteOutcome, Epoch, Error, Removal};
+
+/// How long the caller has to carry a removal out itself.
+const CARRY_OUT: Duration = Duration::from_mins(1);
+
+impl Tx<'_> {
+    /// Queues a removal that the caller carries out now.
+    async fn removal(&mut self, owed: Owed) -> Result<Removal, Error> {
+        let owed = Owed { after: CARRY_OUT, ..owed };
+        Ok(Removal { outbox: self.owe(&owed).await?, steps: owed.steps })
+    }
+
+    /// What must be in the bucket before the marker of a child of deleted indexes.
+    async fn owed_of_parents(&mut self, repository_id: i32, child: Digest) -> Result<Vec<String>, Error> {
+        let select = sqlx::query_as(include_str!("sql/owed_of_parents.sql"))
+            .bind(repository_id)
+            .bind(child.to_bytes());
+        let rows: Vec<(String,)> = self.all(select).await?;
+        let mut owed: Vec<String> = Vec::new();
+        for (steps,) in rows {
+            let steps: Vec<String> = from_json("outbox", &steps)?;
+            owed.extend(steps.into_iter().filter(|step| step.starts_with('+')));
+        }
+        Ok(owed)
+    }
+
+    /// Puts all live tags of a manifest into the trash; their tombstones.
+    async fn trash_tags(
+        &mut self,
+        epoch: Epoch,
+        repository: (i32, &Name),
+        manifest: i64,
+        retain: Duration,
+    ) -> Result<Vec<Key>, Error> {
+        let select = sqlx::query_as(include_str!("sql/live_tags_of.sql")).bind(manifest);
+        let rows: Vec<super::tags::TagColumns> = self.all(select).await?;
+        let mut tombstones = Vec::with_capacity(rows.len());
+        for row in rows {
+            tombstones.push(self.trash_tag(epoch, repository, &row.into_row()?, retain).await?);
+        }
+        Ok(tombstones)
+    }
+}
+
+impl SqliteStore {
+    pub(super) async fn remove_tag(
+        &self,
+        epoch: Epoch,
+        repository: &Name,
+        tag: &Tag,
+        retain: Duration,
+    ) -> Result<Option<Removal>, Error> {
+        let mut tx = self.writer.begin_in(epoch).await?;
+        let select = "SELECT id FROM repositories WHERE name = ?1";
+        let row: Option<(i32,)> = tx.one(sqlx::query_as(select).bind(repository.as_str())).await?;
+        let live = match row {
+            Some((id,)) => tx.tag(id, tag).await?.filter(|row| !row.is_trashed()).map(|live| (id, live)),
+            None => None,
+        };
+        let Some((id, live)) = live else {
+            tx.rollback().await?;
+            return Ok(None);
+        };
+        let tombstone = tx.trash_tag(epoch, (id, repository), &live, retain).await?;
+        let lane = Some(lane(repository, tag));
+        let removal = tx.removal(Owed { steps: vec![write(&tombstone)], lane, ..Owed::default() }).await?;
+        tx.commit().await?;
+        Ok(Some(removal))
+    }
+
+    pub(super) async fn remove_manifest(
+        &self,
+        epoch: Epoch,
+        repository: &Name,
+        digest: Digest,
+        retain: Duration,
+    ) -> Result<DeleteOutcome, Error> {
+        let mut tx = self.writer.begin_in(epoch).await?;
+        let select = sqlx::query_as(include_str!("sql/manifest_to_delete.sql"))
+            .bind(repository.as_str())
+            .bind(digest.to_bytes());
+        let row: Option<(i64, i32, Uuid, bool)> = tx.one(select).await?;
+        let (id, repository_id, generation) = match row {
+            Some((id, repository_id, generation, false)) => (id, repository_id, generation),
+            refused => {
+                tx.rollback().await?;
+                return Ok(refused.map_or(DeleteOutcome::Unknown, |_| DeleteOutcome::Referenced));
+            }
+        };
+        let update = sqlx::query(include_str!("sql/delete_manifest.sql")).bind(id).bind(micros(retain));
+        tx.run(update).await?;
+        let tombstones = tx.trash_tags(epoch, (repository_id, repository), id, retain).await?;
+        let mut steps: Vec<String> = tombstones.iter().map(write).collect();
+        steps.extend(tx.owed_of_parents(repository_id, digest).await?);
+        let generation = Generation::from_uuid(generation);
+        steps.push(write(&Key::ManifestDeleted { repository: repository.clone(), digest, generation }));
+        let removal = tx.removal(Owed { steps, about: Some(id), ..Owed::default() }).await?;
+        tx.commit().await?;
+        Ok(DeleteOutcome::Deleted(removal))
+    }
+
+    pub(super) async fn remove_blob(
+        &self,
+        epoch: Epoch,
+        repository: &Name,
+        digest: Digest,
+    ) -> Result<DeleteOutcome, Error> {
+        let mut tx = self.writer.begin_in(epoch).await?;
+        let select = sqlx::query_as(include_str!("sql/link_to_delete.sql"))
+            .bind(repository.as_str())
+            .bind(digest.to_bytes());
+        let row: Option<(i64, Uuid, i64, bool, bool)> = tx.one(select).await?;
+        let (link, generation, blob, held) = match row {
+            Some((link, generation, blob, false, held)) => (link, generation, blob, held),
+            refused => {
+                tx.rollback().await?;
+                return Ok(refused.map_or(DeleteOutcome::Unknown, |_| DeleteOutcome::Referenced));
+            }
+        };
+        let steps = vec![remove_link(repository, digest, Generation::from_uuid(generation))];
+        let owed = if held {
+            // The trash holds it: hidden until that is emptied, or a new upload or mount shows it again.
+            tx.run(sqlx::query("UPDATE repo_blobs SET gen = NULL WHERE id = ?1").bind(link)).await?;
+            Owed { steps, ..Owed::default() }
+        } else {
+            tx.run(sqlx::query("DELETE FROM repo_blobs WHERE id = ?1").bind(link)).await?;
+            Owed { steps, then: Some(Kind::Blob), about: Some(blob), ..Owed::default() }
+        };
+        let removal = tx.removal(owed).await?;
+        tx.commit().await?;
+        Ok(DeleteOutcome::Deleted(removal))
+    }
+
+    pub(super) async fn forget_removal(&self, removal: &Removal) -> Result<(), Error> {
+        let mut tx = self.writer.begin().await?;
+        let delete = "DELETE FROM outbox WHERE id = ?1 RETURNING then_kind, then_ref";
+        let row: Option<(Option<String>, Option<i64>)> =
+            tx.one(sqlx::query_as(delete).bind(removal.outbox)).await?;
+        if let Some((Some(kind), Some(blob))) = row
+            && kind == Kind::Blob.column()
+        {
+            let free = "UPDATE blobs SET freed = (SELECT now FROM clock) WHERE id = ?1";
+            tx.run(sqlx::query(free).bind(blob)).await?;
+            tx.candidate(Kind::Blob, blob, self.options.blob_grace).await?;
+        }
+        tx.commit().await
+    }
+}

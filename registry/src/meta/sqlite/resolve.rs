@@ -1,0 +1,197 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Reads that answer requests: one prepared statement each, on a connection that reads.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use stowage_oci::{Digest, Name, Reference, Tag};
+use uuid::Uuid;
+
+use super::SqliteStore;
+use super::values::{digest as digest_column, from_json, location, micros, parsed, to_json, unreadable};
+use crate::key::Generation;
+use crate::meta::{BlobRow, Error, LinkId, ManifestId, ManifestRow, ReferrerRow, Resolve};
+
+#[derive(sqlx::FromRow)]
+struct ManifestColumns {
+    id: i64,
+    digest: Vec<u8>,
+    media_type: String,
+    size: u32,
+    r#gen: Uuid,
+    lease_is_old: bool,
+    body: Option<Vec<u8>>,
+}
+
+impl ManifestColumns {
+    fn into_row(self) -> Result<ManifestRow, Error> {
+        Ok(ManifestRow {
+            id: ManifestId(self.id),
+            digest: digest_column("manifests", &self.digest)?,
+            media_type: self.media_type,
+            size: self.size,
+            generation: Generation::from_uuid(self.r#gen),
+            body: self.body.map(Bytes::from),
+            lease_is_old: self.lease_is_old,
+        })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct BlobColumns {
+    id: i64,
+    r#gen: Option<Uuid>,
+    form: i64,
+    tail: Option<u32>,
+    size: i64,
+    lease_is_old: bool,
+}
+
+impl BlobColumns {
+    fn into_row(self) -> Result<BlobRow, Error> {
+        let size = u64::try_from(self.size).map_err(|error| unreadable("blobs", error))?;
+        let location = location(self.r#gen, self.form, self.tail, size)?
+            .ok_or_else(|| unreadable("blobs", "absent data among stored"))?;
+        Ok(BlobRow { link: LinkId(self.id), location, lease_is_old: self.lease_is_old })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct ReferrerColumns {
+    id: i64,
+    digest: Vec<u8>,
+    media_type: String,
+    size: u32,
+    artifact_type: Option<String>,
+    annotations: Option<String>,
+}
+
+impl ReferrerColumns {
+    fn into_row(self) -> Result<ReferrerRow, Error> {
+        let annotations = self.annotations.as_deref().map(|text| from_json("manifests", text));
+        Ok(ReferrerRow {
+            id: ManifestId(self.id),
+            digest: digest_column("manifests", &self.digest)?,
+            media_type: self.media_type,
+            size: self.size,
+            artifact_type: self.artifact_type,
+            annotations: annotations.transpose()?,
+        })
+    }
+}
+
+impl SqliteStore {
+    /// Leases are renewed at half time.
+    fn half_grace(&self) -> i64 {
+        micros(self.options.grace / 2)
+    }
+
+    /// Touches a row if nobody did lately; whether there is one.
+    async fn renew(&self, touch: &'static str, exists: &'static str, id: i64) -> Result<bool, Error> {
+        let mut tx = self.writer.begin().await?;
+        let renewed = tx.run(sqlx::query(touch).bind(id).bind(self.half_grace())).await? > 0;
+        let there = renewed || tx.one::<(i64,)>(sqlx::query_as(exists).bind(id)).await?.is_some();
+        tx.commit().await?;
+        Ok(there)
+    }
+}
+
+#[async_trait]
+impl Resolve for SqliteStore {
+    async fn manifest(&self, repository: &Name, reference: &Reference) -> Result<Option<ManifestRow>, Error> {
+        let query = match reference {
+            Reference::Tag(tag) => sqlx::query_as(include_str!("sql/manifest_by_tag.sql"))
+                .bind(repository.as_str())
+                .bind(tag.as_str()),
+            Reference::Digest(digest) => sqlx::query_as(include_str!("sql/manifest_by_digest.sql"))
+                .bind(repository.as_str())
+                .bind(digest.to_bytes()),
+        };
+        let columns = self.readers.one(query.bind(self.half_grace())).await?;
+        columns.map(ManifestColumns::into_row).transpose()
+    }
+
+    async fn blob(&self, repository: &Name, digest: &Digest) -> Result<Option<BlobRow>, Error> {
+        let query = sqlx::query_as(include_str!("sql/blob.sql"))
+            .bind(repository.as_str())
+            .bind(digest.to_bytes())
+            .bind(self.half_grace());
+        self.readers.one(query).await?.map(BlobColumns::into_row).transpose()
+    }
+
+    async fn renew_link(&self, link: LinkId) -> Result<bool, Error> {
+        self.renew(
+            "UPDATE repo_blobs SET touched = (SELECT now FROM clock)
+             WHERE id = ?1 AND gen IS NOT NULL AND touched < (SELECT now FROM clock) - ?2",
+            "SELECT 1 FROM repo_blobs WHERE id = ?1 AND gen IS NOT NULL",
+            link.0,
+        )
+        .await
+    }
+
+    async fn renew_manifest(&self, manifest: ManifestId) -> Result<bool, Error> {
+        self.renew(
+            "UPDATE manifests SET touched = (SELECT now FROM clock)
+             WHERE id = ?1 AND state = 1 AND touched < (SELECT now FROM clock) - ?2",
+            "SELECT 1 FROM manifests WHERE id = ?1 AND state = 1",
+            manifest.0,
+        )
+        .await
+    }
+
+    async fn tags(
+        &self,
+        repository: &Name,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Option<Vec<Tag>>, Error> {
+        let query = sqlx::query_as(include_str!("sql/tags.sql"))
+            .bind(repository.as_str())
+            .bind(after)
+            .bind(limit.max(1)); // one row is needed to see that the repository exists
+        let rows: Vec<(Option<String>,)> = self.readers.all(query).await?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let names = rows.into_iter().filter_map(|(name,)| name).take(limit as usize);
+        names.map(|name| parsed("tags", &name)).collect::<Result<_, _>>().map(Some)
+    }
+
+    async fn referrers(
+        &self,
+        repository: &Name,
+        subject: &Digest,
+        artifact_types: &[String],
+        after: Option<ManifestId>,
+        limit: u32,
+    ) -> Result<Vec<ReferrerRow>, Error> {
+        let query = sqlx::query_as(include_str!("sql/referrers.sql"))
+            .bind(repository.as_str())
+            .bind(subject.to_bytes())
+            .bind(to_json(artifact_types))
+            .bind(after.map(|id| id.0))
+            .bind(limit);
+        self.readers.all(query).await?.into_iter().map(ReferrerColumns::into_row).collect()
+    }
+
+    async fn repositories(&self, after: Option<&str>, limit: u32) -> Result<Vec<Name>, Error> {
+        let select = "SELECT name FROM repositories WHERE name > coalesce(?1, '') ORDER BY name LIMIT ?2";
+        let rows: Vec<(String,)> = self.readers.all(sqlx::query_as(select).bind(after).bind(limit)).await?;
+        rows.iter().map(|(name,)| parsed("repositories", name)).collect()
+    }
+
+    async fn repositories_with(&self, digest: &Digest, limit: u32) -> Result<Vec<Name>, Error> {
+        let query =
+            sqlx::query_as(include_str!("sql/repositories_with.sql")).bind(digest.to_bytes()).bind(limit);
+        let rows: Vec<(String,)> = self.readers.all(query).await?;
+        rows.iter().map(|(name,)| parsed("repositories", name)).collect()
+    }
+
+    async fn mark_absent(&self, digest: &Digest, generation: Generation) -> Result<(), Error> {
+        let update = "UPDATE blobs SET form = 0, tail = NULL WHERE digest = ?1 AND gen = ?2";
+        let query = sqlx::query(update).bind(digest.to_bytes()).bind(generation.to_uuid());
+        self.writer.run(query).await?;
+        Ok(())
+    }
+}

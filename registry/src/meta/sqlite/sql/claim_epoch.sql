@@ -1,0 +1,7 @@
+UPDATE meta
+SET claim = max(claim, epoch, ?1) + 1,
+  claim_gen = ?2,
+  claim_until = (SELECT now FROM clock) + 30000000
+WHERE fence IS NOT ?3  -- ours: nothing to claim
+  AND (claim_until IS NULL OR claim_until < (SELECT now FROM clock))  -- another claim stands
+RETURNING claim

@@ -1,0 +1,3 @@
+UPDATE manifests
+SET state = 2, trashed_until = (SELECT now FROM clock) + ?2
+WHERE id = ?1

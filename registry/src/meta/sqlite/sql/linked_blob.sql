@@ -1,0 +1,8 @@
+SELECT b.id
+FROM repositories r
+JOIN repo_blobs l ON l.repo_id = r.id
+JOIN blobs b ON b.id = l.blob_id
+WHERE r.name = ?1
+  AND l.digest = ?2
+  AND l.gen IS NOT NULL  -- visible
+  AND b.form <> 0  -- stored

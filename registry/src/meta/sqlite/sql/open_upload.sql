@@ -1,0 +1,4 @@
+INSERT INTO uploads (id, repo_id, principal, gen, alg, expiry, expires_at)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, now + ?6
+FROM clock
+WHERE ?7 > (SELECT count(*) FROM uploads u WHERE u.principal = ?3 AND u.expires_at > clock.now)

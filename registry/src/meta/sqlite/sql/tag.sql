@@ -1,0 +1,5 @@
+SELECT t.name, t.manifest_id, m.digest, t.epoch, t.seq, t.gen, t.prev_epoch, t.prev_seq, t.prev_gen
+FROM tags t
+JOIN manifests m ON m.id = t.manifest_id
+WHERE t.repo_id = ?1
+  AND t.name = ?2

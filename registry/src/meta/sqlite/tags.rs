@@ -1,0 +1,177 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Rows of tags. A row is as high as any record of its tag that may still be published; a deleted tag keeps
+//! its row, so that a push which was ordered before the deletion loses here as it loses in the bucket.
+
+use std::time::Duration;
+
+use stowage_oci::{Digest, Name, Tag};
+use uuid::Uuid;
+
+use super::queue::{Kind, Owed};
+use super::tx::Tx;
+use super::values::{digest as digest_column, integer, micros, parsed, unreadable};
+use crate::key::{Generation, Key, Version};
+use crate::meta::steps::{lane, remove, tag_key};
+use crate::meta::{Epoch, Error, ManifestId, Pinned, TagRecord};
+
+#[derive(sqlx::FromRow)]
+pub(super) struct TagColumns {
+    name: String,
+    manifest_id: i64,
+    digest: Vec<u8>,
+    epoch: u32,
+    seq: i64,
+    r#gen: Uuid,
+    prev_epoch: Option<u32>,
+    prev_seq: Option<i64>,
+    prev_gen: Option<Uuid>,
+}
+
+/// What a tag's row says.
+pub(super) struct TagRow {
+    pub(super) tag: Tag,
+    pub(super) generation: Generation,
+    version: Version,
+    manifest: i64,
+    digest: Digest,
+    /// Set: the row is a tombstone, and this the record below it.
+    hidden: Option<(Version, Generation)>,
+}
+
+fn version(epoch: u32, seq: i64) -> Result<Version, Error> {
+    Ok(Version { epoch, seq: u64::try_from(seq).map_err(|error| unreadable("tags", error))? })
+}
+
+impl TagColumns {
+    pub(super) fn into_row(self) -> Result<TagRow, Error> {
+        let hidden = match (self.prev_epoch, self.prev_seq, self.prev_gen) {
+            (Some(epoch), Some(seq), Some(generation)) => {
+                Some((version(epoch, seq)?, Generation::from_uuid(generation)))
+            }
+            _ => None,
+        };
+        Ok(TagRow {
+            tag: parsed("tags", &self.name)?,
+            generation: Generation::from_uuid(self.r#gen),
+            version: version(self.epoch, self.seq)?,
+            manifest: self.manifest_id,
+            digest: digest_column("tags", &self.digest)?,
+            hidden,
+        })
+    }
+}
+
+impl TagRow {
+    pub(super) fn is_trashed(&self) -> bool {
+        self.hidden.is_some()
+    }
+
+    /// Removes the records that the row stands for, once it is superseded: a tombstone outlives what it hides.
+    fn removal(&self, repository: &Name) -> Vec<String> {
+        let key = |(version, generation), target| tag_key(repository, &self.tag, version, generation, target);
+        let own = (self.version, self.generation);
+        match self.hidden {
+            None => vec![remove(&key(own, Some(self.digest)))],
+            Some(hidden) => vec![remove(&key(hidden, Some(self.digest))), remove(&key(own, None))],
+        }
+    }
+}
+
+/// What publishing a tag needs to know of its push.
+pub(super) struct Push<'a> {
+    pub(super) pinned: &'a Pinned,
+    pub(super) tombstone_delay: Duration,
+    pub(super) grace: Duration,
+}
+
+impl Tx<'_> {
+    pub(super) async fn tag(&mut self, repository_id: i32, tag: &Tag) -> Result<Option<TagRow>, Error> {
+        let select = sqlx::query_as(include_str!("sql/tag.sql")).bind(repository_id).bind(tag.as_str());
+        self.one::<TagColumns>(select).await?.map(TagColumns::into_row).transpose()
+    }
+
+    /// The next record of a tag: its place in the order, and a generation whose time is above the last one's.
+    pub(super) async fn next_record(
+        &mut self,
+        epoch: Epoch,
+        tag: &Tag,
+        last: Option<Generation>,
+    ) -> Result<TagRecord, Error> {
+        let version = self.next_version(epoch).await?;
+        let above = last.map_or(0, |last| last.milliseconds() + 1);
+        let generation = Generation::at(self.milliseconds().await?.max(above));
+        Ok(TagRecord { tag: tag.clone(), version, generation })
+    }
+
+    /// Lets a tag name the manifest of a push, unless it names something newer.
+    pub(super) async fn publish_tag(&mut self, push: &Push<'_>, record: &TagRecord) -> Result<(), Error> {
+        let Pinned { repository: repository_id, manifest, pin, .. } = push.pinned;
+        if self.write_tag(include_str!("sql/insert_tag.sql"), *repository_id, record, *manifest).await? {
+            return Ok(());
+        }
+        let old = self.tag(*repository_id, &record.tag).await?;
+        let old = old.ok_or_else(|| unreadable("tags", "a row that conflicts but is not there"))?;
+        let moved =
+            self.write_tag(include_str!("sql/move_tag.sql"), *repository_id, record, *manifest).await?;
+        let steps = if moved {
+            old.removal(&pin.repository)
+        } else {
+            let TagRecord { tag, version, generation } = record;
+            let target = Some(pin.facts.digest);
+            vec![remove(&tag_key(&pin.repository, tag, *version, *generation, target))]
+        };
+        let lane = Some(lane(&pin.repository, &record.tag));
+        self.owe(&Owed { steps, after: push.tombstone_delay, lane, ..Owed::default() }).await?;
+        if moved && old.manifest != manifest.0 {
+            self.untagged(old.manifest, push.grace).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_tag(
+        &mut self,
+        statement: &'static str,
+        repository_id: i32,
+        record: &TagRecord,
+        manifest: ManifestId,
+    ) -> Result<bool, Error> {
+        let query = sqlx::query(statement)
+            .bind(repository_id)
+            .bind(record.tag.as_str())
+            .bind(manifest.0)
+            .bind(record.version.epoch)
+            .bind(integer(record.version.seq))
+            .bind(record.generation.to_uuid());
+        Ok(self.run(query).await? > 0)
+    }
+
+    /// A manifest may have lost its last tag: its lease starts again.
+    async fn untagged(&mut self, manifest: i64, grace: Duration) -> Result<(), Error> {
+        let touch = "UPDATE manifests SET touched = (SELECT now FROM clock) WHERE id = ?1";
+        self.run(sqlx::query(touch).bind(manifest)).await?;
+        self.candidate(Kind::Manifest, manifest, grace).await
+    }
+
+    /// Puts a live tag into the trash; its tombstone.
+    pub(super) async fn trash_tag(
+        &mut self,
+        epoch: Epoch,
+        repository: (i32, &Name),
+        live: &TagRow,
+        retain: Duration,
+    ) -> Result<Key, Error> {
+        let TagRecord { tag, version, generation } =
+            self.next_record(epoch, &live.tag, Some(live.generation)).await?;
+        let update = sqlx::query(include_str!("sql/trash_tag.sql"))
+            .bind(repository.0)
+            .bind(tag.as_str())
+            .bind(version.epoch)
+            .bind(integer(version.seq))
+            .bind(generation.to_uuid())
+            .bind(micros(retain));
+        self.run(update).await?;
+        Ok(tag_key(repository.1, &tag, version, generation, None))
+    }
+}

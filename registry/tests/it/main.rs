@@ -1,0 +1,7 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The registry's integration tests: one binary.
+
+#[cfg(test)]
+mod meta_sqlite;

@@ -1,0 +1,249 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The database in a file: the suite for all databases, and what is SQLite's own.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use sqlx::{Connection, Executor, SqliteConnection};
+use stowage_oci::Algorithm;
+use stowage_registry::key::Generation;
+use stowage_registry::meta::conformance::{Fixture, Inspect, Queued};
+use stowage_registry::meta::sqlite::{OpenError, Options, SqliteStore};
+use stowage_registry::meta::{Epoch, Error, Leases, NewUpload, Receive, UploadKey};
+use stowage_registry::ops::clock;
+use uuid::Uuid;
+
+stowage_registry::meta_conformance!(sqlite, crate::meta_sqlite::fixture);
+
+fn file(folder: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new().filename(folder.join("meta.sqlite"))
+}
+
+async fn fixture() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), Options::default()).await.unwrap();
+    let rows = Rows(SqlitePool::connect_lazy_with(file(folder.path())));
+    Fixture { store: Arc::new(store), rows: Arc::new(rows), guard: Box::new(folder) }
+}
+
+/// The rows, seen by another connection.
+struct Rows(SqlitePool);
+
+impl Rows {
+    async fn candidates(&self) -> Vec<(String, i64)> {
+        sqlx::query_as("SELECT kind, ref FROM gc_queue ORDER BY id").fetch_all(&self.0).await.unwrap()
+    }
+}
+
+fn letter(text: &str) -> char {
+    text.chars().next().unwrap()
+}
+
+#[derive(sqlx::FromRow)]
+struct OutboxColumns {
+    id: i64,
+    steps: String,
+    lane: Option<String>,
+    then_kind: Option<String>,
+    then_ref: Option<i64>,
+    due_in: i64,
+}
+
+#[async_trait]
+impl Inspect for Rows {
+    async fn outbox(&self) -> Vec<Queued> {
+        let select = "SELECT id, steps, lane, then_kind, then_ref, due - now AS due_in
+                      FROM outbox, clock ORDER BY id";
+        let rows: Vec<OutboxColumns> = sqlx::query_as(select).fetch_all(&self.0).await.unwrap();
+        let queued = rows.into_iter().map(|row| Queued {
+            id: row.id,
+            steps: serde_json::from_str(&row.steps).unwrap(),
+            lane: row.lane,
+            then: row.then_kind.as_deref().map(letter).zip(row.then_ref),
+            due_in: Duration::from_micros(u64::try_from(row.due_in).unwrap_or_default()),
+        });
+        queued.collect()
+    }
+
+    async fn candidates(&self) -> Vec<(char, i64)> {
+        self.candidates().await.into_iter().map(|(kind, row)| (letter(&kind), row)).collect()
+    }
+
+    async fn intents(&self) -> Vec<Vec<String>> {
+        let rows: Vec<(String,)> =
+            sqlx::query_as("SELECT keys FROM intents ORDER BY id").fetch_all(&self.0).await.unwrap();
+        rows.iter().map(|(keys,)| serde_json::from_str(keys).unwrap()).collect()
+    }
+
+    async fn blobs(&self) -> u64 {
+        let (count,): (i64,) = sqlx::query_as("SELECT count(*) FROM blobs").fetch_one(&self.0).await.unwrap();
+        count.unsigned_abs()
+    }
+
+    async fn pass(&self, by: Duration) {
+        let by = i64::try_from(by.as_micros()).unwrap();
+        for update in [
+            "UPDATE meta SET claim_until = claim_until - ?1, walked_at = walked_at - ?1",
+            "UPDATE blobs SET freed = freed - ?1",
+            "UPDATE repo_blobs SET touched = touched - ?1",
+            "UPDATE manifests SET touched = touched - ?1, pushed_at = pushed_at - ?1,
+               pending_until = pending_until - ?1, trashed_until = trashed_until - ?1",
+            "UPDATE tags SET pushed_at = pushed_at - ?1, trashed_until = trashed_until - ?1",
+            "UPDATE intents SET deadline = deadline - ?1",
+            "UPDATE uploads SET lock_until = lock_until - ?1, expires_at = expires_at - ?1",
+            "UPDATE gc_queue SET due = due - ?1",
+            "UPDATE outbox SET due = due - ?1",
+        ] {
+            sqlx::query(update).bind(by).execute(&self.0).await.unwrap();
+        }
+    }
+
+    async fn restart(&self) {
+        sqlx::query("UPDATE meta SET fence = randomblob(16)").execute(&self.0).await.unwrap();
+    }
+}
+
+fn fresh() -> Generation {
+    Generation::at(clock::milliseconds())
+}
+
+async fn open(folder: &Path) -> SqliteStore {
+    SqliteStore::open(folder, Options::default()).await.unwrap()
+}
+
+/// Takes the database over, as each start does.
+async fn enter(store: &SqliteStore) -> Epoch {
+    let generation = fresh();
+    let claim = store.claim_epoch(0, generation).await.unwrap().unwrap();
+    assert!(store.enter_epoch(claim, generation).await.unwrap());
+    Epoch(claim)
+}
+
+fn upload() -> NewUpload {
+    NewUpload {
+        repository: "a/b".parse().unwrap(),
+        principal: String::new(),
+        algorithm: Algorithm::Sha256,
+        generation: fresh(),
+    }
+}
+
+#[tokio::test]
+async fn a_folder_is_served_by_one_process_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = open(folder.path()).await;
+    let second = SqliteStore::open(folder.path(), Options::default()).await;
+    assert!(matches!(second, Err(OpenError::InUse { .. })), "{second:?}");
+    drop(first);
+    open(folder.path()).await;
+}
+
+#[tokio::test]
+async fn each_start_is_a_new_epoch_that_does_not_wait_for_a_dead_claim() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    assert!(store.envelope().await.unwrap().is_none());
+    assert!(store.found(Uuid::new_v4()).await.unwrap());
+    assert_eq!(enter(&store).await, Epoch(1));
+    assert!(store.finish_walk(Epoch(1)).await.unwrap());
+    drop(store);
+    let store = open(folder.path()).await;
+    let envelope = store.envelope().await.unwrap().unwrap();
+    assert_eq!((envelope.epoch, envelope.ours), (Epoch(1), false));
+    // Claimed, never entered: its process dies here.
+    assert_eq!(store.claim_epoch(0, fresh()).await.unwrap(), Some(2));
+    drop(store);
+    assert_eq!(enter(&open(folder.path()).await).await, Epoch(3));
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path()).await);
+    let mut connection = SqliteConnection::connect_with(&file(folder.path())).await.unwrap();
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                 VALUES (99, 'from the future', true, x'00', 0)";
+    connection.execute(newer).await.unwrap();
+    let refused = SqliteStore::open(folder.path(), Options::default()).await;
+    let expected = matches!(refused, Err(OpenError::Database(Error::Schema { found: 99, supported: 1 })));
+    assert!(expected, "{refused:?}");
+}
+
+#[tokio::test]
+async fn every_statement_fits_the_schema() {
+    let folder = tempfile::tempdir().unwrap();
+    let _store = open(folder.path()).await;
+    let mut connection = SqliteConnection::connect_with(&file(folder.path())).await.unwrap();
+    let statements = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/meta/sqlite/sql");
+    for entry in statements.read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        let statement: &'static str = std::fs::read_to_string(&path).unwrap().leak();
+        connection
+            .prepare(sqlx::SqlStr::from_static(statement))
+            .await
+            .unwrap_or_else(|error| panic!("{path:?}: {error}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_step_leaves_nothing_and_the_next_one_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    for pause in 0..200 {
+        let (open_one, limit) = (upload(), Duration::from_micros(pause * 5));
+        let opened = store.open_upload(&open_one, Duration::from_hours(1), u32::MAX);
+        let _outcome_unknown = tokio::time::timeout(limit, opened).await;
+    }
+    assert!(store.open_upload(&upload(), Duration::from_hours(1), u32::MAX).await.unwrap().is_some());
+    let mut connection = SqliteConnection::connect_with(&file(folder.path())).await.unwrap();
+    let (sound,): (String,) =
+        sqlx::query_as("PRAGMA integrity_check").fetch_one(&mut connection).await.unwrap();
+    assert_eq!(sound, "ok");
+}
+
+const FOLDER: &str = "STOWAGE_TEST_FOLDER";
+
+/// Not a test: the process that the next one kills.
+#[tokio::test]
+#[ignore = "runs as a child"]
+async fn commits_until_killed() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let store = open(Path::new(&folder)).await;
+    loop {
+        let opened = store.open_upload(&upload(), Duration::from_hours(1), u32::MAX).await.unwrap();
+        println!("committed {}", opened.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture", "meta_sqlite::commits_until_killed"])
+        .env(FOLDER, folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut acknowledged = lines.map_while(Result::ok).filter_map(|line| {
+        let (_, id) = line.split_once("committed ")?;
+        id.parse::<Uuid>().ok()
+    });
+    let mut ids: Vec<Uuid> = acknowledged.by_ref().take(50).collect();
+    child.kill().unwrap();
+    ids.extend(acknowledged);
+    child.wait().unwrap();
+    assert!(ids.len() >= 50);
+    let store = open(folder.path()).await;
+    for id in ids {
+        let key = UploadKey { id, repository: upload().repository, principal: String::new() };
+        assert_eq!(store.upload_offset(&key).await.unwrap(), Some(0), "{id}");
+    }
+}
