@@ -78,6 +78,30 @@ pub struct Page {
     pub after: Option<String>,
 }
 
+/// What the registry as a whole takes at present, whoever asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Everything.
+    #[default]
+    ReadWrite,
+    /// Pulls and pushes; tags, manifests and blobs are not deleted.
+    NoDelete,
+    /// Pulls.
+    ReadOnly,
+}
+
+impl Mode {
+    /// Why the operation is not done at present; `None` if it is.
+    #[must_use]
+    pub fn forbids(self, operation: &Operation) -> Option<&'static str> {
+        match (self, operation.action()?) {
+            (Self::ReadWrite, _) | (_, Action::Pull) | (Self::NoDelete, Action::Push) => None,
+            (Self::NoDelete, Action::Delete) => Some("this registry does not delete"),
+            (Self::ReadOnly, Action::Push | Action::Delete) => Some("this registry is read-only"),
+        }
+    }
+}
+
 /// What a rule can allow on a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Action {

@@ -1,8 +1,157 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! The only room that knows axum, status codes and headers.
+//! The data port. The only room that knows axum, status codes and headers.
+//!
+//! A request: raw path → [`parse`] → `Operation` → `auth` → `Authorized` → [`dispatch`] → one call of the
+//! domain → [`respond`] or [`error`]. Served: `/v2`, `/token`, nothing else.
 
+mod body;
+mod conditions;
+mod dispatch;
+mod error;
+mod metrics;
+mod middleware;
 mod parse;
 mod query;
+mod respond;
 pub mod token;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::response::Response;
+use axum::routing::any;
+use http::HeaderValue;
+use http::header::{AUTHORIZATION, HOST};
+use http::request::Parts;
+use tokio::sync::Semaphore;
+
+pub use metrics::Metrics;
+pub use parse::Site;
+
+use crate::auth::{Access, Presented};
+use crate::domain::{Domain, Error};
+use crate::operation::{Mode, Operation};
+use crate::ops::tasks::Tasks;
+use body::RequestBody;
+use dispatch::Incoming;
+use error::Failure;
+use middleware::Facts;
+use query::Query;
+
+/// What of the data port may change while it serves.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// What the registry is called.
+    pub site: Site,
+    /// What it takes at present.
+    pub mode: Mode,
+}
+
+/// Everything the data port works with. Clones share it.
+#[derive(Clone)]
+pub struct DataPort {
+    domain: Domain,
+    access: Arc<Access>,
+    settings: Arc<ArcSwap<Settings>>,
+    metrics: Metrics,
+    tasks: Tasks,
+    slots: Arc<Semaphore>,
+}
+
+impl DataPort {
+    /// Over these; answers at most `max_requests` at the same time.
+    #[must_use]
+    pub fn new(
+        domain: Domain,
+        access: Arc<Access>,
+        settings: Arc<ArcSwap<Settings>>,
+        metrics: Metrics,
+        tasks: Tasks,
+        max_requests: usize,
+    ) -> Self {
+        let slots = Arc::new(Semaphore::new(max_requests.min(Semaphore::MAX_PERMITS)));
+        Self { domain, access, settings, metrics, tasks, slots }
+    }
+}
+
+/// The routes of the data port, to be mounted in another application.
+pub fn router(port: DataPort) -> Router {
+    let layer = axum::middleware::from_fn_with_state(port.clone(), middleware::around);
+    routes(port).layer(layer)
+}
+
+/// The data port alone: whatever is no route of it is refused in the same form.
+pub fn standalone(port: DataPort) -> Router {
+    let layer = axum::middleware::from_fn_with_state(port.clone(), middleware::around);
+    routes(port).fallback(nothing_else).layer(layer)
+}
+
+/// The path of a repository is read by us: a pattern cannot have a name of any length in its middle, and its
+/// decoding would make an escaped slash a separator.
+fn routes(port: DataPort) -> Router {
+    let token = token::router(Arc::clone(&port.access));
+    Router::new()
+        .route("/v2", any(serve))
+        .route("/v2/", any(serve))
+        .route("/v2/{*rest}", any(serve))
+        .with_state(port)
+        .merge(token)
+}
+
+async fn nothing_else() -> Response {
+    Failure::from(parse::Refusal::NoEndpoint).into_response(None)
+}
+
+async fn serve(State(port): State<DataPort>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = RequestBody::new(body, &parts.headers, port.tasks.clone());
+    let query = Query::parse(parts.uri.query());
+    let settings = port.settings.load_full();
+    let operation = match parse::operation(&settings.site, &parts.method, parts.uri.path(), &query) {
+        Ok(operation) => operation,
+        Err(refusal) => return Failure::from(refusal).into_response(None),
+    };
+    let mut facts =
+        Facts { operation: operation.name(), repository: operation.repository().cloned(), subject: None };
+    let answer = answer(&port, settings.mode, parts, query, body, operation.clone(), &mut facts).await;
+    let mut response = answer.unwrap_or_else(|failure| failure.into_response(Some(&operation)));
+    response.extensions_mut().insert(facts);
+    response
+}
+
+async fn answer(
+    port: &DataPort,
+    mode: Mode,
+    parts: Parts,
+    query: Query,
+    body: RequestBody,
+    operation: Operation,
+    facts: &mut Facts,
+) -> Result<Response, Failure> {
+    let authorized = port.access.admit(presented(&parts), operation).await?;
+    facts.subject = authorized.subject().map(str::to_owned);
+    if let Some(reason) = mode.forbids(authorized.operation()) {
+        return Err(Error::ModeForbids(reason).into());
+    }
+    dispatch::dispatch(port, &authorized, Incoming { headers: parts.headers, query, body }).await
+}
+
+/// Who the request says it is from.
+fn presented(parts: &Parts) -> Presented<'_> {
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    Presented {
+        authorization: parts.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes),
+        host: host(parts),
+        source: peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(address)| address.ip()),
+    }
+}
+
+fn host(parts: &Parts) -> Option<&str> {
+    let header = || parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+    parts.uri.authority().map(http::uri::Authority::as_str).or_else(header)
+}

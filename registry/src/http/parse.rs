@@ -154,7 +154,7 @@ fn decode(raw: &str) -> Result<String, Refusal> {
     let decoded: Vec<u8> = percent_decode_str(raw).collect();
     let forbidden = |byte: &u8| !byte.is_ascii() || byte.is_ascii_control() || matches!(byte, b'/' | b'%');
     match String::from_utf8(decoded) {
-        Ok(text) if !text.as_bytes().iter().any(|byte| forbidden(byte)) => Ok(text),
+        Ok(text) if !text.as_bytes().iter().any(forbidden) => Ok(text),
         Ok(_) | Err(_) => Err(Refusal::Escape),
     }
 }

@@ -63,7 +63,7 @@ fn decode(text: &str) -> String {
 }
 
 /// `text` with everything escaped that means something in a URL.
-pub(super) fn encode(text: &str) -> Cow<'_, str> {
+fn encode(text: &str) -> Cow<'_, str> {
     utf8_percent_encode(text, RESERVED).into()
 }
 
