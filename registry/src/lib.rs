@@ -6,9 +6,20 @@
 pub mod auth;
 pub mod blobs;
 pub mod domain;
+mod embedded;
 pub mod http;
 pub mod key;
 pub mod meta;
 pub mod operation;
 pub mod ops;
 pub mod outbox;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub use embedded::{Builder, OpenError, Registry};
+
+/// The routes of `registry`, to be merged into another axum application.
+#[must_use]
+pub fn router(registry: &Registry) -> axum::Router {
+    registry.router()
+}

@@ -42,7 +42,11 @@ pub(super) fn remove_link(repository: &Name, digest: Digest, generation: Generat
 }
 
 /// Takes a manifest record back that might be believed.
-pub(super) fn withdraw_manifest(repository: &Name, facts: &ManifestFacts, generation: Generation) -> Vec<String> {
+pub(super) fn withdraw_manifest(
+    repository: &Name,
+    facts: &ManifestFacts,
+    generation: Generation,
+) -> Vec<String> {
     let digest = facts.digest;
     let mut steps = vec![
         write(&Key::ManifestDeleted { repository: repository.clone(), digest, generation }),
@@ -92,9 +96,9 @@ pub(super) fn intended_keys(
         let manifest = Key::Manifest { repository: repository(), digest, generation };
         std::iter::once(manifest).chain(facts.subject.map(referrer))
     });
-    let tags = tags.iter().map(|record| {
-        tag_key(&repository(), &record.tag, record.version, record.generation, Some(target))
-    });
+    let tags = tags
+        .iter()
+        .map(|record| tag_key(&repository(), &record.tag, record.version, record.generation, Some(target)));
     records.chain(tags).map(|key| key.to_string()).collect()
 }
 

@@ -15,7 +15,10 @@ pub async fn a_committed_blob_is_seen_by_its_repository_alone(fixture: Fixture) 
     let world = World::begin(fixture).await;
     let (stored, commit) = world.receive("a/b", "x").await;
     assert_eq!(world.blob("a/b", stored.digest).await, None, "not before the commit");
-    assert_eq!(world.store.commit_blob(world.epoch, &commit).await.expect("commit"), CommitOutcome::Committed);
+    assert_eq!(
+        world.store.commit_blob(world.epoch, &commit).await.expect("commit"),
+        CommitOutcome::Committed
+    );
     let row = world.blob("a/b", stored.digest).await.expect("committed");
     assert_eq!((row.location, row.lease_is_old), (stored.location, false));
     assert_eq!(world.blob("a/c", stored.digest).await, None);
@@ -45,7 +48,10 @@ pub async fn a_commit_without_the_lease_changes_nothing(fixture: Fixture) {
     let world = World::begin(fixture).await;
     let (stored, commit) = world.receive("a", "x").await;
     let stale = BlobCommit { token: Uuid::new_v4(), ..commit.clone() };
-    assert_eq!(world.store.commit_blob(world.epoch, &stale).await.expect("commit"), CommitOutcome::UploadGone);
+    assert_eq!(
+        world.store.commit_blob(world.epoch, &stale).await.expect("commit"),
+        CommitOutcome::UploadGone
+    );
     assert_eq!(world.blob("a", stored.digest).await, None);
     world.store.commit_blob(world.epoch, &commit).await.expect("commit");
     let again = world.store.commit_blob(world.epoch, &commit).await.expect("commit");
@@ -60,7 +66,8 @@ pub async fn fifty_commits_of_one_digest_leave_one_row_and_queue_the_other_keys(
         async move { world.receive(&format!("a/{}", n % 25), "x").await }
     }))
     .await;
-    let outcomes = join_all(received.iter().map(|(_, commit)| world.store.commit_blob(world.epoch, commit))).await;
+    let outcomes =
+        join_all(received.iter().map(|(_, commit)| world.store.commit_blob(world.epoch, commit))).await;
     for outcome in outcomes {
         assert_eq!(outcome.expect("commit"), CommitOutcome::Committed);
     }
@@ -128,7 +135,10 @@ pub async fn content_stored_already_is_only_linked(fixture: Fixture) {
     let first = world.push("a", "x").await;
     let (_, commit) = world.receive("b", "x").await;
     let commit = BlobCommit { location: None, ..commit };
-    assert_eq!(world.store.commit_blob(world.epoch, &commit).await.expect("commit"), CommitOutcome::Committed);
+    assert_eq!(
+        world.store.commit_blob(world.epoch, &commit).await.expect("commit"),
+        CommitOutcome::Committed
+    );
     assert_eq!(world.blob("b", first.digest).await.map(|row| row.location), Some(first.location));
 }
 

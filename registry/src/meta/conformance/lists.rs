@@ -42,7 +42,8 @@ async fn referrers(world: &World, types: &[&str], after: Option<ManifestId>, lim
 
 pub async fn referrers_are_newest_first_and_filtered(fixture: Fixture) {
     let world = World::begin(fixture).await;
-    for (content, artifact_type) in [("1", Some("sbom")), ("2", Some("sig")), ("3", None), ("4", Some("sig"))] {
+    for (content, artifact_type) in [("1", Some("sbom")), ("2", Some("sig")), ("3", None), ("4", Some("sig"))]
+    {
         let facts = ManifestFacts {
             subject: Some(digest("subject")),
             artifact_type: artifact_type.map(ToOwned::to_owned),

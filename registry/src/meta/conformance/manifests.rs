@@ -39,8 +39,14 @@ pub async fn a_manifest_is_live_only_when_it_is_published(fixture: Fixture) {
     assert_eq!(world.publish(&pinned).await, PublishOutcome::Published);
     for reference in ["v1", "latest", by_digest.as_str()] {
         let row = world.manifest("a/b", reference).await.expect("it is live");
-        assert_eq!((row.id, row.digest, row.generation), (pinned.manifest, facts.digest, pinned.pin.generation));
-        assert_eq!((row.body, row.size, row.media_type), (facts.body.clone(), facts.size, facts.media_type.clone()));
+        assert_eq!(
+            (row.id, row.digest, row.generation),
+            (pinned.manifest, facts.digest, pinned.pin.generation)
+        );
+        assert_eq!(
+            (row.body, row.size, row.media_type),
+            (facts.body.clone(), facts.size, facts.media_type.clone())
+        );
         assert!(!row.lease_is_old);
         assert_eq!(world.manifest("a", reference).await, None, "another repository");
     }
@@ -89,7 +95,8 @@ pub async fn an_intent_names_every_key_that_the_push_writes(fixture: Fixture) {
     let referrer =
         Key::Referrer { repository: name("a"), subject: digest("subject"), digest: digest_m, generation };
     let mut keys = world.rows.intents().await.concat();
-    let mut expected = [manifest_key("a", &pinned), referrer, tag_key("a", &pinned)].map(|key| key.to_string());
+    let mut expected =
+        [manifest_key("a", &pinned), referrer, tag_key("a", &pinned)].map(|key| key.to_string());
     keys.sort();
     expected.sort();
     assert_eq!(keys, expected);
@@ -192,7 +199,11 @@ pub async fn many_pushes_of_one_tag_end_with_the_highest_version(fixture: Fixtur
         let wanted: Tag = tag(text);
         let records = pushed.iter().flat_map(|pinned| {
             let target = pinned.pin.facts.digest;
-            pinned.tags.iter().filter(|record| record.tag == wanted).map(move |record| (record.clone(), target))
+            pinned
+                .tags
+                .iter()
+                .filter(|record| record.tag == wanted)
+                .map(move |record| (record.clone(), target))
         });
         let mut records: Vec<_> = records.collect();
         records.sort_by_key(|(record, _)| record.version);

@@ -180,7 +180,8 @@ impl World {
         let Fixture { store, rows, guard } = fixture;
         assert!(store.found(Uuid::new_v4()).await.expect("found"));
         let generation = fresh();
-        let claim = store.claim_epoch(0, generation).await.expect("claim").expect("a new database can be claimed");
+        let claim =
+            store.claim_epoch(0, generation).await.expect("claim").expect("a new database can be claimed");
         assert!(store.enter_epoch(claim, generation).await.expect("enter"));
         assert!(store.finish_walk(Epoch(claim)).await.expect("walk"));
         Self { store, rows, epoch: Epoch(claim), _guard: guard }
@@ -225,7 +226,10 @@ impl World {
 
     async fn push(&self, repository: &str, content: &str) -> Stored {
         let (stored, commit) = self.receive(repository, content).await;
-        assert_eq!(self.store.commit_blob(self.epoch, &commit).await.expect("commit"), CommitOutcome::Committed);
+        assert_eq!(
+            self.store.commit_blob(self.epoch, &commit).await.expect("commit"),
+            CommitOutcome::Committed
+        );
         stored
     }
 

@@ -186,8 +186,7 @@ pub async fn cancelling_ends_an_upload_unless_a_request_holds_it(fixture: Fixtur
     assert!(world.store.record_multipart(key.id, token, &multipart()).await.expect("multipart"));
     assert_eq!(world.store.cancel_upload(&key).await.expect("cancel"), CancelOutcome::Busy);
     world.store.release_upload(key.id, token).await.expect("release");
-    let cancelled =
-        CancelOutcome::Cancelled { generation: upload.generation, multipart: Some(multipart()) };
+    let cancelled = CancelOutcome::Cancelled { generation: upload.generation, multipart: Some(multipart()) };
     assert_eq!(world.store.cancel_upload(&key).await.expect("cancel"), cancelled);
     assert_eq!(world.store.cancel_upload(&key).await.expect("cancel"), CancelOutcome::Unknown);
     assert!(world.steps().await.contains(&tail_step(upload.generation, 1)));
@@ -215,9 +214,8 @@ pub async fn a_principal_has_only_so_many_open_uploads(fixture: Fixture) {
         algorithm: Algorithm::Sha512,
         generation: fresh(),
     };
-    let open = async |principal| {
-        world.store.open_upload(&upload(principal), DAY, 2).await.expect("open").is_some()
-    };
+    let open =
+        async |principal| world.store.open_upload(&upload(principal), DAY, 2).await.expect("open").is_some();
     assert!(open(PRINCIPAL).await);
     assert!(open(PRINCIPAL).await);
     assert!(!open(PRINCIPAL).await);

@@ -1,0 +1,174 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The registry as a part of another program: a folder, or any database and bucket, and an axum router.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+
+use crate::auth::{Access, Htpasswd, Realms, Rules, SigningKey, Snapshot};
+use crate::blobs::{self, Filesystem, Store, selftest};
+use crate::domain::{self, Domain, Hook, Limits, OwnershipError};
+use crate::http::{DataPort, Metrics, Settings};
+use crate::key::Generation;
+use crate::meta::MetaStore;
+use crate::meta::sqlite::{self, SqliteStore};
+use crate::ops::clock;
+use crate::ops::tasks::Tasks;
+
+/// Requests answered at the same time, unless a configuration says otherwise.
+const MOST_REQUESTS: usize = 4096;
+
+/// Why a registry does not open. Nothing was changed, except what a first start makes.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder cannot be used.
+    #[error("data folder {folder}")]
+    Folder {
+        /// The folder.
+        folder: String,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database in the folder does not open.
+    #[error(transparent)]
+    Database(#[from] sqlite::OpenError),
+    /// Bucket and database do not belong together.
+    #[error(transparent)]
+    Ownership(#[from] OwnershipError),
+    /// The self-test could not be made.
+    #[error("self-test of the object store")]
+    Store(#[from] blobs::Error),
+    /// The self-test failed: content would not be safe there.
+    #[error("the object store cannot be used: {0}")]
+    Unfit(&'static str),
+    /// No key to sign tokens with could be made.
+    #[error("key for tokens")]
+    Keys(#[from] crate::auth::KeyError),
+}
+
+/// A registry that serves. Dropping it stops nothing; [`close`](Self::close) it.
+#[derive(Clone)]
+pub struct Registry {
+    port: DataPort,
+    tasks: Tasks,
+}
+
+impl Registry {
+    /// What can be set before it opens.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder { limits: Limits::default(), hook: None, access: None, settings: Settings::default() }
+    }
+
+    /// The routes `/v2`, `/v2/…` and `/token`, to be merged into another router. They must stay at the root:
+    /// clients know no other place.
+    #[must_use]
+    pub fn router(&self) -> Router {
+        crate::http::router(self.port.clone())
+    }
+
+    /// Ends what runs in the background: transfers stop at what is durable.
+    pub async fn close(self) {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        self.tasks.stop();
+        if !self.tasks.wait(PATIENCE).await {
+            tracing::warn!("some tasks had not ended");
+        }
+    }
+}
+
+/// A registry to be opened.
+pub struct Builder {
+    limits: Limits,
+    hook: Option<Arc<dyn Hook>>,
+    access: Option<Arc<Access>>,
+    settings: Settings,
+}
+
+impl Builder {
+    /// Limits other than the defaults.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Told of each manifest that is pushed.
+    #[must_use]
+    pub fn hook(mut self, hook: Arc<dyn Hook>) -> Self {
+        self.hook = Some(hook);
+        self
+    }
+
+    /// Who may do what. Without it everybody may do everything.
+    #[must_use]
+    pub fn access(mut self, access: Arc<Access>) -> Self {
+        self.access = Some(access);
+        self
+    }
+
+    /// What the registry is called and whether it takes writes.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Opens the registry in `folder`; makes it if there is none. A folder is open in one process at a time.
+    pub async fn open(self, folder: &Path) -> Result<Registry, OpenError> {
+        let unusable = |source| OpenError::Folder { folder: folder.display().to_string(), source };
+        let store = Filesystem::open(folder).await.map_err(unusable)?;
+        let meta = SqliteStore::open(folder, sqlite::Options::default()).await?;
+        self.over(Arc::new(meta), Arc::new(store)).await
+    }
+
+    /// Opens the registry over a database and a bucket.
+    pub async fn over(self, meta: Arc<dyn MetaStore>, store: Arc<dyn Store>) -> Result<Registry, OpenError> {
+        let reads_back = examine(&*store).await?;
+        domain::ensure_owner(&*store, &*meta).await?;
+        let tasks = Tasks::new();
+        let mut domain = Domain::new(meta, store, self.limits, tasks.clone());
+        if reads_back {
+            domain = domain.reading_back();
+        }
+        if let Some(hook) = self.hook {
+            domain = domain.with_hook(hook);
+        }
+        let access = match self.access {
+            Some(access) => access,
+            None => Arc::new(open_access(&self.settings)?),
+        };
+        let settings = Arc::new(ArcSwap::from_pointee(self.settings));
+        let port = DataPort::new(domain, access, settings, Metrics::default(), tasks.clone(), MOST_REQUESTS);
+        Ok(Registry { port, tasks })
+    }
+}
+
+/// Tries the store. Whether multipart objects must be read back before they are trusted.
+pub(crate) async fn examine(store: &dyn Store) -> Result<bool, OpenError> {
+    let lacks = selftest::probe(store, Generation::at(clock::milliseconds())).await?;
+    for lack in &lacks {
+        if lack.is_fatal() {
+            return Err(OpenError::Unfit(lack.text()));
+        }
+        tracing::warn!(lack = lack.text(), "the object store lacks something; content is read back instead");
+    }
+    Ok(!lacks.is_empty())
+}
+
+/// Everybody may do everything.
+fn open_access(settings: &Settings) -> Result<Access, OpenError> {
+    let host = settings.site.hosts.first().map_or("localhost", String::as_str);
+    Ok(Access::new(Snapshot {
+        rules: Arc::new(Rules::open()),
+        users: Htpasswd::empty(),
+        realms: Realms::new(&format!("http://{host}"), []),
+        keys: SigningKey::ephemeral()?,
+    }))
+}
