@@ -21,7 +21,10 @@ use stowage_crds::Registry;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    apis::Apis, controllers::registry::validate::Settings, ops::metrics::Metrics, policy::Failures,
+    apis::Apis,
+    controllers::registry::validate::Settings,
+    ops::metrics::Metrics,
+    policy::Failures,
     reports::{Key, Reports},
 };
 

@@ -155,7 +155,9 @@ impl Elector {
                 self.held = Some((lease, started));
                 None
             }
-            Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => self.look_again().await,
+            Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => {
+                self.look_again().await
+            }
             Err(error) => {
                 warn!(%error, "lease could not be renewed");
                 None

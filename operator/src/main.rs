@@ -55,12 +55,14 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("another TLS provider is installed already"))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     Ok(runtime.block_on(operate(args))?)
 }
 
 fn print_definitions() -> anyhow::Result<()> {
-    let definitions: Vec<String> = stowage_crds::manifests().into_iter().map(|(_, manifest)| manifest).collect();
+    let definitions: Vec<String> =
+        stowage_crds::manifests().into_iter().map(|(_, manifest)| manifest).collect();
     print!("{}", definitions.join("---\n"));
     Ok(())
 }

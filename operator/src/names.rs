@@ -67,7 +67,11 @@ pub fn fit(name: &str, limit: usize) -> String {
 #[must_use]
 pub fn dns_label(name: &str) -> String {
     let plain = name.replace('.', "-");
-    if plain == name { fit(name, LABEL_LIMIT) } else { fit(&format!("{plain}-{}", short_hash(name)), LABEL_LIMIT) }
+    if plain == name {
+        fit(name, LABEL_LIMIT)
+    } else {
+        fit(&format!("{plain}-{}", short_hash(name)), LABEL_LIMIT)
+    }
 }
 
 /// A legal label value that shows `text` as well as the alphabet allows.

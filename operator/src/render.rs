@@ -103,12 +103,15 @@ fn read(text: &str) -> Result<Vec<Value>, RenderError> {
         match check::resource(kind, None, &document) {
             Ok(resource) => resources.push(resource),
             Err(violations) => {
-                problems.extend(violations.iter().map(|violation| format!("document {}: {violation}", at + 1)));
+                problems
+                    .extend(violations.iter().map(|violation| format!("document {}: {violation}", at + 1)));
             }
         }
     }
     let together = check::together(&resources);
-    problems.extend(together.iter().map(|misfit| format!("document {}: {}", misfit.resource + 1, misfit.violation)));
+    problems.extend(
+        together.iter().map(|misfit| format!("document {}: {}", misfit.resource + 1, misfit.violation)),
+    );
     if problems.is_empty() { Ok(resources) } else { Err(RenderError::Invalid(Problems(problems))) }
 }
 

@@ -320,7 +320,7 @@ async fn fetch_patiently(address: SocketAddr) -> Result<Report, FetchError> {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Json, Router, routing::get};
+    use axum::{Router, routing::get};
     use serde_json::json;
 
     use super::*;
@@ -348,7 +348,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_replica_is_asked_when_it_is_first_seen_and_forgotten_when_it_goes() {
-        let app = Router::new().route("/config", get(|| async { Json(report("0.1.0")) }));
+        let app = Router::new()
+            .route("/config", get(|| async { serde_json::to_string(&report("0.1.0")).unwrap() }));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut tasks = crate::ops::tasks::Tasks::default();

@@ -54,7 +54,10 @@ enum Standing {
 }
 
 /// Brings the status of one policy up to date.
-pub async fn reconcile(object: Arc<DeserializeGuard<AccessPolicy>>, cx: Arc<Context>) -> Result<Action, Retry> {
+pub async fn reconcile(
+    object: Arc<DeserializeGuard<AccessPolicy>>,
+    cx: Arc<Context>,
+) -> Result<Action, Retry> {
     let started = Instant::now();
     let action = match &object.0 {
         Ok(policy) => update(policy, &cx).await,
@@ -146,7 +149,8 @@ fn standing(policy: &AccessPolicy, before: &[Condition], seen: &Seen) -> Standin
         return Standing::Stuck(Reason::InvalidSpec, violation.to_string());
     }
     let name = &policy.spec.registry_ref.name;
-    let Some(registry) = seen.registry.as_ref().filter(|registry| registry.metadata.deletion_timestamp.is_none())
+    let Some(registry) =
+        seen.registry.as_ref().filter(|registry| registry.metadata.deletion_timestamp.is_none())
     else {
         return Standing::Waiting(Reason::RegistryNotFound, format!("there is no Registry {name} here"));
     };

@@ -28,9 +28,6 @@ pub struct Retry {
 fn condition_states(conditions: &[Condition]) -> Vec<ConditionState> {
     conditions
         .iter()
-        .map(|condition| ConditionState {
-            r#type: condition.type_.clone(),
-            status: condition.status.clone(),
-        })
+        .map(|condition| ConditionState { r#type: condition.type_.clone(), status: condition.status.clone() })
         .collect()
 }

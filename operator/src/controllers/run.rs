@@ -88,7 +88,9 @@ impl Debug for Start {
 #[derive(Debug, Error)]
 pub enum StartError {
     /// A definition is missing, or cannot be read.
-    #[error("{kind} cannot be listed: install the definitions with `kubectl apply --server-side -f config/crd`")]
+    #[error(
+        "{kind} cannot be listed: install the definitions with `kubectl apply --server-side -f config/crd`"
+    )]
     NotEstablished {
         /// The kind.
         kind: &'static str,
@@ -136,7 +138,8 @@ async fn run_scope(
 ) {
     let (changed, heard) = mpsc::channel(64);
     let client = &start.client;
-    let main = Controller::new(scoped::<Guarded<Registry>>(client, scope.as_ref()), watcher::Config::default());
+    let main =
+        Controller::new(scoped::<Guarded<Registry>>(client, scope.as_ref()), watcher::Config::default());
     let cx = Arc::new(Context {
         client: client.clone(),
         settings: start.settings.clone(),
@@ -205,9 +208,8 @@ fn registries(
 }
 
 fn policies(client: &Client, scope: Option<&String>) -> Controller<Guarded<AccessPolicy>> {
-    let main =
-        Controller::new(scoped::<Guarded<AccessPolicy>>(client, scope), watcher::Config::default())
-            .with_config(ControllerConfig::default().concurrency(CONCURRENCY).debounce(DEBOUNCE));
+    let main = Controller::new(scoped::<Guarded<AccessPolicy>>(client, scope), watcher::Config::default())
+        .with_config(ControllerConfig::default().concurrency(CONCURRENCY).debounce(DEBOUNCE));
     let store = main.store();
     main.watches(
         scoped::<Guarded<Registry>>(client, scope),
@@ -216,8 +218,9 @@ fn policies(client: &Client, scope: Option<&String>) -> Controller<Guarded<Acces
             let (namespace, name) = (registry.namespace(), registry.name_any());
             let names = |policy: &Arc<Guarded<AccessPolicy>>| {
                 let policy = policy.0.as_ref().ok()?;
-                (policy.namespace() == namespace && policy.spec.registry_ref.name == name)
-                    .then(|| ObjectRef::new(&policy.name_any()).within(namespace.as_deref().unwrap_or_default()))
+                (policy.namespace() == namespace && policy.spec.registry_ref.name == name).then(|| {
+                    ObjectRef::new(&policy.name_any()).within(namespace.as_deref().unwrap_or_default())
+                })
             };
             store.state().iter().filter_map(names).collect::<Vec<_>>()
         },

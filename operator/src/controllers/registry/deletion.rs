@@ -40,7 +40,8 @@ pub(super) async fn advance(
         return Ok(Stage::Deleting(DONE));
     }
     if is_abandoned(registry) {
-        return let_go(registry, outcome, cx, Notice::warning("DataRetained", "the data were left as asked")).await;
+        return let_go(registry, outcome, cx, Notice::warning("DataRetained", "the data were left as asked"))
+            .await;
     }
     let Some(valid) = outcome.valid.clone() else {
         let message = "the Registry cannot be rendered, so its data cannot be purged; correct the spec, or annotate \
@@ -69,8 +70,10 @@ async fn delete_data(
         }
         Ok(Some(what)) => Ok(Stage::Deleting(what)),
         Err(failure) if is_end_of_namespace(&failure) => {
-            let notice =
-                Notice::warning("DataRetained", "the namespace is being deleted, so no purge could be started");
+            let notice = Notice::warning(
+                "DataRetained",
+                "the namespace is being deleted, so no purge could be started",
+            );
             let_go(registry, outcome, cx, notice).await
         }
         Err(failure) => Err(failure),
@@ -110,7 +113,8 @@ async fn stop(valid: &Valid, outcome: &mut Outcome, applier: &Applier) -> Result
         applier.delete(kind, &name, uid).await?;
         live.remove(kind, &name);
     }
-    let deployment = build::build(valid).workload.into_iter().find(|object| object.kind() == Kind::Deployment);
+    let deployment =
+        build::build(valid).workload.into_iter().find(|object| object.kind() == Kind::Deployment);
     if let Some(deployment) = deployment {
         applier.apply(&deployment, live).await?;
     }
@@ -132,7 +136,9 @@ async fn let_go(
 
 /// Nothing can be made in a namespace that is being deleted.
 fn is_end_of_namespace(failure: &Failure) -> bool {
-    let Failure::Apply(apply::Error::Api { source: kube::Error::Api(status), .. }) = failure else { return false };
+    let Failure::Apply(apply::Error::Api { source: kube::Error::Api(status), .. }) = failure else {
+        return false;
+    };
     let causes = status.details.iter().flat_map(|details| &details.causes);
     status.code == 403 && causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
 }

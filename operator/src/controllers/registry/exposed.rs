@@ -70,8 +70,10 @@ fn has_ingress_address(live: &Live, name: &str) -> bool {
 
 fn is_route_accepted(live: &Live, name: &str) -> bool {
     let parents = live.get(Kind::HttpRoute, name).and_then(|route| route.data.pointer("/status/parents"));
-    let conditions = parents.and_then(Value::as_array).into_iter().flatten().filter_map(|parent| {
-        parent.get("conditions").and_then(Value::as_array)
-    });
+    let conditions = parents
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|parent| parent.get("conditions").and_then(Value::as_array));
     conditions.flatten().any(|condition| condition["type"] == "Accepted" && condition["status"] == "True")
 }

@@ -38,7 +38,9 @@ pub enum Failure {
     #[error("the data could not be purged: {}", .0.message)]
     Purge(JobFailure),
     /// No replica ever said whose data they are, so none may be purged.
-    #[error("no replica has reported the registry's id: annotate stowage.dev/abandon-data=true to leave the data")]
+    #[error(
+        "no replica has reported the registry's id: annotate stowage.dev/abandon-data=true to leave the data"
+    )]
     UnknownRegistry,
 }
 
@@ -77,7 +79,9 @@ impl Failure {
                 format!("list {what}: {}", crate::policy::describe(source))
             }
             Self::Own { verb, source } => format!("{verb} the Registry: {}", crate::policy::describe(source)),
-            Self::Refused(_) | Self::Migration(_) | Self::Purge(_) | Self::UnknownRegistry => self.to_string(),
+            Self::Refused(_) | Self::Migration(_) | Self::Purge(_) | Self::UnknownRegistry => {
+                self.to_string()
+            }
         }
     }
 }

@@ -213,9 +213,10 @@ async fn ensure_token_key(
     applier: &Applier,
     cx: &Context,
 ) -> Result<(), Failure> {
-    let missed = seen.reports.all().flat_map(|report| &report.resources).any(|resource| {
-        resource.kind == "Registry" && resource.reason.as_deref() == Some("SecretNotFound")
-    });
+    let missed =
+        seen.reports.all().flat_map(|report| &report.resources).any(|resource| {
+            resource.kind == "Registry" && resource.reason.as_deref() == Some("SecretNotFound")
+        });
     let uid = &valid.owner.uid;
     if missed {
         cx.token_keys.undo(uid);

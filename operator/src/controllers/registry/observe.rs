@@ -7,11 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::{try_join, try_join_all};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::{
-    Api, ResourceExt as _,
-    api::ListParams,
-    core::DeserializeGuard,
-};
+use kube::{Api, ResourceExt as _, api::ListParams, core::DeserializeGuard};
 use stowage_crds::{AccessPolicy, Registry, document::Document};
 use thiserror::Error;
 
@@ -74,11 +70,8 @@ impl Observed {
 pub async fn observe(cx: &Context, registry: &Registry, applier: &Applier) -> Result<Observed, Error> {
     let key = key(registry);
     let apis = cx.apis.borrow().clone();
-    let (live, (policies, pods)) = try_join(
-        owned(applier, &apis),
-        try_join(policies(cx, &key.namespace), pods(cx, &key)),
-    )
-    .await?;
+    let (live, (policies, pods)) =
+        try_join(owned(applier, &apis), try_join(policies(cx, &key.namespace), pods(cx, &key))).await?;
     let previous = previous(&live, &key.name);
     let (readable, unreadable) = policies;
     let selector = Names::of(&key.name).selector(Component::Registry);
@@ -155,4 +148,3 @@ fn previous(live: &Live, name: &str) -> Option<Document> {
     let json = data.get(document::DOCUMENT)?;
     Document::parse_checked(json.as_bytes(), data.get(document::HASH)?).ok()
 }
-

@@ -153,7 +153,8 @@ pub(super) fn database(reports: &Snapshot) -> Finding {
     );
     let frozen = reports.all().any(|report| report.checks.collector == Check::Frozen);
     if found.verdict == Verdict::True && frozen {
-        let message = "the database answers and is not trusted yet: collection waits for a walk of the bucket";
+        let message =
+            "the database answers and is not trusted yet: collection waits for a walk of the bucket";
         return Finding { reason: Reason::CollectorFrozen, message: message.into(), ..found };
     }
     found
@@ -237,13 +238,17 @@ mod tests {
     fn a_document_is_applied_when_every_ready_replica_runs_it() {
         let (new, old) = (report(json!({ "hash": "new" })), report(json!({ "hash": "old" })));
         let refused = report(json!({ "hash": "old", "rejected": { "hash": "new", "message": "no" } }));
-        let refused_another = report(json!({ "hash": "new", "rejected": { "hash": "older", "message": "no" } }));
+        let refused_another =
+            report(json!({ "hash": "new", "rejected": { "hash": "older", "message": "no" } }));
         for (replicas, reason) in [
             (vec![], Reason::WaitingForReplicas),
             (vec![replica(false, new.clone())], Reason::WaitingForReplicas),
             (vec![replica(true, new.clone()), replica(true, old.clone())], Reason::WaitingForReplicas),
             (vec![replica(true, new.clone()), replica(false, old)], Reason::Applied),
-            (vec![replica(true, new.clone()), replica(true, Answer::Unreachable)], Reason::ReplicaUnreachable),
+            (
+                vec![replica(true, new.clone()), replica(true, Answer::Unreachable)],
+                Reason::ReplicaUnreachable,
+            ),
             (vec![replica(true, Answer::Unknown)], Reason::WaitingForReplicas),
             (vec![replica(true, refused)], Reason::ConfigurationRejected),
             (vec![replica(true, refused_another)], Reason::Applied),
@@ -277,7 +282,8 @@ mod tests {
             }))
             .unwrap()
         };
-        let done = json!({ "observedGeneration": 3, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2 });
+        let done =
+            json!({ "observedGeneration": 3, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2 });
         assert!(Numbers::of(Some(&deployment(done.clone()))).rolled_out);
         for (field, value) in [("observedGeneration", 2), ("replicas", 3), ("updatedReplicas", 1)] {
             let mut status = done.clone();
@@ -300,7 +306,8 @@ mod tests {
             .unwrap()
         };
         let crash = pod(json!({ "terminated": { "exitCode": 1, "message": "secret" } }));
-        let bad = pod(json!({ "terminated": { "exitCode": 2, "message": "log\nspec.auth: no such file\n" } }));
+        let bad =
+            pod(json!({ "terminated": { "exitCode": 2, "message": "log\nspec.auth: no such file\n" } }));
         let found = trouble([&crash, &bad]).unwrap();
         assert_eq!(found.reason, Reason::InvalidConfiguration);
         assert!(found.message.ends_with("spec.auth: no such file"), "{}", found.message);

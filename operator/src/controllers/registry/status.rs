@@ -152,12 +152,16 @@ fn migrated(valid: &Valid, outcome: &Outcome) -> Finding {
             Reason::MigrationRequired,
             &format!("annotate stowage.dev/approve-migration={} to let it run", valid.image.version),
         ),
-        Err(Failure::Migration(failure)) => {
-            found(Verdict::False, Reason::MigrationFailed, &format!("the migration failed: {}", failure.message))
-        }
+        Err(Failure::Migration(failure)) => found(
+            Verdict::False,
+            Reason::MigrationFailed,
+            &format!("the migration failed: {}", failure.message),
+        ),
         Ok(Stage::Applied) => found(Verdict::True, Reason::SchemaCurrent, "the schema fits the image"),
         // What is true of the database is not known here; what was said of it stays.
-        Ok(Stage::Suspended | Stage::Deleting(_)) | Err(_) => found(Verdict::Unknown, Reason::Progressing, ""),
+        Ok(Stage::Suspended | Stage::Deleting(_)) | Err(_) => {
+            found(Verdict::Unknown, Reason::Progressing, "")
+        }
     }
 }
 
@@ -192,9 +196,9 @@ fn of_replicas(outcome: &Outcome, findings: &[Finding]) -> Summary {
     };
     let numbers = numbers(valid, outcome);
     let trouble = replicas::trouble(outcome.seen.pods_of(Component::Registry));
-    let unavailable = findings.iter().find(|finding| {
-        finding.condition == ConditionType::Available && finding.verdict != Verdict::True
-    });
+    let unavailable = findings
+        .iter()
+        .find(|finding| finding.condition == ConditionType::Available && finding.verdict != Verdict::True);
     if !numbers.rolled_out || unavailable.is_some() {
         return match (trouble, unavailable) {
             (Some(trouble), _) if trouble.is_decided() => Summary::Stuck(trouble.reason, trouble.message),

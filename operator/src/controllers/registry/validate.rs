@@ -183,9 +183,7 @@ impl Valid {
     pub fn claim_name(&self) -> Option<String> {
         match &self.backing {
             Backing::Shared => None,
-            Backing::Volume { claim_name } => {
-                Some(claim_name.clone().unwrap_or_else(|| self.names().data()))
-            }
+            Backing::Volume { claim_name } => Some(claim_name.clone().unwrap_or_else(|| self.names().data())),
         }
     }
 
@@ -228,10 +226,12 @@ impl Valid {
             names.extend(htpasswd.groups_secret_ref.iter().map(|key| key.name.clone()));
         }
         let tokens = spec.auth.as_ref().and_then(|auth| auth.tokens.as_ref());
-        names.push(tokens.map_or_else(
-            || self.names().token_key(),
-            |tokens| tokens.signing_key_secret_ref.name.clone(),
-        ));
+        names.push(
+            tokens.map_or_else(
+                || self.names().token_key(),
+                |tokens| tokens.signing_key_secret_ref.name.clone(),
+            ),
+        );
         if let Some(tls) = &spec.tls {
             names.push(tls.secret_ref.name.clone());
             names.extend(tls.client_ca_secret_ref.iter().map(|key| key.name.clone()));
@@ -308,9 +308,7 @@ fn distinct(names: impl IntoIterator<Item = String>) -> Vec<String> {
 /// Checks a Registry against itself and against what was seen.
 pub fn validate(registry: &Arc<Registry>, seen: &Observed, settings: &Settings) -> Result<Valid, Refusal> {
     let spec = &registry.spec;
-    let owner = registry
-        .controller_owner_ref(&())
-        .ok_or_else(unsaved)?;
+    let owner = registry.controller_owner_ref(&()).ok_or_else(unsaved)?;
     no_storage_conflict(registry, &seen.others)?;
     let (document, resource_count, gate) = documents(registry, seen)?;
     let image = settings.registry_image.with(spec.image.as_ref());
@@ -346,7 +344,8 @@ pub fn validate(registry: &Arc<Registry>, seen: &Observed, settings: &Settings) 
 fn no_storage_conflict(registry: &Registry, others: &[Arc<Registry>]) -> Result<(), Refusal> {
     let Some(s3) = &registry.spec.storage.s3 else { return Ok(()) };
     let place = (&s3.endpoint, &s3.bucket, &s3.prefix);
-    let age = |registry: &Registry| (registry.creation_timestamp(), registry.namespace(), registry.name_any());
+    let age =
+        |registry: &Registry| (registry.creation_timestamp(), registry.namespace(), registry.name_any());
     let elder = others.iter().find(|other| {
         let theirs = other.spec.storage.s3.as_ref();
         theirs.is_some_and(|theirs| (&theirs.endpoint, &theirs.bucket, &theirs.prefix) == place)
@@ -373,12 +372,8 @@ fn documents(registry: &Registry, seen: &Observed) -> Result<(Encoded, usize, Ga
         Backing::Shared => Schedules::Jobs,
         Backing::Volume { .. } => Schedules::InProcess,
     };
-    let sources = Sources {
-        registry,
-        access_policies: &seen.policies,
-        schedules,
-        previous: seen.previous.as_ref(),
-    };
+    let sources =
+        Sources { registry, access_policies: &seen.policies, schedules, previous: seen.previous.as_ref() };
     let compiled = document::compile(&sources).map_err(|invalid| invalid_spec(&invalid))?;
     let encoded = compiled.document.encode();
     let too_old = seen.reports.ready().any(|report| report.max_version < compiled.document.version);
@@ -507,7 +502,9 @@ fn with_text_amounts((key, value): (String, Value)) -> (String, Value) {
                 Value::Number(number) => Value::String(number.to_string()),
                 other => other,
             };
-            Value::Object(amounts.into_iter().map(|(name, amount)| (name, text(amount))).collect::<Map<_, _>>())
+            Value::Object(
+                amounts.into_iter().map(|(name, amount)| (name, text(amount))).collect::<Map<_, _>>(),
+            )
         }
         other => with_text_quantities(other),
     };
@@ -529,7 +526,9 @@ fn lost(asked: &Value, kept: &Value) -> Option<String> {
         }),
         (Value::Array(asked), Value::Array(kept)) => {
             let items = asked.iter().zip(kept).enumerate();
-            items.into_iter().find_map(|(at, (asked, kept))| lost(asked, kept).map(|field| format!("{at}.{field}")))
+            items
+                .into_iter()
+                .find_map(|(at, (asked, kept))| lost(asked, kept).map(|field| format!("{at}.{field}")))
         }
         _ => None,
     }

@@ -46,9 +46,7 @@ fn replicas(valid: &Valid) -> Option<i32> {
 
 fn strategy(backing: &Backing) -> DeploymentStrategy {
     match backing {
-        Backing::Volume { .. } => {
-            DeploymentStrategy { type_: Some("Recreate".into()), rolling_update: None }
-        }
+        Backing::Volume { .. } => DeploymentStrategy { type_: Some("Recreate".into()), rolling_update: None },
         Backing::Shared => DeploymentStrategy {
             type_: Some("RollingUpdate".into()),
             rolling_update: Some(RollingUpdateDeployment {

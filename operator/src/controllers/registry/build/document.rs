@@ -18,10 +18,8 @@ pub const DOCUMENT: &str = "document.json";
 pub const HASH: &str = "hash";
 
 pub(super) fn build(valid: &Valid) -> Object {
-    let data = [
-        (DOCUMENT.to_owned(), valid.document.json.clone()),
-        (HASH.to_owned(), valid.document.hash.clone()),
-    ];
+    let data =
+        [(DOCUMENT.to_owned(), valid.document.json.clone()), (HASH.to_owned(), valid.document.hash.clone())];
     let config = ConfigMap {
         metadata: metadata(valid, valid.names().config(), Component::Registry),
         data: Some(data.into()),

@@ -55,8 +55,20 @@ fn alerts(valid: &Valid) -> Value {
     let errors = "sum by (reason) (increase(stowage_operator_reconcile_errors_total{controller=\"registry\"}[15m])) > 5";
     let own = format!("{namespace}/{name}");
     let rules = [
-        alert("RegistryNotReady", &condition("Ready", "False"), "10m", "critical", &format!("{own} is not ready")),
-        alert("RegistryStalled", &condition("Stalled", "True"), "5m", "warning", &format!("{own} waits for a human")),
+        alert(
+            "RegistryNotReady",
+            &condition("Ready", "False"),
+            "10m",
+            "critical",
+            &format!("{own} is not ready"),
+        ),
+        alert(
+            "RegistryStalled",
+            &condition("Stalled", "True"),
+            "5m",
+            "warning",
+            &format!("{own} waits for a human"),
+        ),
         alert("OperatorReconcileErrors", errors, "15m", "warning", "reconciliation fails again and again"),
     ];
     json!({ "spec": { "groups": [{ "name": format!("stowage-{namespace}-{name}"), "rules": rules }] } })
@@ -79,10 +91,15 @@ fn dashboard(valid: &Valid) -> Object {
     metadata.labels.get_or_insert_default().insert("grafana_dashboard".into(), "1".into());
     let service = format!("namespace=\"{}\",service=\"{}\"", valid.namespace, valid.names().ops());
     let panels: Vec<Value> = [
-        ("Requests per second", format!("sum by (operation) (rate(stowage_http_requests_total{{{service}}}[5m]))")),
+        (
+            "Requests per second",
+            format!("sum by (operation) (rate(stowage_http_requests_total{{{service}}}[5m]))"),
+        ),
         (
             "Errors per second",
-            format!("sum by (operation, code) (rate(stowage_http_requests_total{{{service},code=~\"5..\"}}[5m]))"),
+            format!(
+                "sum by (operation, code) (rate(stowage_http_requests_total{{{service},code=~\"5..\"}}[5m]))"
+            ),
         ),
         (
             "Latency, 99th percentile",

@@ -12,10 +12,9 @@ use k8s_openapi::{
     DeepMerge as _,
     api::core::v1::{
         Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-        HTTPGetAction, Lifecycle, LifecycleHandler, LocalObjectReference,
-        PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-        ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, SleepAction,
-        TopologySpreadConstraint, Volume, VolumeMount,
+        HTTPGetAction, Lifecycle, LifecycleHandler, LocalObjectReference, PersistentVolumeClaimVolumeSource,
+        PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
+        SecretVolumeSource, SecurityContext, SleepAction, TopologySpreadConstraint, Volume, VolumeMount,
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -81,7 +80,12 @@ pub(super) fn replica(valid: &Valid) -> PodTemplateSpec {
 }
 
 /// The template of a Job that runs one command and ends.
-pub(super) fn job(valid: &Valid, component: Component, args: Vec<String>, secrets: &[String]) -> PodTemplateSpec {
+pub(super) fn job(
+    valid: &Valid,
+    component: Component,
+    args: Vec<String>,
+    secrets: &[String],
+) -> PodTemplateSpec {
     let mut container = container(valid, CONTAINER, args, secrets);
     container.resources = Some(valid.job_resources.clone());
     let mut spec = pod(valid, container, secrets);
@@ -102,7 +106,8 @@ pub(super) fn command(name: &str) -> Vec<String> {
 
 fn serve_args() -> Vec<String> {
     let mut args = command("serve");
-    for (flag, port) in [("--listen", DATA_PORT), ("--ops-listen", OPS_PORT), ("--admin-listen", ADMIN_PORT)] {
+    for (flag, port) in [("--listen", DATA_PORT), ("--ops-listen", OPS_PORT), ("--admin-listen", ADMIN_PORT)]
+    {
         args.extend([flag.to_owned(), format!("[::]:{port}")]);
     }
     args
@@ -156,10 +161,7 @@ fn pod(valid: &Valid, container: Container, secrets: &[String]) -> PodSpec {
             run_as_group: Some(USER),
             fs_group: Some(USER),
             fs_group_change_policy: Some("OnRootMismatch".into()),
-            seccomp_profile: Some(SeccompProfile {
-                type_: "RuntimeDefault".into(),
-                localhost_profile: None,
-            }),
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
             ..PodSecurityContext::default()
         }),
         containers: vec![container],
@@ -206,10 +208,8 @@ fn mounts(secrets: &[String], volume: bool) -> Vec<VolumeMount> {
         read_only,
         ..VolumeMount::default()
     };
-    let mut mounts = vec![
-        mount("config".into(), CONFIG_DIR.into(), Some(true)),
-        mount("tmp".into(), "/tmp".into(), None),
-    ];
+    let mut mounts =
+        vec![mount("config".into(), CONFIG_DIR.into(), Some(true)), mount("tmp".into(), "/tmp".into(), None)];
     if volume {
         mounts.push(mount("data".into(), DATA_DIR.into(), None));
     }

@@ -1,0 +1,10 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The operator against a real API server, with real controllers and simulated kubelets.
+
+#[cfg(test)]
+mod support;
+
+#[cfg(test)]
+mod registry;
