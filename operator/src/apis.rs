@@ -17,7 +17,7 @@ use crate::objects::OptionalApi;
 /// The APIs that exist.
 pub type Apis = BTreeSet<OptionalApi>;
 
-const PERIOD: Duration = Duration::from_secs(60);
+const PERIOD: Duration = Duration::from_mins(1);
 
 /// Looks once. `known` is what the answer falls back to.
 pub async fn discover(client: &Client, known: &Apis) -> Apis {

@@ -137,7 +137,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_delay_runs_from_the_first_sight() {
         let seen = FirstSeen::default();
-        let minute = Duration::from_secs(60);
+        let minute = Duration::from_mins(1);
         assert_eq!(seen.left("job", minute), Some(minute));
         tokio::time::advance(Duration::from_secs(20)).await;
         assert_eq!(seen.left("job", minute), Some(Duration::from_secs(40)));

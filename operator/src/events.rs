@@ -54,10 +54,10 @@ pub fn of_registry(before: Option<&RegistryStatus>, after: &RegistryStatus) -> V
                 .map(|found| Notice::warning(name, found.message.clone())),
         );
     }
-    if let Some(stalled) = find(&after.conditions, ConditionType::Stalled) {
-        if find(before, ConditionType::Stalled).is_none_or(|old| old.reason != stalled.reason) {
-            notices.push(Notice::warning("Stalled", stalled.message.clone()));
-        }
+    if let Some(stalled) = find(&after.conditions, ConditionType::Stalled)
+        && find(before, ConditionType::Stalled).is_none_or(|old| old.reason != stalled.reason)
+    {
+        notices.push(Notice::warning("Stalled", stalled.message.clone()));
     }
     let was_rolling = has(before, ConditionType::Ready, Reason::RollingOut);
     if was_rolling && is_true(&after.conditions, ConditionType::Ready) {

@@ -54,7 +54,7 @@ fn log_to_stderr(format: Option<LogFormat>) {
 fn run(args: RunArgs) -> anyhow::Result<()> {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
-        .map_err(|_| anyhow::anyhow!("another TLS provider is installed already"))?;
+        .map_err(|_other| anyhow::anyhow!("another TLS provider is installed already"))?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     Ok(runtime.block_on(operate(args))?)

@@ -36,7 +36,7 @@ pub const MADE_FOR: &str = "stowage.dev/made-for";
 /// Keeps a Registry until its data are purged; present only under `deletionPolicy: Delete`.
 pub const DATA_FINALIZER: &str = "stowage.dev/data";
 
-/// A Service, CronJob or label value lives with 63 characters at the most.
+/// A Service, `CronJob` or label value lives with 63 characters at the most.
 const LABEL_LIMIT: usize = 63;
 const HASH_DIGITS: usize = 8;
 
@@ -126,22 +126,16 @@ impl<'a> Names<'a> {
         fit(&format!("{}-{suffix}", self.0), LABEL_LIMIT)
     }
 
-    /// Deployment, Service, ServiceAccount and whatever there is only one of.
+    /// Deployment, Service, `ServiceAccount` and whatever there is only one of.
     #[must_use]
     pub fn main(self) -> String {
         self.0.to_owned()
     }
 
-    /// The ConfigMap with the policy document.
+    /// The `ConfigMap` with the policy document.
     #[must_use]
     pub fn config(self) -> String {
         self.with("config")
-    }
-
-    /// The Secret with the keys that sign tokens, if the operator makes it.
-    #[must_use]
-    pub fn token_key(self) -> String {
-        self.with("token-key")
     }
 
     /// The headless Service of the operations port.
@@ -156,7 +150,7 @@ impl<'a> Names<'a> {
         self.with("public")
     }
 
-    /// The NetworkPolicy that closes the pods of Jobs.
+    /// The `NetworkPolicy` that closes the pods of Jobs.
     #[must_use]
     pub fn jobs(self) -> String {
         self.with("jobs")
@@ -174,7 +168,7 @@ impl<'a> Names<'a> {
         self.with(&format!("migrate-{}", short_hash(image_and_database)))
     }
 
-    /// The CronJob of the collector; CronJob names end at 52 characters.
+    /// The `CronJob` of the collector; its names end at 52 characters.
     #[must_use]
     pub fn garbage_collection(self) -> String {
         fit(&format!("{}-gc", self.0), 52)
@@ -186,7 +180,7 @@ impl<'a> Names<'a> {
         self.with("purge")
     }
 
-    /// The ConfigMap with the Grafana dashboard.
+    /// The `ConfigMap` with the Grafana dashboard.
     #[must_use]
     pub fn dashboard(self) -> String {
         self.with("dashboard")
@@ -246,7 +240,6 @@ mod tests {
         for name in [
             names.main(),
             names.config(),
-            names.token_key(),
             names.ops(),
             names.public(),
             names.jobs(),

@@ -16,9 +16,9 @@ use std::{
 use rand::Rng as _;
 
 /// Looked at again when nothing happens for this long.
-pub const RESYNC: Duration = Duration::from_secs(600);
+pub const RESYNC: Duration = Duration::from_mins(10);
 const FIRST_DELAY: Duration = Duration::from_secs(1);
-const LONGEST_DELAY: Duration = Duration::from_secs(300);
+const LONGEST_DELAY: Duration = Duration::from_mins(5);
 
 /// Who must act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 //!
 //! The operator renders nothing that would fail, so a command has its line here before it has an object.
 
-/// `stowage-registry gc` exists: a CronJob runs it.
+/// `stowage-registry gc` exists: a `CronJob` runs it.
 pub const COLLECTS: bool = false;
 
 /// The version of the operator, which the registry shares.

@@ -129,19 +129,11 @@ struct Known {
 impl Known {
     /// Takes in one more answer, or none. True if what is known changed.
     fn hear(&mut self, heard: Option<Report>) -> bool {
-        let answer = match heard {
-            Some(report) => {
-                self.misses = 0;
-                Answer::Report(Box::new(report))
-            }
-            None => {
-                self.misses = self.misses.saturating_add(1);
-                if self.misses < OUTAGE {
-                    return false;
-                }
-                Answer::Unreachable
-            }
-        };
+        self.misses = if heard.is_some() { 0 } else { self.misses.saturating_add(1) };
+        if (1..OUTAGE).contains(&self.misses) {
+            return false;
+        }
+        let answer = heard.map_or(Answer::Unreachable, |report| Answer::Report(Box::new(report)));
         let changed = self.answer != answer;
         self.answer = answer;
         changed

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! Says of an AccessPolicy whether it is in force. The Registry's controller brings it there, with the document.
+//! Says of an `AccessPolicy` whether it is in force. The Registry's controller brings it there, with the document.
 //!
 //! Guarantees: ready means that every ready replica runs this generation of it. Once it does, another resource's
 //! change does not touch it: replicas only ever move to later documents, which hold it too.

@@ -161,7 +161,10 @@ async fn run_scope(
     let policies = policies(client, scope.as_ref())
         .graceful_shutdown_on(shutdown.begun())
         .run(access_policy::reconcile, later, Arc::clone(&cx))
-        .for_each(|ended| future::ready(log(&ended)));
+        .for_each(|ended| {
+            log(&ended);
+            future::ready(())
+        });
     let controllers = future::join(registries, policies);
     tokio::select! {
         _ = controllers => {}
@@ -287,7 +290,7 @@ async fn announce_sync(cx: Arc<Context>, readiness: Arc<Readiness>) {
         }
     }
     readiness.set("caches", true);
-    future::pending().await
+    future::pending::<()>().await;
 }
 
 type Ended<K> = Result<(ObjectRef<K>, Action), ControllerError<Retry, watcher::Error>>;

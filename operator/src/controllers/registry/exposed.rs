@@ -34,9 +34,10 @@ pub(super) fn exposed(valid: &Valid, live: &Live) -> Finding {
     if !valid.apis.contains(&OptionalApi::Gateway) {
         return closed(Reason::GatewayAPIMissing, "the cluster has no gateway.networking.k8s.io/v1");
     }
-    match is_route_accepted(live, &valid.names().main()) {
-        true => open(Reason::AddressAssigned, "a Gateway accepts the route"),
-        false => closed(Reason::WaitingForAddress, "no Gateway has accepted the route yet"),
+    if is_route_accepted(live, &valid.names().main()) {
+        open(Reason::AddressAssigned, "a Gateway accepts the route")
+    } else {
+        closed(Reason::WaitingForAddress, "no Gateway has accepted the route yet")
     }
 }
 

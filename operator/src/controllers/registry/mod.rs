@@ -88,7 +88,7 @@ enum Stage {
 pub async fn reconcile(object: Arc<DeserializeGuard<Registry>>, cx: Arc<Context>) -> Result<Action, Retry> {
     let started = Instant::now();
     let action = match &object.0 {
-        Ok(registry) => bring_forward(&Arc::new(registry.clone()), &cx).await,
+        Ok(registry) => Box::pin(bring_forward(&Arc::new(registry.clone()), &cx)).await,
         Err(invalid) => {
             warn!(k8s.kind = "Registry", k8s.name = ?invalid.metadata.name, error = %invalid, "resource unreadable");
             cx.metrics.invalid(CONTROLLER);
@@ -109,13 +109,11 @@ async fn bring_forward(registry: &Arc<Registry>, cx: &Context) -> Result<Action,
     let speaks = !matches!(failed, Some(Retry { failures, .. }) if failures < QUIET_FAILURES);
     let ready = if speaks { report(registry, &outcome, cx).await? } else { false };
     cx.reports.pace(&key(registry), ready);
-    match failed {
-        Some(retry) => Err(retry),
-        None => {
-            cx.failures.reset(&(CONTROLLER, key(registry)));
-            Ok(next(&outcome, ready))
-        }
+    if let Some(retry) = failed {
+        return Err(retry);
     }
+    cx.failures.reset(&(CONTROLLER, key(registry)));
+    Ok(next(&outcome, ready))
 }
 
 impl Outcome {
@@ -221,7 +219,7 @@ async fn ensure_token_key(
     if missed {
         cx.token_keys.undo(uid);
     }
-    if valid.has_own_signing_key() || cx.token_keys.is_done(uid) {
+    if !valid.spec().has_own_token_key() || cx.token_keys.is_done(uid) {
         return Ok(());
     }
     let pem = crate::keys::new_signing_key();

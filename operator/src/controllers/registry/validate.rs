@@ -24,7 +24,7 @@ use stowage_crds::{
 };
 use thiserror::Error;
 
-use super::{build::pod, build::token_key, observe::Observed};
+use super::{build::pod, observe::Observed};
 use crate::{
     image::ImageRef,
     names::{APPROVE_MIGRATION, Component, Names, RECONCILE_REQUESTED_AT, short_hash},
@@ -93,7 +93,7 @@ pub enum Replicas {
 pub enum Gate {
     /// It does.
     Open,
-    /// It is larger than a ConfigMap may be; the previous one stays.
+    /// It is larger than a `ConfigMap` may be; the previous one stays.
     TooLarge,
     /// A ready replica is too old for it; the previous one stays.
     ReplicasTooOld,
@@ -163,12 +163,6 @@ impl Valid {
         if self.spec().tls.is_some() { "https" } else { "http" }
     }
 
-    /// Does the user bring the key that signs tokens?
-    #[must_use]
-    pub fn has_own_signing_key(&self) -> bool {
-        self.spec().auth.as_ref().is_some_and(|auth| auth.tokens.is_some())
-    }
-
     /// Could there be more than one replica now or by the autoscaler?
     #[must_use]
     pub fn may_have_several_replicas(&self) -> bool {
@@ -197,46 +191,25 @@ impl Valid {
     /// Secrets that lead to the database.
     #[must_use]
     pub fn database_secrets(&self) -> Vec<String> {
-        let postgres = self.spec().database.postgres.iter();
-        let names =
-            postgres.flat_map(|postgres| [Some(&postgres.url_secret_ref), postgres.ca_secret_ref.as_ref()]);
-        distinct(names.flatten().map(|key| key.name.clone()))
+        self.secrets_of(&["spec.database."])
     }
 
     /// Secrets that lead to bucket and database.
     #[must_use]
     pub fn data_secrets(&self) -> Vec<String> {
-        let s3 = self.spec().storage.s3.iter();
-        let names = s3.flat_map(|s3| {
-            [
-                s3.credentials_secret_ref.as_ref().map(|secret| &secret.name),
-                s3.ca_secret_ref.as_ref().map(|key| &key.name),
-            ]
-        });
-        distinct(names.flatten().cloned().chain(self.database_secrets()))
+        self.secrets_of(&["spec.storage.", "spec.database."])
     }
 
     /// Every Secret a replica needs.
     #[must_use]
     pub fn replica_secrets(&self) -> Vec<String> {
-        let spec = self.spec();
-        let mut names = self.data_secrets();
-        if let Some(htpasswd) = spec.auth.as_ref().and_then(|auth| auth.htpasswd.as_ref()) {
-            names.push(htpasswd.secret_ref.name.clone());
-            names.extend(htpasswd.groups_secret_ref.iter().map(|key| key.name.clone()));
-        }
-        let tokens = spec.auth.as_ref().and_then(|auth| auth.tokens.as_ref());
-        names.push(
-            tokens.map_or_else(
-                || self.names().token_key(),
-                |tokens| tokens.signing_key_secret_ref.name.clone(),
-            ),
-        );
-        if let Some(tls) = &spec.tls {
-            names.push(tls.secret_ref.name.clone());
-            names.extend(tls.client_ca_secret_ref.iter().map(|key| key.name.clone()));
-        }
-        distinct(names)
+        self.spec().secret_names(&self.name).into_iter().collect()
+    }
+
+    fn secrets_of(&self, parts: &[&str]) -> Vec<String> {
+        let uses = self.spec().secrets().into_iter();
+        let wanted = uses.filter(|secret| parts.iter().any(|part| secret.path.starts_with(part)));
+        wanted.map(|secret| secret.name).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Hash of what a running process cannot swap: a change of it rolls the replicas.
@@ -292,17 +265,6 @@ impl Valid {
         self.replicas = Replicas::Fixed(0);
         self
     }
-
-    /// The key of the Secret with the token keys.
-    #[must_use]
-    pub fn signing_key(&self) -> &str {
-        let tokens = self.spec().auth.as_ref().and_then(|auth| auth.tokens.as_ref());
-        tokens.map_or(token_key::KEY, |tokens| tokens.signing_key_secret_ref.key.as_str())
-    }
-}
-
-fn distinct(names: impl IntoIterator<Item = String>) -> Vec<String> {
-    names.into_iter().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Checks a Registry against itself and against what was seen.

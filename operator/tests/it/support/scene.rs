@@ -18,7 +18,7 @@ use kube::{
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use stowage_crds::{Registry, conditions};
+use stowage_crds::{AccessPolicy, Registry, conditions};
 use stowage_operator::{
     controllers::{
         registry::validate::Settings,
@@ -122,8 +122,45 @@ impl Scene {
         self.registries().patch("main", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
 
-    pub(crate) async fn registry(&self) -> Registry {
-        self.registries().get("main").await.unwrap()
+    /// Merges a patch into an object, as somebody does who should not.
+    pub(crate) async fn merge(&self, kind: Kind, name: &str, patch: Value) {
+        self.api(kind).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    /// The reasons of all events of the operator.
+    pub(crate) async fn events(&self) -> Vec<String> {
+        let events: Api<k8s_openapi::api::core::v1::Event> = self.typed();
+        let events = events.list(&ListParams::default()).await.unwrap();
+        events.items.into_iter().filter_map(|event| event.reason).collect()
+    }
+
+    /// How many pods of replicas there are.
+    pub(crate) async fn replicas(&self) -> usize {
+        let pods: Api<k8s_openapi::api::core::v1::Pod> = self.typed();
+        let labels = ListParams::default().labels("app.kubernetes.io/component=registry");
+        pods.list(&labels).await.unwrap().items.len()
+    }
+
+    /// Waits until a condition of a policy has a reason.
+    pub(crate) async fn until_policy(
+        &self,
+        name: &str,
+        condition: conditions::ConditionType,
+        reason: conditions::Reason,
+    ) {
+        let policies: Api<AccessPolicy> = self.typed();
+        let found = wait(async || {
+            let status = policies.get(name).await.unwrap().status.unwrap_or_default();
+            conditions::find(&status.conditions, condition)
+                .is_some_and(|found| found.reason == reason.as_str())
+        })
+        .await;
+        let status = policies.get(name).await.unwrap().status;
+        assert!(found, "{condition} of {name} is {reason}: {status:#?}");
+    }
+
+    pub(crate) async fn policy_version(&self, name: &str) -> Option<String> {
+        self.typed::<AccessPolicy>().get(name).await.unwrap().resource_version()
     }
 
     /// Waits until the Registry `main` is ready at its newest generation.
@@ -257,6 +294,15 @@ pub(crate) fn shared_registry(spec: Value) -> Value {
             "database": { "postgres": { "urlSecretRef": { "name": "pg", "key": "uri" } } },
         },
     });
+    merge(&mut body["spec"], spec);
+    body
+}
+
+/// A Registry on a volume.
+pub(crate) fn filesystem_registry(spec: Value) -> Value {
+    let mut body = shared_registry(json!({}));
+    body["spec"]["storage"] = json!({ "filesystem": {} });
+    body["spec"]["database"] = json!({ "sqlite": {} });
     merge(&mut body["spec"], spec);
     body
 }

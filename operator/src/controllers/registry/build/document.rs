@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! The ConfigMap that carries the policy document to the replicas.
+//! The `ConfigMap` that carries the policy document to the replicas.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! The way in from outside the cluster: an Ingress or an HTTPRoute for the host of `externalURL`.
+//! The way in from outside the cluster: an Ingress or an `HTTPRoute` for the host of `externalURL`.
 //!
-//! Limits of body size and time are an Ingress class's own annotations, so the user writes them. An HTTPRoute says it
+//! Limits of body size and time are an Ingress class's own annotations, so the user writes them. An `HTTPRoute` says it
 //! itself: an upload takes as long as it takes.
 
 use k8s_openapi::api::networking::v1::{

@@ -15,19 +15,17 @@ use crate::{
     objects::{Kind, Object},
 };
 
-/// The key of the Secret that holds PEM.
-pub const KEY: &str = "keys.pem";
-
 /// The Secret, if the operator is to make it. Without a key it shows what it would be.
 #[must_use]
 pub fn build(valid: &Valid, pem: Option<String>) -> Option<Object> {
-    if valid.has_own_signing_key() {
+    if !valid.spec().has_own_token_key() {
         return None;
     }
+    let key = valid.spec().token_key(&valid.name);
     let secret = Secret {
-        metadata: metadata(valid, valid.names().token_key(), Component::Registry),
+        metadata: metadata(valid, key.name, Component::Registry),
         type_: Some("Opaque".into()),
-        data: pem.map(|pem| [(KEY.to_owned(), ByteString(pem.into_bytes()))].into()),
+        data: pem.map(|pem| [(key.key, ByteString(pem.into_bytes()))].into()),
         ..Secret::default()
     };
     Some(Object::typed(Kind::Secret, &secret))
