@@ -5,6 +5,7 @@
 
 pub mod auth;
 pub mod blobs;
+pub mod config;
 pub mod domain;
 mod embedded;
 pub mod http;

@@ -12,6 +12,8 @@ mod dispatch;
 mod error;
 mod metrics;
 mod middleware;
+pub mod connection;
+pub mod ops;
 mod parse;
 mod query;
 mod respond;

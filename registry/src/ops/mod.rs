@@ -1,7 +1,11 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! What every room needs to run: the clock, tasks that shutdown knows.
+//! What every room needs to run: the clock, tasks that shutdown knows, health, metrics, the log, signals.
 
 pub mod clock;
+pub mod health;
+pub mod metrics;
+pub mod shutdown;
 pub mod tasks;
+pub mod telemetry;

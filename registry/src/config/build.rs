@@ -1,0 +1,266 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The document and the secrets it names → [`Config`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use stowage_crds::document::{Document, Entry};
+use stowage_crds::{
+    AccessPolicySpec, Action as GrantedAction, Anonymous, Auth, KeyRef, Mode as DocumentMode, RedirectMode,
+    RegistrySpec, SubjectKind,
+};
+use stowage_oci::Glob;
+
+use super::error::ConfigError;
+use super::files::Origin;
+use super::{
+    Config, Database, Limits, Mode, Postgres, Redirect, S3, S3Credentials, Secret, SecretsDir, Sources,
+    Storage, tls,
+};
+use crate::auth::{Actions, Htpasswd, Policy, Realms, Rules, SigningKey, Snapshot, Subject};
+use crate::operation::Action;
+
+/// The port of the Service that the operator makes.
+const SERVICE_PORT: u16 = 5000;
+/// Where a standalone process keeps the keys of its tokens.
+const KEY_FILE: &str = "token-keys.pem";
+
+pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> Result<Config, ConfigError> {
+    let spec = &document.registry.spec;
+    let secrets = &sources.secrets;
+    if spec.telemetry.is_some() {
+        return Err(field("spec.telemetry", "this build sends no traces; remove the field"));
+    }
+    let rules = rules(&document, origin)?;
+    ensure_not_open_to_the_world(&rules, sources.listen)?;
+    Ok(Config {
+        registry: document.registry.name.clone(),
+        hash: document.encode().hash,
+        storage: storage(spec, secrets)?,
+        database: database(spec, secrets)?,
+        write_hold: spec.database.write_hold.to_std(),
+        mode: mode(spec.mode),
+        limits: limits(spec),
+        strict_indexes: globs("spec.strictIndexes", &spec.strict_indexes)?,
+        access: Snapshot {
+            users: users(spec.auth.as_ref(), secrets)?,
+            realms: realms(&document),
+            keys: keys(&document, origin, rules.is_open(), sources)?,
+            rules: Arc::new(rules),
+        },
+        tls: server_tls(spec, secrets)?,
+        document,
+    })
+}
+
+fn field(path: impl Into<String>, problem: impl ToString) -> ConfigError {
+    ConfigError::Field { field: path.into(), problem: problem.to_string() }
+}
+
+/// W-736: what was not said in so many words does not hold beyond this machine.
+fn ensure_not_open_to_the_world(rules: &Rules, listen: Option<SocketAddr>) -> Result<(), ConfigError> {
+    match listen {
+        Some(address) if rules.is_open() && !address.ip().to_canonical().is_loopback() => {
+            Err(ConfigError::OpenToTheWorld(address))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn storage(spec: &RegistrySpec, secrets: &SecretsDir) -> Result<Storage, ConfigError> {
+    let Some(s3) = &spec.storage.s3 else { return Ok(Storage::Filesystem) };
+    let credentials = match &s3.credentials_secret_ref {
+        None => None,
+        Some(secret) => Some(s3_credentials(&secret.name, secrets)?),
+    };
+    let redirect = s3.redirect.as_ref().filter(|redirect| redirect.mode == RedirectMode::Always);
+    Ok(Storage::S3(Box::new(S3 {
+        bucket: s3.bucket.clone(),
+        prefix: s3.prefix.clone(),
+        region: s3.region.clone(),
+        endpoint: s3.endpoint.as_ref().map(ToString::to_string),
+        force_path_style: s3.force_path_style,
+        credentials,
+        ca: optional_bytes("spec.storage.s3.caSecretRef", s3.ca_secret_ref.as_ref(), secrets)?,
+        redirect: redirect.map(|redirect| Redirect {
+            min_size: redirect.min_size.bytes(),
+            exclude_user_agents: redirect.exclude_user_agents.clone(),
+        }),
+    })))
+}
+
+fn s3_credentials(name: &str, secrets: &SecretsDir) -> Result<S3Credentials, ConfigError> {
+    let read = |key| secrets.text(name, key).map_err(secret_error("spec.storage.s3.credentialsSecretRef"));
+    let has_session = secrets.file(name, "sessionToken").is_ok_and(|file| file.exists());
+    Ok(S3Credentials {
+        access_key_id: read("accessKeyId")?.expose().clone(),
+        secret_access_key: read("secretAccessKey")?,
+        session_token: if has_session { Some(read("sessionToken")?) } else { None },
+    })
+}
+
+fn database(spec: &RegistrySpec, secrets: &SecretsDir) -> Result<Database, ConfigError> {
+    let Some(postgres) = &spec.database.postgres else { return Ok(Database::Sqlite) };
+    let path = "spec.database.postgres.urlSecretRef";
+    Ok(Database::Postgres(Postgres {
+        url: text(path, &postgres.url_secret_ref, secrets)?,
+        ca: optional_bytes("spec.database.postgres.caSecretRef", postgres.ca_secret_ref.as_ref(), secrets)?,
+        max_connections: u32::try_from(postgres.max_connections)
+            .map_err(|error| field("spec.database.postgres.maxConnections", error))?,
+    }))
+}
+
+const fn mode(mode: DocumentMode) -> Mode {
+    match mode {
+        DocumentMode::ReadWrite => Mode::ReadWrite,
+        DocumentMode::NoDelete => Mode::NoDelete,
+        DocumentMode::ReadOnly => Mode::ReadOnly,
+    }
+}
+
+fn limits(spec: &RegistrySpec) -> Limits {
+    let limits = spec.limits();
+    let count = |number: i32| usize::try_from(number).unwrap_or(1).max(1);
+    Limits {
+        max_blob_size: limits.max_blob_size.as_ref().map(stowage_crds::Quantity::bytes),
+        max_concurrent_requests: count(limits.max_concurrent_requests),
+        max_concurrent_uploads: count(limits.max_concurrent_uploads),
+        upload_memory: limits.upload_memory.bytes(),
+        cache_memory: limits.cache_memory.bytes(),
+    }
+}
+
+fn globs(path: &str, globs: &[stowage_crds::Glob]) -> Result<Vec<Glob>, ConfigError> {
+    let parse = |(at, glob): (usize, &stowage_crds::Glob)| {
+        glob.as_str().parse().map_err(|error| field(format!("{path}[{at}]"), error))
+    };
+    globs.iter().enumerate().map(parse).collect()
+}
+
+fn rules(document: &Document, origin: Origin) -> Result<Rules, ConfigError> {
+    let everybody = match (&document.registry.spec.auth, origin) {
+        (None, Origin::Standalone) if document.access_policies.is_empty() => return Ok(Rules::open()),
+        (None, _) => Anonymous::None,
+        (Some(auth), _) => auth.anonymous,
+    };
+    let everybody = match everybody {
+        Anonymous::None => Actions::NONE,
+        Anonymous::Pull => Actions::NONE.with(Action::Pull),
+        Anonymous::PullPush => Actions::NONE.with(Action::Pull).with(Action::Push),
+    };
+    let active = document.access_policies.iter().filter(|policy| !policy.spec.suspend);
+    Ok(Rules::new(everybody, active.map(policy).collect::<Result<_, _>>()?))
+}
+
+fn policy(entry: &Entry<AccessPolicySpec>) -> Result<Policy, ConfigError> {
+    let path = format!("AccessPolicy {}: spec.repositories", entry.name);
+    Ok(Policy {
+        name: entry.name.as_str().into(),
+        repositories: globs(&path, &entry.spec.repositories)?,
+        // A subject of a newer version matches nobody.
+        subjects: entry.spec.subjects.iter().filter_map(|s| s.kind()).map(subject).collect(),
+        actions: entry.spec.actions.iter().map(|granted| action(*granted)).collect(),
+    })
+}
+
+fn subject(subject: SubjectKind<'_>) -> Subject {
+    match subject {
+        SubjectKind::User(name) => Subject::User(name.to_owned()),
+        SubjectKind::Group(name) => Subject::Group(name.to_owned()),
+        SubjectKind::Anonymous => Subject::Anonymous,
+        SubjectKind::Authenticated => Subject::Authenticated,
+    }
+}
+
+const fn action(action: GrantedAction) -> Action {
+    match action {
+        GrantedAction::Pull => Action::Pull,
+        GrantedAction::Push => Action::Push,
+        GrantedAction::Delete => Action::Delete,
+    }
+}
+
+fn users(auth: Option<&Auth>, secrets: &SecretsDir) -> Result<Htpasswd, ConfigError> {
+    let Some(htpasswd) = auth.and_then(|auth| auth.htpasswd.as_ref()) else { return Ok(Htpasswd::empty()) };
+    let path = "spec.auth.htpasswd.secretRef";
+    let broken = |field| move |source| ConfigError::Users { field, source };
+    let lines = text(path, &htpasswd.secret_ref, secrets)?;
+    let users =
+        Htpasswd::parse(&shown(&htpasswd.secret_ref, secrets), lines.expose()).map_err(broken(path))?;
+    let Some(groups) = &htpasswd.groups_secret_ref else { return Ok(users) };
+    let path = "spec.auth.htpasswd.groupsSecretRef";
+    let lines = text(path, groups, secrets)?;
+    users.with_groups(&shown(groups, secrets), lines.expose()).map_err(broken(path))
+}
+
+/// The names under which the registry answers; in a cluster those of its Service too.
+fn realms(document: &Document) -> Realms {
+    let registry = &document.registry;
+    let spec = &registry.spec;
+    let scheme = if spec.tls.is_some() { "https" } else { "http" };
+    let service = registry.namespace.as_ref().map(|namespace| format!("{}.{namespace}.svc", registry.name));
+    let service = service.into_iter().flat_map(|host| [host.clone(), format!("{host}.cluster.local")]);
+    let service: Vec<String> = service.map(|host| format!("{scheme}://{host}:{SERVICE_PORT}")).collect();
+    let written = spec.alternate_urls.iter().map(stowage_crds::BaseUrl::as_str);
+    Realms::new(spec.external_url.as_str(), written.chain(service.iter().map(String::as_str)))
+}
+
+fn keys(
+    document: &Document,
+    origin: Origin,
+    open: bool,
+    sources: &Sources,
+) -> Result<Vec<SigningKey>, ConfigError> {
+    let registry = &document.registry;
+    // Commands that serve nobody make no tokens, and without authentication nobody looks at one.
+    let own = if open || sources.listen.is_none() {
+        Some((SigningKey::ephemeral(), "the token key"))
+    } else if origin == Origin::Standalone && registry.spec.has_own_token_key() {
+        Some((SigningKey::load_or_make(&sources.data_dir.join(KEY_FILE)), "the token key in --data-dir"))
+    } else {
+        None
+    };
+    if let Some((keys, field)) = own {
+        return keys.map_err(|source| ConfigError::Keys { field, source });
+    }
+    let path = "spec.auth.tokens.signingKeySecretRef";
+    let key = registry.spec.token_key(&registry.name);
+    let pem = sources.secrets.bytes(&key.name, &key.key).map_err(secret_error(path))?;
+    SigningKey::parse(pem.expose()).map_err(|source| ConfigError::Keys { field: path, source })
+}
+
+fn server_tls(
+    spec: &RegistrySpec,
+    secrets: &SecretsDir,
+) -> Result<Option<Arc<rustls::ServerConfig>>, ConfigError> {
+    let Some(tls) = &spec.tls else { return Ok(None) };
+    let read = |key| secrets.bytes(&tls.secret_ref.name, key).map_err(secret_error("spec.tls.secretRef"));
+    let (chain, key) = (read("tls.crt")?, read("tls.key")?);
+    let client_ca = optional_bytes("spec.tls.clientCASecretRef", tls.client_ca_secret_ref.as_ref(), secrets)?;
+    let server = tls::server(chain.expose(), key.expose(), client_ca.as_deref());
+    server.map(Some).map_err(ConfigError::Tls)
+}
+
+fn secret_error(field: &'static str) -> impl Fn(super::SecretError) -> ConfigError {
+    move |source| ConfigError::Secret { field, source }
+}
+
+fn text(field: &'static str, key: &KeyRef, secrets: &SecretsDir) -> Result<Secret<String>, ConfigError> {
+    secrets.text(&key.name, &key.key).map_err(secret_error(field))
+}
+
+fn optional_bytes(
+    field: &'static str,
+    key: Option<&KeyRef>,
+    secrets: &SecretsDir,
+) -> Result<Option<Vec<u8>>, ConfigError> {
+    let read = |key: &KeyRef| secrets.bytes(&key.name, &key.key).map_err(secret_error(field));
+    key.map(read).transpose().map(|bytes| bytes.as_ref().map(Secret::expose).cloned())
+}
+
+/// How a secret's file is named in errors.
+fn shown(key: &KeyRef, secrets: &SecretsDir) -> String {
+    secrets.path().join(&key.name).join(&key.key).display().to_string()
+}

@@ -1,0 +1,130 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The configuration in force, and what a replica tells about it.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use stowage_crds::document::DocumentVersion;
+use stowage_crds::report::{Check, Checks, Rejection, Report, ResourceReport, SchemaReport};
+use stowage_crds::{Kind, RegistrySpec};
+
+use super::Config;
+use crate::ops::health::{Health, State};
+
+/// The configuration in force. Shared by the whole process.
+#[derive(Debug)]
+pub struct Live {
+    started: Arc<Config>,
+    current: ArcSwap<Config>,
+    rejected: ArcSwapOption<String>,
+}
+
+/// What a report says beside the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Owner of the bucket's prefix.
+    pub registry_id: Option<String>,
+    /// The schema found, and the lowest and the highest that this program can work with.
+    pub schema: Option<(i32, [i32; 2])>,
+    /// Whether collection must wait until the database is trusted; `None` when it is not known.
+    pub collector_frozen: Option<bool>,
+}
+
+impl Live {
+    /// The configuration that the process started with.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let started = Arc::new(config);
+        let current = ArcSwap::new(Arc::clone(&started));
+        Self { started, current, rejected: ArcSwapOption::empty() }
+    }
+
+    /// What holds now.
+    #[must_use]
+    pub fn current(&self) -> Arc<Config> {
+        self.current.load_full()
+    }
+
+    /// Why the newest configuration was refused, if it was.
+    #[must_use]
+    pub fn rejected(&self) -> Option<Arc<String>> {
+        self.rejected.load_full()
+    }
+
+    pub(super) fn put(&self, config: Arc<Config>) {
+        self.current.store(config);
+        self.rejected.store(None);
+    }
+
+    /// Whether this is another refusal than the last one.
+    pub(super) fn reject(&self, message: String) -> bool {
+        let before = self.rejected.swap(Some(Arc::new(message)));
+        let now = self.rejected.load_full();
+        before != now
+    }
+
+    /// Fields whose change takes effect at the next start only.
+    #[must_use]
+    pub fn pending_restart(&self) -> Vec<String> {
+        let current = self.current();
+        pending(&self.started.document.registry.spec, &current.document.registry.spec)
+    }
+
+    /// The body of `GET /config`.
+    #[must_use]
+    pub fn report(&self, health: &Health, facts: &Facts) -> serde_json::Value {
+        let current = self.current();
+        let report = Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            registry_id: facts.registry_id.clone(),
+            hash: Some(current.hash.clone()),
+            max_version: DocumentVersion::SUPPORTED,
+            rejected: self.rejected().map(|message| Rejection { hash: None, message: message.to_string() }),
+            pending_restart: self.pending_restart(),
+            schema: facts.schema.map(|(applied, supported)| SchemaReport { applied, supported }),
+            checks: Checks {
+                storage: check(health.storage()),
+                database: check(health.database()),
+                collector: facts.collector_frozen.map_or(Check::Unknown, frozen),
+            },
+            resources: resources(&current),
+        };
+        serde_json::to_value(report).expect("a report is JSON")
+    }
+}
+
+const fn frozen(frozen: bool) -> Check {
+    if frozen { Check::Frozen } else { Check::Ok }
+}
+
+const fn check(state: State) -> Check {
+    match state {
+        State::Unknown => Check::Unknown,
+        State::Up => Check::Ok,
+        State::Down => Check::Unreachable,
+    }
+}
+
+fn resources(config: &Config) -> Vec<ResourceReport> {
+    let policy = |entry: &stowage_crds::document::Entry<_>| ResourceReport {
+        kind: Kind::AccessPolicy.as_str().to_owned(),
+        name: entry.name.clone(),
+        generation: entry.generation,
+        reason: None,
+        message: None,
+    };
+    config.document.access_policies.iter().map(policy).collect()
+}
+
+/// What a process cannot swap while it runs.
+fn pending(started: &RegistrySpec, now: &RegistrySpec) -> Vec<String> {
+    let changed = [
+        ("spec.storage", started.storage != now.storage),
+        ("spec.database", started.database != now.database),
+        ("spec.tls", started.tls.is_some() != now.tls.is_some()),
+        ("spec.limits", started.limits != now.limits),
+    ];
+    changed.into_iter().filter(|(_, changed)| *changed).map(|(path, _)| path.to_owned()).collect()
+}

@@ -1,0 +1,199 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The configuration: resources as YAML, or the operator's compiled document, made into values that hold.
+//!
+//! Files → resources → strict check → document → [`Config`]. Whatever is wrong is named with file, document and
+//! field path, before anything is started or changed.
+//! Guarantees: a `Config` is complete: secrets are read, patterns parsed, the certificate fits its key.
+//! Never: lets text further in that has a type.
+
+mod build;
+mod error;
+mod files;
+mod live;
+mod secrets;
+mod tls;
+mod watch;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use stowage_crds::document::Document;
+use stowage_oci::Glob;
+
+pub use error::{ConfigError, Problem, explained};
+pub use live::{Facts, Live};
+pub use secrets::{Secret, SecretError, SecretsDir};
+pub use tls::TlsError;
+pub use watch::watch;
+
+use crate::auth::Snapshot;
+
+/// Where a configuration comes from.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// Files and folders; without any, the embedded defaults hold.
+    pub paths: Vec<PathBuf>,
+    /// Which Registry, when the files hold several.
+    pub registry: Option<String>,
+    /// The folder with a folder for each Secret.
+    pub secrets: SecretsDir,
+    /// Where a standalone process keeps its data, and the keys of its tokens.
+    pub data_dir: PathBuf,
+    /// Where clients are served. `None` for commands that serve nobody.
+    pub listen: Option<SocketAddr>,
+}
+
+/// Everything that a process goes by.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of the registry.
+    pub registry: String,
+    /// Hash of the document.
+    pub hash: String,
+    /// Where content lies.
+    pub storage: Storage,
+    /// Where names and links lie.
+    pub database: Database,
+    /// How long a write waits for a lost database.
+    pub write_hold: Duration,
+    /// Which changes clients may make.
+    pub mode: Mode,
+    /// What one process takes on at once.
+    pub limits: Limits,
+    /// Repositories in which every child of an index must exist.
+    pub strict_indexes: Vec<Glob>,
+    /// Who may do what.
+    pub access: Snapshot,
+    /// TLS on the data port, if any.
+    pub tls: Option<Arc<ServerConfig>>,
+    document: Document,
+}
+
+/// Where content lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// A folder below `--data-dir`.
+    Filesystem,
+    /// A bucket.
+    S3(Box<S3>),
+}
+
+/// A bucket of an S3 service, or a part of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct S3 {
+    /// Name of the bucket.
+    pub bucket: String,
+    /// What every key begins with; empty, or without a slash at either end.
+    pub prefix: String,
+    /// Region of the bucket.
+    pub region: String,
+    /// URL of the service; `None` is AWS.
+    pub endpoint: Option<String>,
+    /// Whether the bucket is named in the path.
+    pub force_path_style: bool,
+    /// Who we are there; `None` is the identity of the environment.
+    pub credentials: Option<S3Credentials>,
+    /// PEM of the authorities that sign the endpoint's certificate; `None` is the public ones.
+    pub ca: Option<Vec<u8>>,
+    /// When clients are sent to the bucket themselves; `None` is never.
+    pub redirect: Option<Redirect>,
+}
+
+/// Who we are to an S3 service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct S3Credentials {
+    /// The id of the key.
+    pub access_key_id: String,
+    /// The key.
+    pub secret_access_key: Secret<String>,
+    /// With temporary keys.
+    pub session_token: Option<Secret<String>>,
+}
+
+/// When clients are sent to the bucket themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// Smaller blobs are answered from here.
+    pub min_size: u64,
+    /// Clients whose `User-Agent` begins so are never sent away.
+    pub exclude_user_agents: Vec<String>,
+}
+
+/// Where names and links lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// A file below `--data-dir`.
+    Sqlite,
+    /// A PostgreSQL server.
+    Postgres(Postgres),
+}
+
+/// A PostgreSQL database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Postgres {
+    /// `postgresql://…`
+    pub url: Secret<String>,
+    /// PEM of the authorities that sign the server's certificate.
+    pub ca: Option<Vec<u8>>,
+    /// Connections at most.
+    pub max_connections: u32,
+}
+
+/// Which changes clients may make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// All that they are granted.
+    #[default]
+    ReadWrite,
+    /// Pushes, but no deletes.
+    NoDelete,
+    /// None.
+    ReadOnly,
+}
+
+/// What one process takes on at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest blob, in bytes.
+    pub max_blob_size: Option<u64>,
+    /// Requests in flight.
+    pub max_concurrent_requests: usize,
+    /// Uploads that receive bytes.
+    pub max_concurrent_uploads: usize,
+    /// Memory for the bytes of uploads.
+    pub upload_memory: u64,
+    /// Memory for facts that never change.
+    pub cache_memory: u64,
+}
+
+/// Reads the configuration.
+pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
+    let (document, origin) = read(sources)?;
+    build::config(document, origin, sources)
+}
+
+fn read(sources: &Sources) -> Result<(Document, files::Origin), ConfigError> {
+    let address = sources.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 5000)));
+    files::read(&sources.paths, sources.registry.as_deref(), &format!("http://{address}"))
+}
+
+/// The effective document as JSON for people, and its hash. Needs no secret.
+pub fn show(sources: &Sources) -> Result<(String, String), ConfigError> {
+    let encoded = read(sources)?.0.encode();
+    let value: serde_json::Value =
+        serde_json::from_str(&encoded.json).expect("a document that was just encoded is JSON");
+    Ok((format!("{value:#}"), encoded.hash))
+}
+
+/// Checks the documents without reading secrets; the hash of what would hold.
+pub fn check(sources: &Sources) -> Result<String, ConfigError> {
+    Ok(read(sources)?.0.encode().hash)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,252 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+use std::path::Path;
+
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::auth::Actions;
+
+const REGISTRY: &str = "apiVersion: stowage.dev/v1alpha1
+kind: Registry
+metadata: {name: main}
+spec:
+  externalURL: http://localhost:5000
+  storage: {filesystem: {}}
+  database: {sqlite: {}}
+";
+
+const POLICY: &str = "---
+apiVersion: stowage.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: team}
+spec:
+  registryRef: {name: main}
+  repositories: [\"team/**\"]
+  subjects: [{user: alice}]
+  actions: [Pull, Push]
+";
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("secrets/users")).unwrap();
+        std::fs::create_dir(folder.path().join("config")).unwrap();
+        Self(folder)
+    }
+
+    fn with(text: &str) -> Self {
+        let folder = Self::new();
+        folder.write("config/registry.yaml", text);
+        folder
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        std::fs::write(self.0.path().join(path), text).unwrap();
+    }
+
+    fn sources(&self) -> Sources {
+        Sources {
+            paths: vec![self.0.path().join("config")],
+            registry: None,
+            secrets: SecretsDir::new(self.0.path().join("secrets")),
+            data_dir: self.0.path().join("data"),
+            listen: Some(([127, 0, 0, 1], 5000).into()),
+        }
+    }
+
+    fn load(&self) -> Result<Config, ConfigError> {
+        load(&self.sources())
+    }
+
+    fn error(&self) -> String {
+        explained(&self.load().unwrap_err())
+    }
+}
+
+fn embedded(listen: &str) -> Result<Config, ConfigError> {
+    let folder = Folder::new();
+    load(&Sources { paths: Vec::new(), listen: Some(listen.parse().unwrap()), ..folder.sources() })
+}
+
+#[test]
+fn without_a_file_the_registry_is_embedded_and_open() {
+    let config = embedded("127.0.0.1:5000").unwrap();
+    assert_eq!((config.storage, config.database), (Storage::Filesystem, Database::Sqlite));
+    assert!(config.access.rules.is_open() && config.tls.is_none());
+    assert_eq!(config.limits.max_concurrent_uploads, 256);
+}
+
+#[test]
+fn w736_without_authentication_only_this_machine_is_served() {
+    for listen in ["127.0.0.1:5000", "[::1]:5000", "[::ffff:127.0.0.1]:1"] {
+        assert!(embedded(listen).is_ok(), "{listen}");
+    }
+    for listen in ["0.0.0.0:5000", "[::]:5000", "192.0.2.1:80"] {
+        assert!(matches!(embedded(listen), Err(ConfigError::OpenToTheWorld(_))), "{listen}");
+    }
+    let world = Some(([0, 0, 0, 0], 5000).into());
+    let folder = Folder::with(REGISTRY);
+    assert!(load(&Sources { listen: world, ..folder.sources() }).is_err());
+    let folder = Folder::with(&format!("{REGISTRY}  auth: {{anonymous: PullPush}}\n"));
+    assert!(load(&Sources { listen: world, ..folder.sources() }).is_ok());
+}
+
+#[test]
+fn a_policy_beside_a_registry_without_auth_closes_it() {
+    let config = Folder::with(&format!("{REGISTRY}{POLICY}")).load().unwrap();
+    assert!(!config.access.rules.is_open());
+    let name = "team/a".parse().unwrap();
+    assert_eq!(config.access.rules.granted(None, &name), Actions::NONE);
+}
+
+#[test]
+fn every_problem_is_named_with_file_document_and_field() {
+    let registry = REGISTRY.replace("sqlite: {}", "sqlite: {}, colour: red");
+    let policy = POLICY.replace("name: team", "name: 7").replace("[Pull, Push]", "[Fly]");
+    let error = Folder::with(&format!("{registry}{policy}")).error();
+    for part in
+        ["registry.yaml, document 1: spec.database.colour", "registry.yaml, document 2: metadata.name"]
+    {
+        assert!(error.contains(part), "{part} is not in: {error}");
+    }
+    assert!(error.contains("document 2: spec.actions[0]"), "{error}");
+}
+
+#[test]
+fn dangling_references_and_repeated_names_are_errors() {
+    let dangling = POLICY.replace("{name: main}", "{name: other}");
+    let error = Folder::with(&format!("{REGISTRY}{dangling}")).error();
+    assert!(error.contains("document 2: spec.registryRef.name"), "{error}");
+    let error = Folder::with(&format!("{REGISTRY}{POLICY}{POLICY}")).error();
+    assert!(error.contains("document 3: metadata.name"), "{error}");
+}
+
+#[test]
+fn what_is_no_yaml_or_no_resource_is_an_error_that_names_the_file() {
+    assert!(Folder::with("a: [").error().contains("registry.yaml: not YAML"));
+    assert!(Folder::with("a: 1").error().contains("registry.yaml, document 1: kind: expected Registry"));
+    assert!(matches!(Folder::with("").load(), Err(ConfigError::NoRegistry)));
+    let twice = format!("{REGISTRY}  mode: ReadOnly\n  mode: NoDelete\n");
+    assert!(Folder::with(&twice).error().contains("not YAML"));
+}
+
+#[test]
+fn one_of_several_registries_must_be_chosen() {
+    let second = REGISTRY.replace("name: main", "name: second");
+    let folder = Folder::with(&format!("{REGISTRY}---\n{second}"));
+    assert!(
+        matches!(folder.load(), Err(ConfigError::SeveralRegistries(names)) if names == ["main", "second"])
+    );
+    let choose = |name: &str| load(&Sources { registry: Some(name.to_owned()), ..folder.sources() });
+    assert_eq!(choose("second").unwrap().registry, "second");
+    assert!(matches!(choose("third"), Err(ConfigError::UnknownRegistry(_))));
+}
+
+fn with_users(hash: &str) -> Folder {
+    let auth = "  auth: {htpasswd: {secretRef: {name: users, key: htpasswd}}}\n";
+    let folder = Folder::with(&format!("{REGISTRY}{auth}"));
+    folder.write("secrets/users/htpasswd", &format!("# people\nalice:{hash}\n"));
+    folder
+}
+
+#[test]
+fn a_plain_text_password_is_an_error_that_names_file_and_line() {
+    let error = with_users("hunter2").error();
+    assert!(error.contains("secrets/users/htpasswd, line 2: "), "{error}");
+    assert!(error.starts_with("spec.auth.htpasswd.secretRef") && !error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn a_missing_secret_is_an_error_that_names_field_and_file() {
+    let folder = with_users("x");
+    std::fs::remove_file(folder.0.path().join("secrets/users/htpasswd")).unwrap();
+    let error = folder.error();
+    assert!(error.starts_with("spec.auth.htpasswd.secretRef: cannot read"), "{error}");
+}
+
+/// What the operator would mount for the resources.
+fn compiled(folder: &Folder) -> (String, String) {
+    let sources = folder.sources();
+    let encoded = read(&sources).unwrap().0.encode();
+    (encoded.json, encoded.hash)
+}
+
+fn operators(auth: &str) -> Folder {
+    let (json, hash) = compiled(&Folder::with(&format!("{REGISTRY}{auth}")));
+    let folder = Folder::new();
+    folder.write("config/document.json", &json);
+    folder.write("config/hash", &hash);
+    folder
+}
+
+#[test]
+fn the_operators_document_is_read_and_checked_against_its_hash() {
+    let folder = operators("  auth: {anonymous: PullPush}\n");
+    assert!(folder.error().starts_with("spec.auth.tokens.signingKeySecretRef"), "{}", folder.error());
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem();
+    std::fs::create_dir(folder.0.path().join("secrets/main-token-key")).unwrap();
+    folder.write("secrets/main-token-key/keys.pem", &key);
+    assert_eq!(folder.load().unwrap().registry, "main");
+    folder.write("config/hash", "sha256:0");
+    assert!(matches!(folder.load(), Err(ConfigError::Document { .. })));
+    folder.write("config/other.yaml", REGISTRY);
+    assert!(matches!(folder.load(), Err(ConfigError::Mixed(_))));
+}
+
+#[test]
+fn w605_the_operators_document_without_auth_is_closed() {
+    let folder = operators("");
+    let config = load(&Sources { listen: None, ..folder.sources() }).unwrap();
+    assert!(!config.access.rules.is_open());
+}
+
+#[test]
+fn what_nothing_honours_is_refused() {
+    let folder = Folder::with(&format!("{REGISTRY}  telemetry: {{otlpEndpoint: \"http://otel:4317\"}}\n"));
+    assert!(folder.error().starts_with("spec.telemetry: "));
+}
+
+async fn until(what: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if what() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it did not happen within five seconds");
+}
+
+#[tokio::test]
+async fn a_change_is_swapped_in_and_a_broken_one_keeps_the_last_good() {
+    let folder = Folder::with(REGISTRY);
+    let live = Live::new(folder.load().unwrap());
+    let stopping = CancellationToken::new();
+    let sources = folder.sources();
+    let apply = |_: &Config| {};
+    let watching = watch::follow(&live, &sources, &apply, &stopping, Duration::from_millis(5));
+    let story = async {
+        folder.write("config/registry.yaml", &format!("{REGISTRY}  mode: ReadOnly\n"));
+        until(|| live.current().mode == Mode::ReadOnly).await;
+        folder.write("config/registry.yaml", "nonsense");
+        until(|| live.rejected().is_some()).await;
+        assert_eq!(live.current().mode, Mode::ReadOnly);
+        replace(folder.0.path(), &format!("{REGISTRY}  limits: {{maxConcurrentRequests: 7}}\n"));
+        until(|| live.current().mode == Mode::ReadWrite).await;
+        assert_eq!((live.rejected(), live.pending_restart()), (None, vec!["spec.limits".to_owned()]));
+        stopping.cancel();
+    };
+    tokio::join!(watching, story);
+}
+
+/// As a mounted ConfigMap changes: the name is a link that is pointed elsewhere.
+fn replace(folder: &Path, text: &str) {
+    std::fs::write(folder.join("next"), text).unwrap();
+    let link = folder.join("link");
+    std::os::unix::fs::symlink(folder.join("next"), &link).unwrap();
+    std::fs::rename(&link, folder.join("config/registry.yaml")).unwrap();
+}

@@ -1,0 +1,207 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Whether this process can serve, and what it depends on.
+//!
+//! Ready means: pulls are answered from either source. A lost database or a lost store alone is *degraded*, not
+//! unready: otherwise an outage that every replica sees would take the Service its last endpoint.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+/// How long a probe may take before what it asks counts as lost.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the process is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Opening what it needs.
+    Starting,
+    /// Serving.
+    Serving,
+    /// Finishing what runs.
+    Draining,
+}
+
+/// What is known of a dependency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Not looked at yet.
+    Unknown,
+    /// It answers.
+    Up,
+    /// It does not.
+    Down,
+}
+
+/// What the process depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dependency {
+    /// The bucket or folder.
+    Storage,
+    /// The database.
+    Database,
+}
+
+impl Dependency {
+    /// The name in checks and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Storage => "storage",
+            Self::Database => "database",
+        }
+    }
+}
+
+/// The health of one process. Shared by all of it.
+#[derive(Debug, Default)]
+pub struct Health {
+    phase: AtomicU8,
+    storage: AtomicU8,
+    database: AtomicU8,
+}
+
+impl Health {
+    /// Starting, with nothing looked at yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What the process is doing.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Serving,
+            _ => Phase::Draining,
+        }
+    }
+
+    /// Everything is open. Once draining, it stays so.
+    pub fn serve(&self) {
+        self.phase.fetch_max(1, Ordering::AcqRel);
+    }
+
+    /// The process is about to stop.
+    pub fn drain(&self) {
+        self.phase.fetch_max(2, Ordering::AcqRel);
+    }
+
+    /// What is known of the bucket or folder.
+    #[must_use]
+    pub fn storage(&self) -> State {
+        self.state(Dependency::Storage)
+    }
+
+    /// What is known of the database.
+    #[must_use]
+    pub fn database(&self) -> State {
+        self.state(Dependency::Database)
+    }
+
+    fn cell(&self, dependency: Dependency) -> &AtomicU8 {
+        match dependency {
+            Dependency::Storage => &self.storage,
+            Dependency::Database => &self.database,
+        }
+    }
+
+    /// What is known of a dependency.
+    #[must_use]
+    pub fn state(&self, dependency: Dependency) -> State {
+        match self.cell(dependency).load(Ordering::Acquire) {
+            0 => State::Unknown,
+            1 => State::Up,
+            _ => State::Down,
+        }
+    }
+
+    /// Notes whether a dependency answers. A change is logged, once.
+    pub fn note<E: std::fmt::Display>(&self, dependency: Dependency, answer: &Result<(), E>) {
+        let now = if answer.is_ok() { 1 } else { 2 };
+        let before = self.cell(dependency).swap(now, Ordering::AcqRel);
+        match answer {
+            Err(error) if before != 2 => {
+                tracing::error!(dependency = dependency.name(), %error, "lost");
+            }
+            Ok(()) if before == 2 => tracing::info!(dependency = dependency.name(), "back"),
+            _ => {}
+        }
+    }
+
+    /// Whether requests should come here.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let both_gone = self.storage() == State::Down && self.database() == State::Down;
+        self.phase() == Phase::Serving && !both_gone
+    }
+
+    /// Asks a dependency again and again until `stopping`.
+    pub async fn watch<F, E>(
+        &self,
+        dependency: Dependency,
+        interval: Duration,
+        ask: impl Fn() -> F + Send,
+        stopping: CancellationToken,
+    ) where
+        F: Future<Output = Result<(), E>> + Send,
+        E: std::fmt::Display,
+    {
+        loop {
+            let answer = match tokio::time::timeout(PATIENCE, ask()).await {
+                Ok(answer) => answer.map_err(|error| error.to_string()),
+                Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+            };
+            self.note(dependency, &answer);
+            if stopping.run_until_cancelled(tokio::time::sleep(interval)).await.is_none() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GONE: Result<(), &str> = Err("gone");
+    const THERE: Result<(), &str> = Ok(());
+
+    #[test]
+    fn one_lost_dependency_is_degraded_and_two_are_unready() {
+        let health = Health::new();
+        assert!(!health.is_ready());
+        health.serve();
+        assert!(health.is_ready());
+        health.note(Dependency::Database, &GONE);
+        assert!(health.is_ready() && health.database() == State::Down);
+        health.note(Dependency::Storage, &GONE);
+        assert!(!health.is_ready());
+        health.note(Dependency::Storage, &THERE);
+        assert!(health.is_ready() && health.storage() == State::Up);
+    }
+
+    #[test]
+    fn who_drains_is_never_ready_again() {
+        let health = Health::new();
+        health.serve();
+        health.drain();
+        health.serve();
+        assert_eq!((health.phase(), health.is_ready()), (Phase::Draining, false));
+    }
+
+    #[tokio::test]
+    async fn a_dependency_is_asked_at_least_once() {
+        let health = Health::new();
+        let stopping = CancellationToken::new();
+        stopping.cancel();
+        let ask = || std::future::ready(GONE);
+        health.watch(Dependency::Storage, Duration::from_secs(5), ask, stopping).await;
+        assert_eq!((health.storage(), health.database()), (State::Down, State::Unknown));
+    }
+}

@@ -1,0 +1,183 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! What is counted beside requests, for Prometheus.
+//!
+//! Names and labels are promises: base units, counters end in `_total`, labels are words of ours and never a
+//! repository, tag, digest or user.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// Seconds from one millisecond to beyond the longest transfer that is common.
+const SECONDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0];
+
+#[derive(Clone, Copy)]
+struct Timer;
+
+impl MetricConstructor<Histogram> for Timer {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(SECONDS)
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StoreAsked {
+    store: &'static str,
+    operation: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StoreOperation {
+    store: &'static str,
+    operation: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Document {
+    hash: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DependencyLabel {
+    dependency: &'static str,
+}
+
+/// What is counted beside requests. Cheap to clone; clones share the counts.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    store_requests: Family<StoreAsked, Counter>,
+    store_duration: Family<StoreOperation, Histogram, Timer>,
+    pool_connections: Gauge,
+    pool_wait: Histogram,
+    config: Family<Document, Gauge>,
+    config_rejected: Gauge,
+    dependency_up: Family<DependencyLabel, Gauge>,
+}
+
+impl Metrics {
+    /// New metrics, served with `registry`.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            store_requests: Family::default(),
+            store_duration: Family::new_with_constructor(Timer),
+            pool_connections: Gauge::default(),
+            pool_wait: Histogram::new(SECONDS),
+            config: Family::default(),
+            config_rejected: Gauge::default(),
+            dependency_up: Family::default(),
+        };
+        registry.register(
+            "stowage_store_requests",
+            "Requests to the blob store",
+            metrics.store_requests.clone(),
+        );
+        registry.register(
+            "stowage_store_request_duration_seconds",
+            "Time that the blob store took",
+            metrics.store_duration.clone(),
+        );
+        registry.register(
+            "stowage_db_pool_connections",
+            "Connections to the database",
+            metrics.pool_connections.clone(),
+        );
+        registry.register(
+            "stowage_db_pool_wait_seconds",
+            "Waiting for a connection",
+            metrics.pool_wait.clone(),
+        );
+        registry.register("stowage_config_info", "The document in force", metrics.config.clone());
+        registry.register(
+            "stowage_config_rejected",
+            "Whether the newest configuration was refused",
+            metrics.config_rejected.clone(),
+        );
+        registry.register(
+            "stowage_dependency_up",
+            "Whether a dependency answers",
+            metrics.dependency_up.clone(),
+        );
+        metrics
+    }
+
+    /// The blob store was asked.
+    pub fn store_asked(
+        &self,
+        store: &'static str,
+        operation: &'static str,
+        result: &'static str,
+        took: Duration,
+    ) {
+        self.store_requests.get_or_create(&StoreAsked { store, operation, result }).inc();
+        self.store_duration.get_or_create(&StoreOperation { store, operation }).observe(took.as_secs_f64());
+    }
+
+    /// Connections that the pool holds.
+    pub fn pool_connections(&self, connections: u32) {
+        self.pool_connections.set(i64::from(connections));
+    }
+
+    /// Somebody waited for a connection.
+    pub fn pool_waited(&self, waited: Duration) {
+        self.pool_wait.observe(waited.as_secs_f64());
+    }
+
+    /// The document in force, and whether a newer one was refused.
+    pub fn config(&self, hash: &str, rejected: bool) {
+        self.config.clear();
+        self.config.get_or_create(&Document { hash: hash.to_owned() }).set(1);
+        self.config_rejected.set(i64::from(rejected));
+    }
+
+    /// Whether a dependency answers.
+    pub fn dependency(&self, dependency: &'static str, up: bool) {
+        self.dependency_up.get_or_create(&DependencyLabel { dependency }).set(i64::from(up));
+    }
+}
+
+/// All that is registered, in the text format of OpenMetrics.
+#[must_use]
+pub fn exposition(registry: &Registry) -> String {
+    let mut text = String::new();
+    encode(&mut text, registry).expect("a String takes any text");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_and_labels_are_those_that_were_promised() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.store_asked("s3", "get", "ok", Duration::from_millis(1));
+        metrics.config("sha256:old", false);
+        metrics.config("sha256:new", true);
+        metrics.dependency("database", true);
+        let text = exposition(&registry);
+        for line in [
+            r#"stowage_store_requests_total{store="s3",operation="get",result="ok"} 1"#,
+            r#"stowage_store_request_duration_seconds_count{store="s3",operation="get"} 1"#,
+            "stowage_db_pool_connections 0",
+            "stowage_db_pool_wait_seconds_count 0",
+            r#"stowage_config_info{hash="sha256:new"} 1"#,
+            "stowage_config_rejected 1",
+            r#"stowage_dependency_up{dependency="database"} 1"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
+        }
+        assert!(!text.contains("sha256:old"));
+    }
+}
