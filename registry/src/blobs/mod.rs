@@ -19,6 +19,7 @@ mod layered;
 mod memory;
 mod observed;
 mod request;
+pub mod s3;
 pub mod selftest;
 
 use std::ops::Range;
@@ -33,6 +34,7 @@ pub use self::layered::Layered;
 pub use self::memory::Memory;
 pub use self::observed::{Counts, Observed, Observer, Outcome, Recorder};
 pub use self::request::Request;
+pub use self::s3::S3;
 pub use crate::key::Part;
 
 /// The size of all parts but the last, and the limit below which content is stored with one `put`.

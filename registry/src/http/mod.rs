@@ -12,7 +12,6 @@ mod dispatch;
 mod error;
 mod metrics;
 mod middleware;
-pub mod connection;
 pub mod ops;
 mod parse;
 mod query;

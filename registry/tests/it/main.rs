@@ -4,4 +4,10 @@
 //! The registry's integration tests: one binary.
 
 #[cfg(test)]
+mod blobs_s3;
+#[cfg(test)]
+mod blobs_s3_wire;
+#[cfg(test)]
 mod meta_sqlite;
+#[cfg(test)]
+mod support;

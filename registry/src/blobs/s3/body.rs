@@ -1,0 +1,97 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! What goes out: segments as a request body that can be sent again, without a copy.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use aws_runtime::auth::PayloadSigningOverride;
+use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextMut;
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::error::BoxError;
+use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use stowage_oci::{Algorithm, Hasher};
+
+use crate::blobs::total;
+
+/// What is hashed on the spot; more goes to a thread that may block.
+const SMALL: u64 = 64 << 10;
+
+/// The body; and over a connection that is not encrypted, its signature. Over one that is, a signature would
+/// be a second hash over all content, for nothing.
+pub(super) async fn prepare(segments: Vec<Bytes>, encrypted: bool) -> (ByteStream, Option<Signed>) {
+    let signed = if encrypted { None } else { Some(Signed(hash(segments.clone()).await)) };
+    let body = SdkBody::retryable(move || SdkBody::from_body_1_x(Segments::new(segments.clone())));
+    (ByteStream::new(body), signed)
+}
+
+async fn hash(segments: Vec<Bytes>) -> String {
+    let small = total(&segments) <= SMALL;
+    let work = move || {
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        for segment in &segments {
+            hasher.update(segment);
+        }
+        hasher.finish().hex()
+    };
+    if small {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.expect("hashing does not panic, and nobody cancels it")
+}
+
+/// Signs the payload with a hash that is known already.
+#[derive(Debug)]
+pub(super) struct Signed(String);
+
+impl Intercept for Signed {
+    fn name(&self) -> &'static str {
+        "Signed"
+    }
+
+    fn modify_before_signing(
+        &self,
+        _context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        config.interceptor_state().store_put(PayloadSigningOverride::Precomputed(self.0.clone()));
+        Ok(())
+    }
+}
+
+/// The segments that are left to send.
+struct Segments {
+    left: VecDeque<Bytes>,
+}
+
+impl Segments {
+    fn new(segments: Vec<Bytes>) -> Self {
+        Self { left: segments.into_iter().filter(|segment| !segment.is_empty()).collect() }
+    }
+}
+
+impl Body for Segments {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.left.pop_front().map(|segment| Ok(Frame::data(segment))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left.iter().map(|segment| segment.len() as u64).sum())
+    }
+}
