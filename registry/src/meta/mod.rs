@@ -17,6 +17,7 @@
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+pub mod postgres;
 pub mod sqlite;
 mod steps;
 mod values;

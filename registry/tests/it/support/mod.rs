@@ -1,6 +1,7 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! The real things that tests run on.
+//! The real parts that tests run over.
 
+pub(crate) mod postgres;
 pub(crate) mod s3;

@@ -1,0 +1,82 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The incarnation of the database. Its fence is the start of the server: it differs after every restart,
+//! promotion of a standby, restore and move, and any role may read it.
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::tx::{read, write};
+use super::{PostgresStore, SCHEMA, row};
+use crate::key::Generation;
+use crate::meta::{Envelope, Epoch, Error, Leases};
+
+#[derive(sqlx::FromRow)]
+struct EnvelopeColumns {
+    registry: Uuid,
+    schema: i32,
+    epoch: i64,
+    ours: bool,
+    walked: bool,
+}
+
+#[async_trait]
+impl Leases for PostgresStore {
+    async fn envelope(&self) -> Result<Option<Envelope>, Error> {
+        let found: Option<EnvelopeColumns> =
+            read(sqlx::query_as(include_str!("sql/envelope.sql")).fetch_optional(&self.pool)).await?;
+        found
+            .map(|found| {
+                Ok(Envelope {
+                    registry: found.registry,
+                    schema: found.schema,
+                    epoch: Epoch(row::number("meta", found.epoch)?),
+                    ours: found.ours,
+                    walked: found.walked,
+                })
+            })
+            .transpose()
+    }
+
+    async fn found(&self, registry: Uuid) -> Result<bool, Error> {
+        let done = write(async || {
+            let statement = "INSERT INTO meta (registry, schema) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+            Ok(sqlx::query(statement).bind(registry).bind(SCHEMA).execute(&self.pool).await?)
+        });
+        Ok(done.await?.rows_affected() == 1)
+    }
+
+    async fn claim_epoch(&self, bucket: u32, generation: Generation) -> Result<Option<u32>, Error> {
+        let claim: Option<i64> = write(async || {
+            let statement = sqlx::query_scalar(include_str!("sql/claim_epoch.sql"))
+                .bind(i64::from(bucket))
+                .bind(generation.to_uuid());
+            Ok(statement.fetch_optional(&self.pool).await?)
+        })
+        .await?;
+        claim.map(|claim| row::number("meta", claim)).transpose()
+    }
+
+    async fn enter_epoch(&self, claim: u32, generation: Generation) -> Result<bool, Error> {
+        let done = write(async || {
+            let statement = sqlx::query(include_str!("sql/enter_epoch.sql"))
+                .bind(i64::from(claim))
+                .bind(generation.to_uuid());
+            Ok(statement.execute(&self.pool).await?)
+        });
+        Ok(done.await?.rows_affected() == 1)
+    }
+
+    async fn finish_walk(&self, epoch: Epoch) -> Result<bool, Error> {
+        let done = write(async || {
+            let statement = sqlx::query(include_str!("sql/finish_walk.sql")).bind(i64::from(epoch.0));
+            Ok(statement.execute(&self.pool).await?)
+        });
+        Ok(done.await?.rows_affected() == 1)
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        read(sqlx::query("SELECT 1").execute(&self.pool)).await.map(drop)
+    }
+}

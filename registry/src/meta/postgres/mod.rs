@@ -1,0 +1,178 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The database as PostgreSQL 15 or later.
+//!
+//! Constant statements only, so that they stay prepared. One round trip a read. Connections are held for one
+//! step, never while a body streams.
+//! Assumes: sessions have no state of ours, so a pooler in transaction mode (with prepared statements) will do.
+//! Never: opens a transaction outside `tx`.
+
+mod commit;
+mod delete;
+mod error;
+mod leases;
+mod migrate;
+mod mount;
+mod publish;
+mod queue;
+mod receive;
+mod resolve;
+mod row;
+mod tags;
+mod tx;
+
+use std::path::PathBuf;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
+use sqlx::{Connection as _, PgPool};
+
+use self::error::Fault;
+use super::Error;
+pub use migrate::migrate;
+
+/// The schema this version works with.
+pub const SCHEMA: i32 = 1;
+
+/// Where the database is and how it is used.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `postgres://…`. Holds the password: not logged.
+    pub url: String,
+    /// Whose certificates are believed, if not those the system knows. Implies `sslmode=verify-full`.
+    pub ca: Option<PathBuf>,
+    /// How many connections at most.
+    pub max_connections: u32,
+    /// For how long a client may rely on what it was told exists.
+    pub lease: Duration,
+}
+
+impl Options {
+    /// The defaults for `url`.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        const DAY: Duration = Duration::from_secs(86_400);
+        Self { url: url.into(), ca: None, max_connections: 16, lease: DAY }
+    }
+
+    fn driver(&self) -> Result<PgConnectOptions, sqlx::Error> {
+        let options = PgConnectOptions::from_str(&self.url)?.application_name("stowage-registry");
+        Ok(match &self.ca {
+            Some(ca) => options.ssl_root_cert(ca).ssl_mode(PgSslMode::VerifyFull),
+            None => options,
+        })
+    }
+}
+
+/// Why this database is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The address cannot be read.
+    #[error("the database's URL cannot be read")]
+    Url(#[source] sqlx::Error),
+    /// The server's configuration would lose what was acknowledged.
+    #[error("the database has {setting}; {remedy}")]
+    Unsafe {
+        /// What was found.
+        setting: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The database said no, or nothing.
+    #[error(transparent)]
+    Meta(#[from] Error),
+}
+
+impl From<Fault> for ConnectError {
+    fn from(fault: Fault) -> Self {
+        Self::Meta(match fault {
+            Fault::Conflict(error) => Error::Unavailable(error),
+            Fault::Final(error) => error,
+        })
+    }
+}
+
+/// A `MetaStore` over a pool of connections.
+#[derive(Clone, Debug)]
+pub struct PostgresStore {
+    pool: PgPool,
+    lease: Duration,
+}
+
+impl PostgresStore {
+    /// Connects, and refuses a server that would lose commits or that has another schema.
+    pub async fn connect(options: &Options) -> Result<Self, ConnectError> {
+        let driver = options.driver().map_err(ConnectError::Url)?;
+        let pool = pool(options).connect_with(driver).await.map_err(Fault::from)?;
+        let store = Self { pool, lease: options.lease };
+        store.check_server().await?;
+        store.check_schema().await?;
+        Ok(store)
+    }
+
+    /// Ends all connections.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    async fn check_server(&self) -> Result<(), ConnectError> {
+        let (commit, version): (String, i32) = tx::read(
+            sqlx::query_as(
+                "SELECT current_setting('synchronous_commit'), current_setting('server_version_num')::int",
+            )
+            .fetch_one(&self.pool),
+        )
+        .await?;
+        if commit == "off" {
+            // A backend that crashes loses commits, and nothing shows that it did.
+            let remedy = "set it to on for this role or database";
+            return Err(ConnectError::Unsafe { setting: "synchronous_commit=off".to_owned(), remedy });
+        }
+        if version < 150_000 {
+            let setting = format!("server_version_num {version}");
+            return Err(ConnectError::Unsafe { setting, remedy: "use PostgreSQL 15 or later" });
+        }
+        Ok(())
+    }
+
+    async fn check_schema(&self) -> Result<(), Error> {
+        let found = tx::read(migrate::version(&self.pool)).await?;
+        // A database is migrated before the replicas are: they run beside it with the schema after theirs,
+        // which only adds.
+        if found == SCHEMA || found == SCHEMA + 1 {
+            Ok(())
+        } else {
+            Err(Error::Schema { found, supported: SCHEMA })
+        }
+    }
+
+    /// Half of the lease, in seconds: then it is renewed.
+    fn half_lease(&self) -> f64 {
+        seconds(self.lease / 2)
+    }
+}
+
+fn pool(options: &Options) -> PgPoolOptions {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+    PgPoolOptions::new()
+        .max_connections(options.max_connections)
+        .acquire_timeout(PATIENCE)
+        // A ping before each statement would double the round trips; one that was idle may be dead.
+        .test_before_acquire(false)
+        .before_acquire(|connection, about| {
+            Box::pin(async move {
+                if about.idle_for > TRUSTED_IDLE {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+}
+
+/// As statements take durations.
+fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}

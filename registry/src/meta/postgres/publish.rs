@@ -1,0 +1,301 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Manifests: pin what a push refers to, then make it live and move its tags.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::types::Json;
+use stowage_oci::{Digest, Name, Tag};
+use uuid::Uuid;
+
+use super::error::Fault;
+use super::queue::{Removals, candidates};
+use super::receive::ensure_repository;
+use super::tags::{move_tag, place};
+use super::tx::{Connection, write};
+use super::{PostgresStore, row};
+use crate::meta::steps::{self, intended_keys};
+use crate::meta::{
+    DeleteOutcome, Epoch, Error, ManifestFacts, ManifestId, Pin, PinOutcome, Pinned, Publish, PublishOutcome,
+    Removal, RepositoryId,
+};
+
+/// What a pin holds by now.
+struct Targets {
+    /// Rows of the links to the manifest's own blobs.
+    links: Vec<i64>,
+    /// What is not there and must be.
+    missing: Vec<Digest>,
+}
+
+/// Holds all that the manifest refers to: manifests by id, then links by digest.
+async fn hold_targets(tx: &mut Connection, repo_id: RepositoryId, pin: &Pin) -> Result<Targets, Fault> {
+    let ManifestFacts { blobs, children, .. } = &pin.facts;
+    let manifests = lock_children(&mut *tx, repo_id, children).await?;
+    let links = lock_links(&mut *tx, repo_id, blobs.iter().chain(children)).await?;
+    let own: HashSet<&Digest> = blobs.iter().collect();
+    let linked: HashSet<Digest> = links.iter().map(|(_, digest)| *digest).collect();
+    let mut seen = HashSet::new();
+    let lacking = blobs.iter().filter(|digest| !linked.contains(*digest));
+    // Children may be blobs, and may come later.
+    let strict = children.iter().filter(|_| pin.strict);
+    let strict = strict.filter(|child| !manifests.contains(*child) && !linked.contains(*child));
+    let missing = lacking.chain(strict).filter(|digest| seen.insert(**digest)).copied().collect();
+    let links = links.iter().filter(|(_, digest)| own.contains(digest)).map(|(link, _)| *link).collect();
+    Ok(Targets { links, missing })
+}
+
+async fn lock_children(
+    tx: &mut Connection,
+    repo_id: RepositoryId,
+    children: &[Digest],
+) -> Result<HashSet<Digest>, Fault> {
+    if children.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let found: Vec<Vec<u8>> = sqlx::query_scalar(include_str!("sql/lock_children.sql"))
+        .bind(repo_id)
+        .bind(row::digests(children))
+        .fetch_all(tx)
+        .await?;
+    let digests = found.iter().map(|bytes| row::digest("manifests", bytes));
+    Ok(digests.collect::<Result<_, Error>>()?)
+}
+
+async fn lock_links(
+    tx: &mut Connection,
+    repo_id: RepositoryId,
+    digests: impl Iterator<Item = &Digest>,
+) -> Result<Vec<(i64, Digest)>, Fault> {
+    let wanted: Vec<Vec<u8>> = digests.map(Digest::to_bytes).collect();
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found: Vec<(i64, Vec<u8>)> =
+        sqlx::query_as(include_str!("sql/lock_links.sql")).bind(repo_id).bind(wanted).fetch_all(tx).await?;
+    let links = found.iter().map(|(id, bytes)| Ok((*id, row::digest("repo_blobs", bytes)?)));
+    Ok(links.collect::<Result<_, Error>>()?)
+}
+
+/// The manifest's row, new or not; whether it is pending.
+async fn upsert_manifest(
+    tx: &mut Connection,
+    repo_id: RepositoryId,
+    facts: &ManifestFacts,
+) -> Result<(i64, bool), Fault> {
+    let size = row::stored_small(facts.size)?;
+    let upserted = sqlx::query_as(include_str!("sql/upsert_manifest.sql"))
+        .bind(repo_id)
+        .bind(facts.digest.to_bytes())
+        .bind(&facts.media_type)
+        .bind(&facts.artifact_type)
+        .bind(facts.subject.map(|subject| subject.to_bytes()))
+        .bind(facts.annotations.as_ref().map(Json))
+        .bind(size)
+        .bind(facts.body.as_deref());
+    Ok(upserted.fetch_one(tx).await?)
+}
+
+async fn insert_references(
+    tx: &mut Connection,
+    manifest: i64,
+    repo_id: RepositoryId,
+    links: &[i64],
+    children: &[Digest],
+) -> Result<(), Fault> {
+    if links.is_empty() && children.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(include_str!("sql/insert_references.sql"))
+        .bind(manifest)
+        .bind(links)
+        .bind(repo_id)
+        .bind(row::digests(children))
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// A tag of an intent, as its row has it.
+#[derive(serde::Serialize)]
+struct IntendedTag<'a> {
+    name: &'a Tag,
+    seq: u64,
+}
+
+async fn intend(tx: &mut Connection, epoch: Epoch, pinned: &Pinned) -> Result<i64, Fault> {
+    let Pin { repository, facts, generation, .. } = &pinned.pin;
+    let written = pinned.writes_record.then_some(facts);
+    let keys = intended_keys(repository, written, *generation, &pinned.tags, facts.digest);
+    let tags: Vec<IntendedTag<'_>> =
+        pinned.tags.iter().map(|record| IntendedTag { name: &record.tag, seq: record.version.seq }).collect();
+    let intent = sqlx::query_scalar(include_str!("sql/intend_manifest.sql"))
+        .bind(i64::from(epoch.0))
+        .bind(pinned.manifest.0)
+        .bind(pinned.repository)
+        .bind(generation.to_uuid())
+        .bind((!tags.is_empty()).then_some(Json(tags)))
+        .bind(keys);
+    Ok(intent.fetch_one(tx).await?)
+}
+
+/// Queues what this push wrote: nothing of it took effect.
+async fn withdraw(tx: &mut Connection, pinned: &Pinned) -> Result<(), Fault> {
+    if pinned.writes_record {
+        withdraw_record(&mut *tx, pinned).await?;
+    }
+    let Pin { repository, facts, .. } = &pinned.pin;
+    for record in &pinned.tags {
+        let steps = steps::withdraw_tag(repository, record, facts.digest);
+        let lane = Some(steps::lane(repository, &record.tag));
+        Removals { steps, lane, ..Removals::default() }.queue(&mut *tx, Duration::ZERO).await?;
+    }
+    Ok(())
+}
+
+async fn withdraw_record(tx: &mut Connection, pinned: &Pinned) -> Result<(), Fault> {
+    let Pin { repository, facts, generation, .. } = &pinned.pin;
+    let steps = steps::withdraw_manifest(repository, facts, *generation);
+    let then_ref = Some(pinned.manifest.0);
+    Removals { steps, then_ref, ..Removals::default() }.queue(tx, Duration::ZERO).await?;
+    Ok(())
+}
+
+/// Makes the manifest live by our record, unless it is by another. `false`: it is gone.
+async fn enliven(tx: &mut Connection, pinned: &Pinned) -> Result<bool, Fault> {
+    const PENDING: i16 = 0;
+    const LIVE: i16 = 1;
+    let found: Option<(i16, Option<Uuid>)> = sqlx::query_as(include_str!("sql/lock_published.sql"))
+        .bind(pinned.manifest.0)
+        .fetch_optional(&mut *tx)
+        .await?;
+    let ours = pinned.pin.generation.to_uuid();
+    match found {
+        Some((PENDING, _)) if pinned.writes_record => {
+            sqlx::query(include_str!("sql/enliven.sql"))
+                .bind(pinned.manifest.0)
+                .bind(ours)
+                .execute(tx)
+                .await?;
+            Ok(true)
+        }
+        Some((LIVE, Some(other))) if pinned.writes_record && other != ours => {
+            withdraw_record(tx, pinned).await?;
+            Ok(true)
+        }
+        Some((LIVE, _)) => Ok(true),
+        // Trashed, gone, or pending again by somebody else though we wrote no record.
+        _ => Ok(false),
+    }
+}
+
+impl PostgresStore {
+    async fn try_pin(&self, epoch: Epoch, pin: &Pin) -> Result<PinOutcome, Fault> {
+        let mut tx = self.begin_in(epoch).await?;
+        let repository = ensure_repository(&mut tx, &pin.repository).await?;
+        let targets = hold_targets(&mut tx, repository, pin).await?;
+        if !targets.missing.is_empty() {
+            return Ok(PinOutcome::Missing(targets.missing));
+        }
+        let (manifest, writes_record) = upsert_manifest(&mut tx, repository, &pin.facts).await?;
+        insert_references(&mut tx, manifest, repository, &targets.links, &pin.facts.children).await?;
+        // After all locks: so a later version is one that saw more.
+        let tags = place(&mut tx, epoch, repository, &pin.tags).await?;
+        let mut pinned = Pinned {
+            epoch,
+            intent: 0,
+            repository,
+            manifest: ManifestId(manifest),
+            pin: pin.clone(),
+            writes_record,
+            tags,
+        };
+        pinned.intent = intend(&mut tx, epoch, &pinned).await?;
+        tx.commit().await?;
+        Ok(PinOutcome::Pinned(Box::new(pinned)))
+    }
+
+    async fn try_publish(&self, pinned: &Pinned) -> Result<PublishOutcome, Fault> {
+        let mut tx = self.begin_in(pinned.epoch).await?;
+        let taken = sqlx::query("DELETE FROM intents WHERE id = $1 AND epoch = $2")
+            .bind(pinned.intent)
+            .bind(i64::from(pinned.epoch.0))
+            .execute(&mut *tx)
+            .await?;
+        if taken.rows_affected() == 0 {
+            // Reaped: whoever did it has decided about the keys.
+            return Ok(PublishOutcome::StartOver);
+        }
+        if !enliven(&mut tx, pinned).await? {
+            withdraw(&mut tx, pinned).await?;
+            tx.commit().await?;
+            return Ok(PublishOutcome::StartOver);
+        }
+        let mut left = Vec::new();
+        for record in &pinned.tags {
+            left.extend(move_tag(&mut tx, pinned, record).await?);
+        }
+        self.let_go(&mut tx, left).await?;
+        candidates(&mut tx, "m", &[pinned.manifest.0], self.lease).await?;
+        tx.commit().await?;
+        Ok(PublishOutcome::Published)
+    }
+
+    /// Manifests that lost a tag: their lease starts again, and then they are looked at.
+    async fn let_go(&self, tx: &mut Connection, mut manifests: Vec<i64>) -> Result<(), Fault> {
+        manifests.sort_unstable();
+        manifests.dedup();
+        if manifests.is_empty() {
+            return Ok(());
+        }
+        sqlx::query(include_str!("sql/touch_manifests.sql")).bind(&manifests).execute(&mut *tx).await?;
+        Ok(candidates(tx, "m", &manifests, self.lease).await?)
+    }
+}
+
+#[async_trait]
+impl Publish for PostgresStore {
+    async fn pin_manifest(&self, epoch: Epoch, pin: &Pin) -> Result<PinOutcome, Error> {
+        write(|| self.try_pin(epoch, pin)).await
+    }
+
+    async fn publish_manifest(&self, pinned: &Pinned) -> Result<PublishOutcome, Error> {
+        write(|| self.try_publish(pinned)).await
+    }
+
+    async fn delete_tag(
+        &self,
+        epoch: Epoch,
+        repository: &Name,
+        tag: &Tag,
+        retain: Duration,
+    ) -> Result<Option<Removal>, Error> {
+        write(|| self.try_delete_tag(epoch, repository, tag, retain)).await
+    }
+
+    async fn delete_manifest(
+        &self,
+        epoch: Epoch,
+        repository: &Name,
+        digest: &Digest,
+        retain: Duration,
+    ) -> Result<DeleteOutcome, Error> {
+        write(|| self.try_delete_manifest(epoch, repository, *digest, retain)).await
+    }
+
+    async fn delete_blob(
+        &self,
+        epoch: Epoch,
+        repository: &Name,
+        digest: &Digest,
+    ) -> Result<DeleteOutcome, Error> {
+        write(|| self.try_delete_blob(epoch, repository, *digest)).await
+    }
+
+    async fn finish_removal(&self, removal: &Removal) -> Result<(), Error> {
+        write(|| self.try_finish(removal.outbox)).await
+    }
+}

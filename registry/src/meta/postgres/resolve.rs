@@ -1,0 +1,195 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Reads that answer requests: one prepared statement each.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::types::Json;
+use stowage_oci::{Digest, Name, Reference, Tag};
+use uuid::Uuid;
+
+use super::tx::{read, write};
+use super::{PostgresStore, row};
+use crate::key::Generation;
+use crate::meta::{Annotations, BlobRow, Error, LinkId, ManifestId, ManifestRow, ReferrerRow, Resolve};
+
+#[derive(sqlx::FromRow)]
+struct ManifestColumns {
+    id: i64,
+    digest: Vec<u8>,
+    media_type: String,
+    size: i32,
+    generation: Uuid,
+    body: Option<Vec<u8>>,
+    lease_is_old: bool,
+}
+
+impl ManifestColumns {
+    fn read(self) -> Result<ManifestRow, Error> {
+        Ok(ManifestRow {
+            id: ManifestId(self.id),
+            digest: row::digest("manifests", &self.digest)?,
+            media_type: self.media_type,
+            size: row::number("manifests", self.size)?,
+            generation: Generation::from_uuid(self.generation),
+            body: self.body.map(Bytes::from),
+            lease_is_old: self.lease_is_old,
+        })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct BlobColumns {
+    link: i64,
+    generation: Option<Uuid>,
+    form: i16,
+    tail: Option<i32>,
+    size: i64,
+    lease_is_old: bool,
+}
+
+#[derive(sqlx::FromRow)]
+struct ReferrerColumns {
+    id: i64,
+    digest: Vec<u8>,
+    media_type: String,
+    size: i32,
+    artifact_type: Option<String>,
+    annotations: Option<Json<Annotations>>,
+}
+
+impl ReferrerColumns {
+    fn read(self) -> Result<ReferrerRow, Error> {
+        Ok(ReferrerRow {
+            id: ManifestId(self.id),
+            digest: row::digest("manifests", &self.digest)?,
+            media_type: self.media_type,
+            size: row::number("manifests", self.size)?,
+            artifact_type: self.artifact_type,
+            annotations: self.annotations.map(|Json(annotations)| annotations),
+        })
+    }
+}
+
+fn names(texts: &[String]) -> Result<Vec<Name>, Error> {
+    texts.iter().map(|text| row::parsed("repositories", text)).collect()
+}
+
+#[async_trait]
+impl Resolve for PostgresStore {
+    async fn manifest(&self, repository: &Name, reference: &Reference) -> Result<Option<ManifestRow>, Error> {
+        let statement = match reference {
+            Reference::Tag(tag) => sqlx::query_as(include_str!("sql/manifest_by_tag.sql"))
+                .bind(repository.as_str())
+                .bind(tag.as_str()),
+            Reference::Digest(digest) => sqlx::query_as(include_str!("sql/manifest_by_digest.sql"))
+                .bind(repository.as_str())
+                .bind(digest.to_bytes()),
+        };
+        let found = read(statement.bind(self.half_lease()).fetch_optional(&self.pool)).await?;
+        found.map(ManifestColumns::read).transpose()
+    }
+
+    async fn blob(&self, repository: &Name, digest: &Digest) -> Result<Option<BlobRow>, Error> {
+        let statement = sqlx::query_as(include_str!("sql/blob.sql"))
+            .bind(repository.as_str())
+            .bind(digest.to_bytes())
+            .bind(self.half_lease());
+        let found: Option<BlobColumns> = read(statement.fetch_optional(&self.pool)).await?;
+        found
+            .map(|found| {
+                Ok(BlobRow {
+                    link: LinkId(found.link),
+                    location: row::location(found.generation, found.form, found.tail, found.size)?,
+                    lease_is_old: found.lease_is_old,
+                })
+            })
+            .transpose()
+    }
+
+    async fn renew_link(&self, link: LinkId) -> Result<bool, Error> {
+        let renewed = write(async || {
+            let statement =
+                sqlx::query(include_str!("sql/renew_link.sql")).bind(link.0).bind(self.half_lease());
+            Ok(statement.execute(&self.pool).await?)
+        });
+        Ok(renewed.await?.rows_affected() == 1)
+    }
+
+    async fn renew_manifest(&self, manifest: ManifestId) -> Result<bool, Error> {
+        let renewed = write(async || {
+            let statement =
+                sqlx::query(include_str!("sql/renew_manifest.sql")).bind(manifest.0).bind(self.half_lease());
+            Ok(statement.execute(&self.pool).await?)
+        });
+        Ok(renewed.await?.rows_affected() == 1)
+    }
+
+    async fn tags(
+        &self,
+        repository: &Name,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Option<Vec<Tag>>, Error> {
+        let statement = sqlx::query_scalar(include_str!("sql/tags.sql"))
+            .bind(repository.as_str())
+            .bind(after.unwrap_or_default())
+            .bind(i64::from(limit));
+        let found: Vec<Option<String>> = read(statement.fetch_all(&self.pool)).await?;
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let tags = found.iter().flatten().map(|text| row::parsed("tags", text));
+        tags.collect::<Result<_, _>>().map(Some)
+    }
+
+    async fn referrers(
+        &self,
+        repository: &Name,
+        subject: &Digest,
+        artifact_types: &[String],
+        after: Option<ManifestId>,
+        limit: u32,
+    ) -> Result<Vec<ReferrerRow>, Error> {
+        let statement = sqlx::query_as(include_str!("sql/referrers.sql"))
+            .bind(repository.as_str())
+            .bind(subject.to_bytes())
+            .bind(artifact_types)
+            .bind(after.map_or(i64::MAX, |after| after.0))
+            .bind(i64::from(limit));
+        let found: Vec<ReferrerColumns> = read(statement.fetch_all(&self.pool)).await?;
+        found.into_iter().map(ReferrerColumns::read).collect()
+    }
+
+    async fn repositories(&self, after: Option<&str>, limit: u32) -> Result<Vec<Name>, Error> {
+        let statement =
+            sqlx::query_scalar("SELECT name FROM repositories WHERE name > $1 ORDER BY name LIMIT $2")
+                .bind(after.unwrap_or_default())
+                .bind(i64::from(limit));
+        let found: Vec<String> = read(statement.fetch_all(&self.pool)).await?;
+        names(&found)
+    }
+
+    async fn repositories_with(&self, digest: &Digest, limit: u32) -> Result<Vec<Name>, Error> {
+        let statement = sqlx::query_scalar(include_str!("sql/repositories_with.sql"))
+            .bind(digest.to_bytes())
+            .bind(i64::from(limit));
+        let found: Vec<String> = read(statement.fetch_all(&self.pool)).await?;
+        names(&found)
+    }
+
+    async fn mark_absent(&self, digest: &Digest, generation: Generation) -> Result<(), Error> {
+        write(async || {
+            let statement =
+                "UPDATE blobs SET form = 0, tail = NULL WHERE digest = $1 AND gen = $2 AND form <> 0";
+            sqlx::query(statement)
+                .bind(digest.to_bytes())
+                .bind(generation.to_uuid())
+                .execute(&self.pool)
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+}

@@ -1,0 +1,16 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
+SELECT l.id AS link,
+       b.gen AS generation,
+       b.form,
+       b.tail,
+       b.size,
+       l.touched < clock_timestamp() - make_interval(secs => $3) AS lease_is_old
+FROM repositories r
+JOIN repo_blobs l ON l.repo_id = r.id
+JOIN blobs b ON b.id = l.blob_id
+WHERE r.name = $1
+  AND l.digest = $2
+  AND l.gen IS NOT NULL  -- else it is hidden
+  AND b.form <> 0        -- else its data is absent

@@ -1,0 +1,11 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
+UPDATE manifests
+SET state = 1,
+    gen = $2,
+    pending_until = NULL,
+    touched = clock_timestamp(),
+    pushed_at = clock_timestamp()
+WHERE id = $1
+  AND state = 0

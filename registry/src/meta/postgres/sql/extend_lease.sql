@@ -1,0 +1,7 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
+UPDATE uploads
+SET lock_until = clock_timestamp() + interval '60 seconds'
+WHERE id = $1
+  AND lock_token = $2

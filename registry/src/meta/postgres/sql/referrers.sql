@@ -1,0 +1,18 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
+SELECT m.id,
+       m.digest,
+       m.media_type,
+       m.size,
+       m.artifact_type,
+       m.annotations
+FROM repositories r
+JOIN manifests m ON m.repo_id = r.id
+WHERE r.name = $1
+  AND m.subject = $2
+  AND m.state = 1
+  AND (cardinality($3::text[]) = 0 OR m.artifact_type = ANY ($3))
+  AND m.id < $4
+ORDER BY m.id DESC  -- later pushes have higher ids
+LIMIT $5

@@ -1,0 +1,12 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
+SELECT EXISTS (
+  SELECT FROM repositories r
+  JOIN repo_blobs l ON l.repo_id = r.id
+  JOIN blobs b ON b.id = l.blob_id
+  WHERE r.name = $1
+    AND l.digest = $2
+    AND l.gen IS NOT NULL
+    AND b.form <> 0
+)

@@ -1,0 +1,8 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
+DELETE FROM intents
+WHERE id = $1
+  AND epoch = $2
+  AND kind = 'l'
+RETURNING repo_id

@@ -1,0 +1,188 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Tags: a place in the order, moving forward, tombstones.
+//!
+//! The order is (epoch, seq): a row only ever gets a higher one. What a row stops naming is queued in the
+//! tag's lane.
+
+use std::time::Duration;
+
+use stowage_oci::{Digest, Name, Tag};
+use uuid::Uuid;
+
+use super::error::Fault;
+use super::queue::{Removals, TOMBSTONE_DELAY};
+use super::tx::Connection;
+use super::{row, seconds};
+use crate::key::{Generation, Version};
+use crate::meta::steps::{lane, remove, tag_key};
+use crate::meta::{Epoch, Error, Pinned, RepositoryId, TagRecord};
+
+/// Gives each tag the next place in its order, in name order. The records' times are the database's, above
+/// those of the records before them.
+pub(super) async fn place(
+    tx: &mut Connection,
+    epoch: Epoch,
+    repo_id: RepositoryId,
+    tags: &[Tag],
+) -> Result<Vec<TagRecord>, Fault> {
+    let mut names: Vec<&str> = tags.iter().map(Tag::as_str).collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let placed: Vec<(String, i64, i64)> =
+        sqlx::query_as(include_str!("sql/place_tags.sql")).bind(repo_id).bind(&names).fetch_all(tx).await?;
+    let records = placed.into_iter().map(|(name, seq, milliseconds)| {
+        Ok(TagRecord {
+            tag: row::parsed("tags", &name)?,
+            version: Version { epoch: epoch.0, seq: row::number("tags", seq)? },
+            generation: Generation::at(row::number("tags", milliseconds)?),
+        })
+    });
+    let mut records = records.collect::<Result<Vec<_>, Error>>()?;
+    records.sort_by(|a, b| a.tag.as_str().cmp(b.tag.as_str()));
+    Ok(records)
+}
+
+#[derive(sqlx::FromRow)]
+struct TagColumns {
+    manifest_id: i64,
+    epoch: i64,
+    seq: i64,
+    generation: Uuid,
+    trashed: bool,
+    prev_epoch: Option<i64>,
+    prev_seq: Option<i64>,
+    prev_generation: Option<Uuid>,
+}
+
+fn version(epoch: i64, seq: i64) -> Result<Version, Error> {
+    Ok(Version { epoch: row::number("tags", epoch)?, seq: row::number("tags", seq)? })
+}
+
+impl TagColumns {
+    fn version(&self) -> Result<Version, Error> {
+        version(self.epoch, self.seq)
+    }
+
+    /// The records that the row stands for, all of which something higher replaces: what a tombstone hides goes
+    /// before it.
+    fn superseded(&self, repository: &Name, tag: &Tag, target: Digest) -> Result<Vec<String>, Error> {
+        let own = Generation::from_uuid(self.generation);
+        let own_target = (!self.trashed).then_some(target);
+        let mut steps = Vec::new();
+        if let (Some(epoch), Some(seq), Some(generation)) =
+            (self.prev_epoch, self.prev_seq, self.prev_generation)
+        {
+            let hidden = Generation::from_uuid(generation);
+            steps.push(remove(&tag_key(repository, tag, version(epoch, seq)?, hidden, Some(target))));
+        }
+        steps.push(remove(&tag_key(repository, tag, self.version()?, own, own_target)));
+        Ok(steps)
+    }
+}
+
+fn order(version: Version) -> Result<(i64, i64), Error> {
+    Ok((i64::from(version.epoch), row::stored(version.seq)?))
+}
+
+async fn insert(tx: &mut Connection, pinned: &Pinned, record: &TagRecord) -> Result<bool, Fault> {
+    let (epoch, seq) = order(record.version)?;
+    let inserted = sqlx::query(include_str!("sql/insert_tag.sql"))
+        .bind(pinned.repository)
+        .bind(record.tag.as_str())
+        .bind(pinned.manifest.0)
+        .bind(epoch)
+        .bind(seq)
+        .bind(record.generation.to_uuid())
+        .bind(row::stored(record.generation.milliseconds())?)
+        .execute(tx)
+        .await?;
+    Ok(inserted.rows_affected() == 1)
+}
+
+async fn update(tx: &mut Connection, pinned: &Pinned, record: &TagRecord) -> Result<(), Fault> {
+    let (epoch, seq) = order(record.version)?;
+    sqlx::query(include_str!("sql/move_tag.sql"))
+        .bind(pinned.repository)
+        .bind(record.tag.as_str())
+        .bind(pinned.manifest.0)
+        .bind(epoch)
+        .bind(seq)
+        .bind(record.generation.to_uuid())
+        .bind(row::stored(record.generation.milliseconds())?)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// Makes the tag name the pinned manifest unless it names something newer, or is deleted since. The row of the
+/// manifest that it named before, if that is another.
+pub(super) async fn move_tag(
+    tx: &mut Connection,
+    pinned: &Pinned,
+    record: &TagRecord,
+) -> Result<Option<i64>, Fault> {
+    let (repository, tag) = (&pinned.pin.repository, &record.tag);
+    let lane = Some(lane(repository, tag));
+    loop {
+        // Inserted first: reading before would miss a row made in between, and leak the loser's record.
+        if insert(&mut *tx, pinned, record).await? {
+            return Ok(None);
+        }
+        let found: Option<TagColumns> = sqlx::query_as(include_str!("sql/lock_tag.sql"))
+            .bind(pinned.repository)
+            .bind(tag.as_str())
+            .fetch_optional(&mut *tx)
+            .await?;
+        // Purged between the statements.
+        let Some(old) = found else { continue };
+        if old.version()? > record.version {
+            let ours =
+                tag_key(repository, tag, record.version, record.generation, Some(pinned.pin.facts.digest));
+            let steps = vec![remove(&ours)];
+            Removals { steps, lane, ..Removals::default() }.queue(tx, TOMBSTONE_DELAY).await?;
+            return Ok(None);
+        }
+        let target = manifest_digest(&mut *tx, old.manifest_id).await?;
+        update(&mut *tx, pinned, record).await?;
+        let steps = old.superseded(repository, tag, target)?;
+        Removals { steps, lane, ..Removals::default() }.queue(tx, TOMBSTONE_DELAY).await?;
+        return Ok((old.manifest_id != pinned.manifest.0).then_some(old.manifest_id));
+    }
+}
+
+/// A statement of its own: one that waits for the tag would join the manifest that it named before.
+async fn manifest_digest(tx: &mut Connection, manifest: i64) -> Result<Digest, Fault> {
+    let bytes: Vec<u8> =
+        sqlx::query_scalar("SELECT digest FROM manifests WHERE id = $1").bind(manifest).fetch_one(tx).await?;
+    Ok(row::digest("manifests", &bytes)?)
+}
+
+/// Puts tags, whose rows are locked, into the trash. Their tombstones, in name order.
+pub(super) async fn trash(
+    tx: &mut Connection,
+    epoch: Epoch,
+    (repo_id, repository): (RepositoryId, &Name),
+    tags: &[Tag],
+    retain: Duration,
+) -> Result<Vec<crate::key::Key>, Fault> {
+    let mut tombstones = Vec::with_capacity(tags.len());
+    for record in place(&mut *tx, epoch, repo_id, tags).await? {
+        let (epoch, seq) = order(record.version)?;
+        sqlx::query(include_str!("sql/trash_tag.sql"))
+            .bind(repo_id)
+            .bind(record.tag.as_str())
+            .bind(epoch)
+            .bind(seq)
+            .bind(record.generation.to_uuid())
+            .bind(seconds(retain))
+            .execute(&mut *tx)
+            .await?;
+        tombstones.push(tag_key(repository, &record.tag, record.version, record.generation, None));
+    }
+    Ok(tombstones)
+}
