@@ -225,10 +225,8 @@ impl PostgresStore {
         if let Some(id) = self.insert_upload(upload, expiry, limit).await? {
             return Ok(Some(id));
         }
+        // Too many uploads, or there was no such repository: only the second attempt tells.
         let mut connection = self.pool.acquire().await?;
-        if repository(&mut connection, &upload.repository).await?.is_some() {
-            return Ok(None);
-        }
         ensure_repository(&mut connection, &upload.repository).await?;
         drop(connection);
         Ok(self.insert_upload(upload, expiry, limit).await?)
