@@ -24,3 +24,4 @@ pub use embedded::{Builder, OpenError, Registry};
 pub fn router(registry: &Registry) -> axum::Router {
     registry.router()
 }
+pub mod server;

@@ -16,11 +16,11 @@ use stowage_oci::Glob;
 use super::error::ConfigError;
 use super::files::Origin;
 use super::{
-    Config, Database, Limits, Mode, Postgres, Redirect, S3, S3Credentials, Secret, SecretsDir, Sources,
-    Storage, tls,
+    Config, Database, Limits, Postgres, Redirect, S3, S3Credentials, Secret, SecretsDir, Sources, Storage,
+    tls,
 };
 use crate::auth::{Actions, Htpasswd, Policy, Realms, Rules, SigningKey, Snapshot, Subject};
-use crate::operation::Action;
+use crate::operation::{Action, Mode};
 
 /// The port of the Service that the operator makes.
 const SERVICE_PORT: u16 = 5000;
@@ -38,6 +38,7 @@ pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> R
     Ok(Config {
         registry: document.registry.name.clone(),
         hash: document.encode().hash,
+        hosts: urls(&document).iter().map(|url| host(url).to_owned()).collect(),
         storage: storage(spec, secrets)?,
         database: database(spec, secrets)?,
         write_hold: spec.database.write_hold.to_std(),
@@ -195,16 +196,24 @@ fn users(auth: Option<&Auth>, secrets: &SecretsDir) -> Result<Htpasswd, ConfigEr
     users.with_groups(&shown(groups, secrets), lines.expose()).map_err(broken(path))
 }
 
-/// The names under which the registry answers; in a cluster those of its Service too.
-fn realms(document: &Document) -> Realms {
+/// The URLs under which the registry answers, the external one first; in a cluster those of its Service too.
+fn urls(document: &Document) -> Vec<String> {
     let registry = &document.registry;
     let spec = &registry.spec;
     let scheme = if spec.tls.is_some() { "https" } else { "http" };
     let service = registry.namespace.as_ref().map(|namespace| format!("{}.{namespace}.svc", registry.name));
     let service = service.into_iter().flat_map(|host| [host.clone(), format!("{host}.cluster.local")]);
-    let service: Vec<String> = service.map(|host| format!("{scheme}://{host}:{SERVICE_PORT}")).collect();
-    let written = spec.alternate_urls.iter().map(stowage_crds::BaseUrl::as_str);
-    Realms::new(spec.external_url.as_str(), written.chain(service.iter().map(String::as_str)))
+    let written = std::iter::once(&spec.external_url).chain(&spec.alternate_urls).map(ToString::to_string);
+    written.chain(service.map(|host| format!("{scheme}://{host}:{SERVICE_PORT}"))).collect()
+}
+
+fn host(url: &str) -> &str {
+    url.split_once("://").map_or(url, |(_, host)| host)
+}
+
+fn realms(document: &Document) -> Realms {
+    let urls = urls(document);
+    Realms::new(&urls[0], urls[1..].iter().map(String::as_str))
 }
 
 fn keys(

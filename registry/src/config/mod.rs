@@ -32,6 +32,7 @@ pub use tls::TlsError;
 pub use watch::watch;
 
 use crate::auth::Snapshot;
+use crate::operation::Mode;
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug)]
@@ -55,6 +56,8 @@ pub struct Config {
     pub registry: String,
     /// Hash of the document.
     pub hash: String,
+    /// Hosts (`host[:port]`) under which it answers; the first is the external one.
+    pub hosts: Vec<String>,
     /// Where content lies.
     pub storage: Storage,
     /// Where names and links lie.
@@ -142,18 +145,6 @@ pub struct Postgres {
     pub ca: Option<Vec<u8>>,
     /// Connections at most.
     pub max_connections: u32,
-}
-
-/// Which changes clients may make.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// All that they are granted.
-    #[default]
-    ReadWrite,
-    /// Pushes, but no deletes.
-    NoDelete,
-    /// None.
-    ReadOnly,
 }
 
 /// What one process takes on at once.

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::auth::Actions;
+use crate::operation::Mode;
 
 const REGISTRY: &str = "apiVersion: stowage.dev/v1alpha1
 kind: Registry
