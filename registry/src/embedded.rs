@@ -56,6 +56,8 @@ pub enum OpenError {
 #[derive(Clone)]
 pub struct Registry {
     port: DataPort,
+    domain: Domain,
+    settings: Arc<ArcSwap<Settings>>,
     tasks: Tasks,
 }
 
@@ -63,7 +65,14 @@ impl Registry {
     /// What can be set before it opens.
     #[must_use]
     pub fn builder() -> Builder {
-        Builder { limits: Limits::default(), hook: None, access: None, settings: Settings::default() }
+        Builder {
+            limits: Limits::default(),
+            hook: None,
+            access: None,
+            settings: Settings::default(),
+            metrics: Metrics::default(),
+            max_requests: MOST_REQUESTS,
+        }
     }
 
     /// The routes `/v2`, `/v2/…` and `/token`, to be merged into another router. They must stay at the root:
@@ -71,6 +80,18 @@ impl Registry {
     #[must_use]
     pub fn router(&self) -> Router {
         crate::http::router(self.port.clone())
+    }
+
+    /// From now on it is called and takes writes as `settings` say, and index children must exist in
+    /// repositories that one of `strict_indexes` matches.
+    pub fn apply(&self, settings: Settings, strict_indexes: Vec<stowage_oci::Glob>) {
+        self.settings.store(Arc::new(settings));
+        self.domain.set_strict_indexes(strict_indexes);
+    }
+
+    /// Tells what runs in the background to end: transfers stop at what is durable.
+    pub fn stop(&self) {
+        self.tasks.stop();
     }
 
     /// Ends what runs in the background: transfers stop at what is durable.
@@ -89,6 +110,8 @@ pub struct Builder {
     hook: Option<Arc<dyn Hook>>,
     access: Option<Arc<Access>>,
     settings: Settings,
+    metrics: Metrics,
+    max_requests: usize,
 }
 
 impl Builder {
@@ -120,6 +143,20 @@ impl Builder {
         self
     }
 
+    /// What counts its requests.
+    #[must_use]
+    pub fn metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// How many requests are answered at the same time.
+    #[must_use]
+    pub fn max_requests(mut self, max_requests: usize) -> Self {
+        self.max_requests = max_requests;
+        self
+    }
+
     /// Opens the registry in `folder`; makes it if there is none. A folder is open in one process at a time.
     pub async fn open(self, folder: &Path) -> Result<Registry, OpenError> {
         let unusable = |source| OpenError::Folder { folder: folder.display().to_string(), source };
@@ -145,8 +182,15 @@ impl Builder {
             None => Arc::new(open_access(&self.settings)?),
         };
         let settings = Arc::new(ArcSwap::from_pointee(self.settings));
-        let port = DataPort::new(domain, access, settings, Metrics::default(), tasks.clone(), MOST_REQUESTS);
-        Ok(Registry { port, tasks })
+        let port = DataPort::new(
+            domain.clone(),
+            access,
+            Arc::clone(&settings),
+            self.metrics,
+            tasks.clone(),
+            self.max_requests,
+        );
+        Ok(Registry { port, domain, settings, tasks })
     }
 }
 

@@ -4,6 +4,7 @@
 //! The document and the secrets it names → [`Config`].
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use stowage_crds::document::{Document, Entry};
@@ -102,12 +103,12 @@ fn s3_credentials(name: &str, secrets: &SecretsDir) -> Result<S3Credentials, Con
     })
 }
 
-fn database(spec: &RegistrySpec, secrets: &SecretsDir) -> Result<Database, ConfigError> {
+pub(super) fn database(spec: &RegistrySpec, secrets: &SecretsDir) -> Result<Database, ConfigError> {
     let Some(postgres) = &spec.database.postgres else { return Ok(Database::Sqlite) };
     let path = "spec.database.postgres.urlSecretRef";
     Ok(Database::Postgres(Postgres {
         url: text(path, &postgres.url_secret_ref, secrets)?,
-        ca: optional_bytes("spec.database.postgres.caSecretRef", postgres.ca_secret_ref.as_ref(), secrets)?,
+        ca: optional_file("spec.database.postgres.caSecretRef", postgres.ca_secret_ref.as_ref(), secrets)?,
         max_connections: u32::try_from(postgres.max_connections)
             .map_err(|error| field("spec.database.postgres.maxConnections", error))?,
     }))
@@ -267,6 +268,16 @@ fn optional_bytes(
 ) -> Result<Option<Vec<u8>>, ConfigError> {
     let read = |key: &KeyRef| secrets.bytes(&key.name, &key.key).map_err(secret_error(field));
     key.map(read).transpose().map(|bytes| bytes.as_ref().map(Secret::expose).cloned())
+}
+
+/// The file of a key that can be read.
+fn optional_file(
+    field: &'static str,
+    key: Option<&KeyRef>,
+    secrets: &SecretsDir,
+) -> Result<Option<PathBuf>, ConfigError> {
+    optional_bytes(field, key, secrets)?;
+    key.map(|key| secrets.file(&key.name, &key.key).map_err(secret_error(field))).transpose()
 }
 
 /// How a secret's file is named in errors.

@@ -141,8 +141,8 @@ pub enum Database {
 pub struct Postgres {
     /// `postgresql://…`
     pub url: Secret<String>,
-    /// PEM of the authorities that sign the server's certificate.
-    pub ca: Option<Vec<u8>>,
+    /// File with the PEM of the authorities that sign the server's certificate.
+    pub ca: Option<PathBuf>,
     /// Connections at most.
     pub max_connections: u32,
 }
@@ -173,17 +173,33 @@ fn read(sources: &Sources) -> Result<(Document, files::Origin), ConfigError> {
     files::read(&sources.paths, sources.registry.as_deref(), &format!("http://{address}"))
 }
 
-/// The effective document as JSON for people, and its hash. Needs no secret.
-pub fn show(sources: &Sources) -> Result<(String, String), ConfigError> {
-    let encoded = read(sources)?.0.encode();
-    let value: serde_json::Value =
-        serde_json::from_str(&encoded.json).expect("a document that was just encoded is JSON");
-    Ok((format!("{value:#}"), encoded.hash))
+/// Reads only what is needed to reach the database, for commands that need nothing else.
+pub fn load_database(sources: &Sources) -> Result<Database, ConfigError> {
+    build::database(&read(sources)?.0.registry.spec, &sources.secrets)
 }
 
-/// Checks the documents without reading secrets; the hash of what would hold.
-pub fn check(sources: &Sources) -> Result<String, ConfigError> {
-    Ok(read(sources)?.0.encode().hash)
+/// The document that would hold, for people. Needs no secret.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Its hash.
+    pub hash: String,
+    /// The document.
+    pub document: serde_json::Value,
+}
+
+impl Shown {
+    /// As YAML, with the hash in a comment.
+    #[must_use]
+    pub fn yaml(&self) -> String {
+        format!("# {}\n{}", self.hash, stowage_crds::yaml::to_string(&self.document))
+    }
+}
+
+/// Checks the documents, without reading secrets.
+pub fn show(sources: &Sources) -> Result<Shown, ConfigError> {
+    let encoded = read(sources)?.0.encode();
+    let document = serde_json::from_str(&encoded.json).expect("a document that was just encoded is JSON");
+    Ok(Shown { hash: encoded.hash, document })
 }
 
 #[cfg(test)]

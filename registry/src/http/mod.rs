@@ -6,8 +6,10 @@
 //! A request: raw path → [`parse`] → `Operation` → `auth` → `Authorized` → [`dispatch`] → one call of the
 //! domain → [`respond`] or [`error`]. Served: `/v2`, `/token`, nothing else.
 
+pub mod admin;
 mod body;
 mod conditions;
+pub mod connection;
 mod dispatch;
 mod error;
 mod metrics;

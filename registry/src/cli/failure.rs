@@ -1,0 +1,70 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Why a command ended, and with which code.
+
+use std::io;
+use std::net::SocketAddr;
+
+use stowage_registry::OpenError;
+use stowage_registry::config::ConfigError;
+use stowage_registry::domain::OwnershipError;
+use stowage_registry::ops::telemetry::TelemetryError;
+
+/// Why a command ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The log cannot be set up.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// The registry does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A port cannot be had.
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    /// The system refused something.
+    #[error("cannot {what}")]
+    System {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Failure {
+    /// The exit code.
+    pub(crate) fn code(&self) -> u8 {
+        const FAILED: u8 = 1;
+        const UNUSABLE: u8 = 2;
+        const REFUSED: u8 = 3;
+        match self {
+            Self::Config(_) | Self::Telemetry(_) => UNUSABLE,
+            Self::Open(error) if is_refusal(error) => REFUSED,
+            Self::Open(_) | Self::Listen { .. } | Self::System { .. } => FAILED,
+        }
+    }
+
+    /// Whether Kubernetes should show it as the end of a container.
+    pub(crate) const fn ends_a_service(&self) -> bool {
+        !matches!(self, Self::Telemetry(_))
+    }
+}
+
+/// Whether going on could harm what somebody else relies on.
+fn is_refusal(error: &OpenError) -> bool {
+    match error {
+        OpenError::Unfit(_) => true,
+        OpenError::Ownership(cause) => {
+            !matches!(cause, OwnershipError::Database(_) | OwnershipError::Store(_))
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,199 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The command line. Every flag can be given as `STOWAGE_<FLAG>`; a flag beats the environment.
+
+mod failure;
+mod open;
+mod serve;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use stowage_registry::config::{self, SecretsDir, Sources};
+use stowage_registry::ops::telemetry;
+
+pub(crate) use failure::Failure;
+
+/// An OCI registry.
+#[derive(Debug, Parser)]
+#[command(name = "stowage-registry", version)]
+pub(crate) struct Cli {
+    /// Form of the log on standard error [default: text on a terminal, json elsewhere]
+    #[arg(long, global = true, env = "STOWAGE_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
+    /// What is logged: a level, or levels by module as in `info,stowage_registry::http=debug`
+    #[arg(long, global = true, env = "STOWAGE_LOG", default_value = "info")]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve OCI traffic
+    Serve(serve::Serve),
+    /// Bring the database schema up to this version
+    Migrate(Common),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a script that completes this command line
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Validate the configuration files
+    Check(Shown),
+    /// Print the document that would be in force, and its hash
+    Show(Shown),
+}
+
+#[derive(Debug, Args)]
+struct Shown {
+    #[command(flatten)]
+    common: Common,
+    /// Form of the answer
+    #[arg(long, env = "STOWAGE_OUTPUT", default_value = "text")]
+    output: Output,
+}
+
+/// What every command that reads the configuration takes.
+#[derive(Clone, Debug, Args)]
+struct Common {
+    /// File or folder of YAML documents; can be repeated. Without it an embedded registry is meant
+    #[arg(long, value_name = "PATH", env = "STOWAGE_CONFIG", value_delimiter = ',')]
+    config: Vec<PathBuf>,
+    /// Which Registry, when the files hold several
+    #[arg(long, value_name = "NAME", env = "STOWAGE_REGISTRY")]
+    registry: Option<String>,
+    /// Folder with a folder for each Secret and a file for each of its keys
+    #[arg(long, value_name = "DIR", env = "STOWAGE_SECRETS_DIR", default_value = "/etc/stowage/secrets")]
+    secrets_dir: PathBuf,
+    /// Folder of the data of `filesystem` and `sqlite`, and of the key of tokens; made if there is none
+    #[arg(long, value_name = "DIR", env = "STOWAGE_DATA_DIR", default_value = "./stowage-data")]
+    data_dir: PathBuf,
+}
+
+impl Common {
+    fn sources(&self, listen: Option<SocketAddr>) -> Sources {
+        Sources {
+            paths: self.config.clone(),
+            registry: self.registry.clone(),
+            secrets: SecretsDir::new(&self.secrets_dir),
+            data_dir: self.data_dir.clone(),
+            listen,
+        }
+    }
+}
+
+/// Does what the command line says.
+pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
+    let format = match cli.log_format {
+        Some(LogFormat::Text) => telemetry::Format::Text,
+        Some(LogFormat::Json) => telemetry::Format::Json,
+        None => telemetry::Format::fitting(),
+    };
+    telemetry::init(format, &cli.log)?;
+    match cli.command {
+        Command::Serve(serve) => runtime()?.block_on(serve.run()),
+        Command::Migrate(common) => {
+            let database = config::load_database(&common.sources(None))?;
+            runtime()?.block_on(open::migrate(&database, &common.data_dir))
+        }
+        Command::Config(ConfigCommand::Check(shown)) => check(&shown),
+        Command::Config(ConfigCommand::Show(shown)) => show(&shown),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "stowage-registry", &mut script);
+            print(&script)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            let rendered = clap_mangen::Man::new(Cli::command()).render(&mut page);
+            rendered.map_err(|source| Failure::System { what: "render the manual page", source })?;
+            print(&page)
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    built.map_err(|source| Failure::System { what: "start the threads", source })
+}
+
+fn check(shown: &Shown) -> Result<(), Failure> {
+    let found = config::show(&shown.common.sources(None))?;
+    match shown.output {
+        Output::Text => print(format!("valid, {}\n", found.hash).as_bytes()),
+        Output::Json => print(format!("{{\"valid\":true,\"hash\":\"{}\"}}\n", found.hash).as_bytes()),
+    }
+}
+
+fn show(shown: &Shown) -> Result<(), Failure> {
+    let found = config::show(&shown.common.sources(None))?;
+    match shown.output {
+        Output::Text => print(found.yaml().as_bytes()),
+        Output::Json => {
+            let whole = serde_json::json!({ "hash": found.hash, "document": found.document });
+            print(format!("{whole}\n").as_bytes())
+        }
+    }
+}
+
+/// Writes to standard output. Whoever closes it early has read enough.
+fn print(bytes: &[u8]) -> Result<(), Failure> {
+    match std::io::stdout().lock().write_all(bytes) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::System { what: "write the answer", source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_its_variable() {
+        fn looked_at(command: &clap::Command) {
+            for argument in command.get_arguments().filter(|argument| argument.get_long().is_some()) {
+                let name = argument.get_long().unwrap();
+                if ["help", "version"].contains(&name) {
+                    continue;
+                }
+                let expected = format!("STOWAGE_{}", name.to_uppercase().replace('-', "_"));
+                let found = argument.get_env().and_then(std::ffi::OsStr::to_str);
+                assert_eq!(found, Some(expected.as_str()), "--{name}");
+            }
+            command.get_subcommands().for_each(looked_at);
+        }
+        looked_at(&Cli::command());
+    }
+}

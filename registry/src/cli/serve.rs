@@ -1,0 +1,246 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! `serve`: opens what is configured, serves until it is told to stop, and ends in order.
+//!
+//! Ending: not ready → a moment for the network to notice → no new connections, uploads stop at what is durable,
+//! downloads finish → what takes longer is cut. A second signal cuts at once.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use prometheus_client::registry::Registry as Counted;
+use stowage_registry::Registry;
+use stowage_registry::auth::Access;
+use stowage_registry::config::{self, Config, Facts, Live};
+use stowage_registry::http::ops::OpsPort;
+use stowage_registry::http::{Metrics as HttpMetrics, Settings, Site, admin, connection, ops};
+use stowage_registry::ops::health::{Dependency, Health};
+use stowage_registry::ops::metrics::Metrics;
+use stowage_registry::ops::shutdown::{Notice, Signals, notify};
+use stowage_registry::ops::tasks::Tasks;
+use stowage_registry::server::{Certificate, End, Listener};
+
+use super::open::{self, Stores};
+use super::{Common, Failure};
+
+/// How often database and bucket are asked whether they answer.
+const PROBE: Duration = Duration::from_secs(5);
+/// For what was told to end and is no transfer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Flags of `serve`.
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    common: Common,
+    /// Data port: `/v2/` and `/token`
+    #[arg(long, value_name = "ADDR", env = "STOWAGE_LISTEN", default_value = "127.0.0.1:5000")]
+    listen: SocketAddr,
+    /// Operations port: health, metrics, configuration; without authentication
+    #[arg(long, value_name = "ADDR", env = "STOWAGE_OPS_LISTEN", default_value = "127.0.0.1:5001")]
+    ops_listen: SocketAddr,
+    /// Admin port; nothing is served on it yet
+    #[arg(long, value_name = "ADDR", env = "STOWAGE_ADMIN_LISTEN", default_value = "127.0.0.1:5002")]
+    admin_listen: SocketAddr,
+    /// Seconds between not being ready and taking no new connections
+    #[arg(long, value_name = "SECONDS", env = "STOWAGE_DRAIN_DELAY", default_value_t = 5)]
+    drain_delay: u64,
+    /// Seconds that running transfers may take to finish
+    #[arg(long, value_name = "SECONDS", env = "STOWAGE_DRAIN_TIMEOUT", default_value_t = 110)]
+    drain_timeout: u64,
+}
+
+/// The parts of a process that serves.
+struct Process {
+    registry: Registry,
+    access: Arc<Access>,
+    certificate: Certificate,
+    live: Arc<Live>,
+    health: Arc<Health>,
+    tasks: Tasks,
+}
+
+impl Serve {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let mut signals =
+            Signals::listen().map_err(|source| Failure::System { what: "listen for signals", source })?;
+        let sources = self.common.sources(Some(self.listen));
+        let config = config::load(&sources)?;
+        let (data, ops, admin) =
+            tokio::try_join!(bind(self.listen), bind(self.ops_listen), bind(self.admin_listen))?;
+        let addresses = (address(&data)?, address(&ops)?);
+
+        let live = Arc::new(Live::new(config));
+        let health = Arc::new(Health::new());
+        let facts = Arc::default();
+        let mut counted = Counted::default();
+        let http_metrics = HttpMetrics::register(&mut counted);
+        let metrics = Metrics::register(&mut counted);
+        let tasks = Tasks::new();
+        let port = OpsPort {
+            health: Arc::clone(&health),
+            live: Arc::clone(&live),
+            facts: Arc::clone(&facts),
+            metrics,
+            registry: Arc::new(counted),
+        };
+        // From here on the process can be asked how it is, while it opens the rest.
+        let ops_end = End::default();
+        let ops_router = ops::router(port);
+        let ops_serving =
+            tasks.spawn(ops.serve(move |peer| connection::service(ops_router.clone(), peer), ops_end.clone()));
+
+        let current = live.current();
+        let stores = open::stores(&current, &self.common.data_dir).await?;
+        facts.store(Arc::new(facts_of(&stores).await));
+        let access = Arc::new(Access::new(current.access.clone()));
+        let registry = Registry::builder()
+            .limits(open::limits(&current))
+            .access(Arc::clone(&access))
+            .settings(settings(&current))
+            .metrics(http_metrics)
+            .max_requests(current.limits.max_concurrent_requests)
+            .over(Arc::clone(&stores.meta), Arc::clone(&stores.blobs))
+            .await?;
+        facts.store(Arc::new(facts_of(&stores).await));
+
+        let process =
+            Process { registry, access, certificate: Certificate::default(), live, health, tasks };
+        process.apply(&current);
+        process.certificate.store(current.tls.clone());
+        process.watch(sources, &stores);
+
+        let end = End::default();
+        let serving = process.serve(data, admin, &end);
+        process.health.serve();
+        notify(Notice::Ready);
+        announce(&current, addresses);
+        self.until_stopped(&mut signals, &process, &end, serving).await;
+        process.tasks.stop();
+        process.registry.close().await;
+        ops_end.drain.cancel();
+        ops_end.cut.cancel();
+        ops_serving.abort();
+        process.tasks.wait(PATIENCE).await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    async fn until_stopped(
+        &self,
+        signals: &mut Signals,
+        process: &Process,
+        end: &End,
+        serving: impl Future<Output = ()>,
+    ) {
+        let signal = signals.next().await;
+        tracing::info!(signal, "stopping");
+        process.health.drain();
+        notify(Notice::Stopping);
+        let noticed = tokio::time::sleep(Duration::from_secs(self.drain_delay));
+        let mut hurry = tokio::select! { () = noticed => false, _ = signals.next() => true };
+        end.drain.cancel();
+        process.registry.stop();
+        tokio::pin!(serving);
+        if !hurry {
+            let time_is_up = tokio::time::sleep(Duration::from_secs(self.drain_timeout));
+            hurry = tokio::select! {
+                () = serving.as_mut() => return,
+                () = time_is_up => true,
+                _ = signals.next() => true,
+            };
+        }
+        if hurry {
+            tracing::warn!("transfers that still run are cut");
+        }
+        end.cut.cancel();
+        serving.await;
+    }
+}
+
+impl Process {
+    /// Serves both ports in the background; the future ends when the last connection has.
+    fn serve(&self, data: Listener, admin: Listener, end: &End) -> impl Future<Output = ()> + use<> {
+        let (router, admin_router) = (self.registry.router(), admin::router());
+        let data = data.with_certificate(Arc::clone(&self.certificate));
+        let admin = admin.with_certificate(Arc::clone(&self.certificate));
+        let data = data.serve(move |peer| connection::service(router.clone(), peer), end.clone());
+        let admin = admin.serve(move |peer| connection::service(admin_router.clone(), peer), end.clone());
+        let (data, admin) = (self.tasks.spawn(data), self.tasks.spawn(admin));
+        async move {
+            for ended in [data.await, admin.await] {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a listener broke off");
+                }
+            }
+        }
+    }
+
+    /// Follows the files of the configuration, and whether database and bucket answer.
+    fn watch(&self, sources: config::Sources, stores: &Stores) {
+        let stopping = self.tasks.stopping();
+        let (registry, access) = (self.registry.clone(), Arc::clone(&self.access));
+        let (certificate, live) = (Arc::clone(&self.certificate), Arc::clone(&self.live));
+        let apply = move |config: &Config| {
+            access.swap(config.access.clone());
+            registry.apply(settings(config), config.strict_indexes.clone());
+            // Whether there is TLS at all is decided at the start.
+            if certificate.load().is_some() && config.tls.is_some() {
+                certificate.store(config.tls.clone());
+            }
+        };
+        self.tasks.spawn(async move { config::watch(live, sources, apply, stopping).await });
+
+        let (health, stopping) = (Arc::clone(&self.health), self.tasks.stopping());
+        let meta = Arc::clone(&stores.meta);
+        self.tasks.spawn(async move {
+            health.watch(Dependency::Database, PROBE, || meta.ping(), stopping).await;
+        });
+        let (health, stopping) = (Arc::clone(&self.health), self.tasks.stopping());
+        let blobs = Arc::clone(&stores.blobs);
+        self.tasks.spawn(async move {
+            health.watch(Dependency::Storage, PROBE, || open::ask(&*blobs), stopping).await;
+        });
+    }
+
+    fn apply(&self, config: &Config) {
+        self.registry.apply(settings(config), config.strict_indexes.clone());
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<Listener, Failure> {
+    Listener::bind(address).await.map_err(|source| Failure::Listen { address, source })
+}
+
+fn address(listener: &Listener) -> Result<SocketAddr, Failure> {
+    listener.address().map_err(|source| Failure::System { what: "tell a port's address", source })
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings { site: Site { hosts: config.hosts.clone() }, mode: config.mode }
+}
+
+async fn facts_of(stores: &Stores) -> Facts {
+    let envelope = stores.meta.envelope().await.ok().flatten();
+    Facts { registry_id: envelope.map(|envelope| envelope.registry.to_string()), ..Facts::default() }
+}
+
+/// One line that says who started what.
+fn announce(config: &Config, (data, ops): (SocketAddr, SocketAddr)) {
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        registry = config.registry,
+        listen = %data,
+        ops_listen = %ops,
+        tls = config.tls.is_some(),
+        pid = std::process::id(),
+        uid = std::fs::metadata("/proc/self").map(|process| process.uid()).ok(),
+        command = "serve",
+        config.hash = config.hash,
+        "serving"
+    );
+}
