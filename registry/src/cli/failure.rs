@@ -7,8 +7,11 @@ use std::io;
 use std::net::SocketAddr;
 
 use stowage_registry::OpenError;
+use stowage_registry::blobs::s3::SettingsError;
 use stowage_registry::config::ConfigError;
 use stowage_registry::domain::OwnershipError;
+use stowage_registry::meta;
+use stowage_registry::meta::postgres::ConnectError;
 use stowage_registry::ops::telemetry::TelemetryError;
 
 /// Why a command ended.
@@ -23,6 +26,12 @@ pub(crate) enum Failure {
     /// The registry does not open.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The bucket's settings cannot be used.
+    #[error("spec.storage.s3")]
+    Bucket(#[from] SettingsError),
+    /// The database cannot be used.
+    #[error("spec.database.postgres")]
+    Database(#[from] ConnectError),
     /// A port cannot be had.
     #[error("cannot listen on {address}")]
     Listen {
@@ -46,9 +55,11 @@ impl Failure {
         const UNUSABLE: u8 = 2;
         const REFUSED: u8 = 3;
         match self {
-            Self::Config(_) | Self::Telemetry(_) => UNUSABLE,
+            Self::Config(_) | Self::Telemetry(_) | Self::Bucket(_) => UNUSABLE,
+            Self::Database(ConnectError::Url(_)) => UNUSABLE,
+            Self::Database(ConnectError::Unsafe { .. } | ConnectError::Meta(meta::Error::Schema { .. })) => REFUSED,
             Self::Open(error) if is_refusal(error) => REFUSED,
-            Self::Open(_) | Self::Listen { .. } | Self::System { .. } => FAILED,
+            Self::Open(_) | Self::Database(_) | Self::Listen { .. } | Self::System { .. } => FAILED,
         }
     }
 

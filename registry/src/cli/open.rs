@@ -5,14 +5,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use stowage_registry::OpenError;
-use stowage_registry::blobs::{self, Filesystem, Store};
-use stowage_registry::config::{Config, Database, Storage};
+use stowage_registry::blobs::{self, Filesystem, Observed, Observer, Outcome, Request, S3, Store, s3};
+use stowage_registry::config::{self, Config, Database, Storage};
 use stowage_registry::domain::Limits;
 use stowage_registry::key::Key;
 use stowage_registry::meta::MetaStore;
+use stowage_registry::meta::postgres::{self, PostgresStore};
 use stowage_registry::meta::sqlite::{self, SqliteStore};
+use stowage_registry::ops::metrics::Metrics;
 
 use super::Failure;
 
@@ -22,17 +25,50 @@ pub(super) struct Stores {
     pub(super) blobs: Arc<dyn Store>,
 }
 
+/// Tells the metrics of every request to the blob store.
+struct Counting {
+    store: &'static str,
+    metrics: Metrics,
+}
+
+impl Observer for Counting {
+    fn ended(&self, request: Request, outcome: Outcome, took: Duration) {
+        self.metrics.store_asked(self.store, request.name(), outcome.name(), took);
+    }
+}
+
 /// Opens both.
-pub(super) async fn stores(config: &Config, data_dir: &Path) -> Result<Stores, Failure> {
-    let blobs: Arc<dyn Store> = match &config.storage {
-        Storage::Filesystem => Arc::new(filesystem(data_dir).await?),
-        Storage::S3(_) => todo!(),
+pub(super) async fn stores(config: &Config, data_dir: &Path, metrics: &Metrics) -> Result<Stores, Failure> {
+    let (name, blobs): (_, Arc<dyn Store>) = match &config.storage {
+        Storage::Filesystem => ("filesystem", Arc::new(filesystem(data_dir).await?)),
+        Storage::S3(bucket) => ("s3", Arc::new(S3::new(bucket_settings(bucket)).await?)),
     };
     let meta: Arc<dyn MetaStore> = match &config.database {
         Database::Sqlite => Arc::new(sqlite(data_dir).await?),
-        Database::Postgres(_) => todo!(),
+        Database::Postgres(server) => Arc::new(PostgresStore::connect(&server_options(server)).await?),
     };
-    Ok(Stores { meta, blobs })
+    let counting = Arc::new(Counting { store: name, metrics: metrics.clone() });
+    Ok(Stores { meta, blobs: Arc::new(Observed::over(blobs, counting)) })
+}
+
+fn bucket_settings(bucket: &config::S3) -> s3::Settings {
+    s3::Settings {
+        bucket: bucket.bucket.clone(),
+        prefix: bucket.prefix.clone(),
+        region: bucket.region.clone(),
+        endpoint: bucket.endpoint.clone(),
+        force_path_style: bucket.force_path_style,
+        credentials: bucket.credentials.clone().map_or(s3::Credentials::Ambient, s3::Credentials::Folder),
+        ca: bucket.ca.clone(),
+    }
+}
+
+fn server_options(server: &config::Postgres) -> postgres::Options {
+    postgres::Options {
+        ca: server.ca.clone(),
+        max_connections: server.max_connections,
+        ..postgres::Options::new(server.url.expose().as_str())
+    }
 }
 
 async fn filesystem(data_dir: &Path) -> Result<Filesystem, OpenError> {
@@ -53,7 +89,7 @@ pub(super) async fn migrate(database: &Database, data_dir: &Path) -> Result<(), 
                 .map_err(|source| Failure::System { what: "make the data folder", source })?;
             sqlite(data_dir).await?;
         }
-        Database::Postgres(_) => todo!(),
+        Database::Postgres(server) => postgres::migrate(&server_options(server)).await?,
     }
     tracing::info!("the schema is up to date");
     Ok(())

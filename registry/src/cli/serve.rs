@@ -85,7 +85,7 @@ impl Serve {
             health: Arc::clone(&health),
             live: Arc::clone(&live),
             facts: Arc::clone(&facts),
-            metrics,
+            metrics: metrics.clone(),
             registry: Arc::new(counted),
         };
         // From here on the process can be asked how it is, while it opens the rest.
@@ -95,7 +95,7 @@ impl Serve {
             tasks.spawn(ops.serve(move |peer| connection::service(ops_router.clone(), peer), ops_end.clone()));
 
         let current = live.current();
-        let stores = open::stores(&current, &self.common.data_dir).await?;
+        let stores = open::stores(&current, &self.common.data_dir, &metrics).await?;
         facts.store(Arc::new(facts_of(&stores).await));
         let access = Arc::new(Access::new(current.access.clone()));
         let registry = Registry::builder()

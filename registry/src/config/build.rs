@@ -16,10 +16,7 @@ use stowage_oci::Glob;
 
 use super::error::ConfigError;
 use super::files::Origin;
-use super::{
-    Config, Database, Limits, Postgres, Redirect, S3, S3Credentials, Secret, SecretsDir, Sources, Storage,
-    tls,
-};
+use super::{Config, Database, Limits, Postgres, S3, Secret, SecretsDir, Sources, Storage, tls};
 use crate::auth::{Actions, Htpasswd, Policy, Realms, Rules, SigningKey, Snapshot, Subject};
 use crate::operation::{Action, Mode};
 
@@ -77,7 +74,9 @@ fn storage(spec: &RegistrySpec, secrets: &SecretsDir) -> Result<Storage, ConfigE
         None => None,
         Some(secret) => Some(s3_credentials(&secret.name, secrets)?),
     };
-    let redirect = s3.redirect.as_ref().filter(|redirect| redirect.mode == RedirectMode::Always);
+    if s3.redirect.as_ref().is_some_and(|redirect| redirect.mode == RedirectMode::Always) {
+        return Err(field("spec.storage.s3.redirect.mode", "this build does not redirect; expected Never"));
+    }
     Ok(Storage::S3(Box::new(S3 {
         bucket: s3.bucket.clone(),
         prefix: s3.prefix.clone(),
@@ -86,21 +85,15 @@ fn storage(spec: &RegistrySpec, secrets: &SecretsDir) -> Result<Storage, ConfigE
         force_path_style: s3.force_path_style,
         credentials,
         ca: optional_bytes("spec.storage.s3.caSecretRef", s3.ca_secret_ref.as_ref(), secrets)?,
-        redirect: redirect.map(|redirect| Redirect {
-            min_size: redirect.min_size.bytes(),
-            exclude_user_agents: redirect.exclude_user_agents.clone(),
-        }),
     })))
 }
 
-fn s3_credentials(name: &str, secrets: &SecretsDir) -> Result<S3Credentials, ConfigError> {
-    let read = |key| secrets.text(name, key).map_err(secret_error("spec.storage.s3.credentialsSecretRef"));
-    let has_session = secrets.file(name, "sessionToken").is_ok_and(|file| file.exists());
-    Ok(S3Credentials {
-        access_key_id: read("accessKeyId")?.expose().clone(),
-        secret_access_key: read("secretAccessKey")?,
-        session_token: if has_session { Some(read("sessionToken")?) } else { None },
-    })
+/// The folder of the keys, when they are there.
+fn s3_credentials(name: &str, secrets: &SecretsDir) -> Result<PathBuf, ConfigError> {
+    for key in ["accessKeyId", "secretAccessKey"] {
+        secrets.text(name, key).map_err(secret_error("spec.storage.s3.credentialsSecretRef"))?;
+    }
+    Ok(secrets.path().join(name))
 }
 
 pub(super) fn database(spec: &RegistrySpec, secrets: &SecretsDir) -> Result<Database, ConfigError> {

@@ -99,32 +99,11 @@ pub struct S3 {
     pub endpoint: Option<String>,
     /// Whether the bucket is named in the path.
     pub force_path_style: bool,
-    /// Who we are there; `None` is the identity of the environment.
-    pub credentials: Option<S3Credentials>,
+    /// Folder with the files `accessKeyId`, `secretAccessKey` and perhaps `sessionToken`, which are read again
+    /// from time to time; `None` is the identity of the environment.
+    pub credentials: Option<PathBuf>,
     /// PEM of the authorities that sign the endpoint's certificate; `None` is the public ones.
     pub ca: Option<Vec<u8>>,
-    /// When clients are sent to the bucket themselves; `None` is never.
-    pub redirect: Option<Redirect>,
-}
-
-/// Who we are to an S3 service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct S3Credentials {
-    /// The id of the key.
-    pub access_key_id: String,
-    /// The key.
-    pub secret_access_key: Secret<String>,
-    /// With temporary keys.
-    pub session_token: Option<Secret<String>>,
-}
-
-/// When clients are sent to the bucket themselves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Redirect {
-    /// Smaller blobs are answered from here.
-    pub min_size: u64,
-    /// Clients whose `User-Agent` begins so are never sent away.
-    pub exclude_user_agents: Vec<String>,
 }
 
 /// Where names and links lie.
