@@ -152,7 +152,7 @@ CREATE INDEX uploads_expires ON uploads (expires_at);
 CREATE TABLE gc_queue (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   due INTEGER NOT NULL,
-  kind TEXT NOT NULL,  -- m manifest, l link, b blob
+  kind TEXT NOT NULL,  -- m manifest, x purge of a manifest, l link, b blob
   ref INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX gc_queue_due ON gc_queue (due);

@@ -58,7 +58,7 @@ impl Tx<'_> {
         if record != link.generation.to_uuid() {
             self.discard_link(store, link).await?;
         }
-        self.candidate(Kind::Link, id, store.options.grace).await
+        self.candidate(Kind::Link, id, store.options.lease).await
     }
 
     /// Queues a link record that shows nothing.
@@ -101,10 +101,10 @@ impl SqliteStore {
         }
         let generation = stored.map(|(_, generation)| generation);
         let lost = commit.location.filter(|location| generation != Some(location.generation));
-        if let Some(location) = lost {
-            tx.discard(vec![remove(&location.blob_key(digest))], self.options.tombstone_delay).await?;
-        }
-        tx.discard_upload(&upload.closed(), self.options.tombstone_delay).await?;
+        // What says that there is data goes before the data.
+        let mut steps: Vec<String> = lost.iter().map(|location| remove(&location.blob_key(digest))).collect();
+        steps.extend(tx.leftovers(&upload.closed()).await?);
+        tx.discard(steps, self.options.tombstone_delay).await?;
         tx.commit().await?;
         Ok(if stored.is_some() { CommitOutcome::Committed } else { CommitOutcome::DataGone })
     }

@@ -48,14 +48,16 @@ pub(super) fn failed(error: sqlx::Error) -> Error {
     const FULL: i32 = 13;
     const CANNOT_OPEN: i32 = 14;
     const PROTOCOL: i32 = 15;
-    match primary_code(&error) {
-        Some(BUSY | LOCKED | OUT_OF_MEMORY | READ_ONLY | INPUT_OUTPUT | FULL | CANNOT_OPEN | PROTOCOL) => {
-            Error::Unavailable(error)
+    let passes = match primary_code(&error) {
+        Some(code) => {
+            matches!(
+                code,
+                BUSY | LOCKED | OUT_OF_MEMORY | READ_ONLY | INPUT_OUTPUT | FULL | CANNOT_OPEN | PROTOCOL
+            )
         }
-        Some(_) => Error::Broken(error),
-        None if matches!(error, sqlx::Error::WorkerCrashed | sqlx::Error::Io(_)) => Error::Unavailable(error),
-        None => Error::Broken(error),
-    }
+        None => matches!(error, sqlx::Error::WorkerCrashed | sqlx::Error::Io(_)),
+    };
+    if passes { Error::Unavailable(error) } else { Error::Broken(error) }
 }
 
 /// A failed migration to schema `supported`.

@@ -12,7 +12,7 @@ use super::queue::{Kind, Owed};
 use super::tags::Push;
 use super::tx::Tx;
 use super::values::{digest as digest_column, digests_json, micros, to_json};
-use crate::meta::steps::{intended_keys, withdraw_manifest, withdraw_tag};
+use crate::meta::steps::{intended_keys, lane, withdraw_manifest, withdraw_tag};
 use crate::meta::{
     Epoch, Error, ManifestFacts, ManifestId, Pin, PinOutcome, Pinned, PublishOutcome, TagRecord,
 };
@@ -70,7 +70,7 @@ impl Tx<'_> {
             .bind(facts.media_type.as_str())
             .bind(facts.artifact_type.as_deref())
             .bind(facts.subject.map(|subject| subject.to_bytes()))
-            .bind(facts.annotations.as_ref().map(|annotations| to_json(annotations)))
+            .bind(facts.annotations.as_ref().map(to_json))
             .bind(facts.size)
             .bind(facts.body.as_deref());
         let (id, state): (i64, i64) = self.single(upsert).await?;
@@ -122,17 +122,49 @@ impl Tx<'_> {
         Ok(id)
     }
 
-    /// Takes back all records of a push that cannot be published.
-    async fn withdraw(&mut self, store: &SqliteStore, pinned: &Pinned) -> Result<(), Error> {
-        let Pin { repository, facts, generation, .. } = &pinned.pin;
-        let mut steps = Vec::new();
-        for record in &pinned.tags {
-            steps.extend(withdraw_tag(repository, record, facts.digest));
-        }
+    /// Takes back what a push wrote: nothing of it took effect.
+    async fn withdraw(&mut self, pinned: &Pinned) -> Result<(), Error> {
         if pinned.writes_record {
-            steps.extend(withdraw_manifest(repository, facts, *generation));
+            self.withdraw_record(pinned).await?;
         }
-        self.discard(steps, store.options.tombstone_delay).await
+        let Pin { repository, facts, .. } = &pinned.pin;
+        for record in &pinned.tags {
+            let steps = withdraw_tag(repository, record, facts.digest);
+            let lane = Some(lane(repository, &record.tag));
+            self.owe(&Owed { steps, lane, ..Owed::default() }).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes back the manifest record of a push.
+    async fn withdraw_record(&mut self, pinned: &Pinned) -> Result<(), Error> {
+        let Pin { repository, facts, generation, .. } = &pinned.pin;
+        let steps = withdraw_manifest(repository, facts, *generation);
+        self.owe(&Owed { steps, about: Some(pinned.manifest.0), ..Owed::default() }).await?;
+        Ok(())
+    }
+
+    /// Makes the manifest live, or finds it so. `false`: it is not live, nor have we a record for it.
+    async fn make_live(&mut self, pinned: &Pinned) -> Result<bool, Error> {
+        let select = "SELECT state, gen FROM manifests WHERE id = ?1";
+        let row: Option<(i64, Option<Uuid>)> =
+            self.one(sqlx::query_as(select).bind(pinned.manifest.0)).await?;
+        let ours = pinned.pin.generation.to_uuid();
+        match row {
+            Some((PENDING, _)) if pinned.writes_record => {
+                let update = sqlx::query(include_str!("sql/publish_manifest.sql"));
+                self.run(update.bind(pinned.manifest.0).bind(ours)).await?;
+                Ok(true)
+            }
+            Some((LIVE, live)) => {
+                if pinned.writes_record && live != Some(ours) {
+                    self.withdraw_record(pinned).await?;
+                }
+                Ok(true)
+            }
+            // Trashed, gone, or pending again by somebody else though we wrote no record.
+            _ => Ok(false),
+        }
     }
 }
 
@@ -166,42 +198,17 @@ impl SqliteStore {
             tx.rollback().await?;
             return Ok(PublishOutcome::StartOver);
         }
-        if !self.make_live(&mut tx, pinned).await? {
-            tx.withdraw(self, pinned).await?;
+        if !tx.make_live(pinned).await? {
+            tx.withdraw(pinned).await?;
             tx.commit().await?;
             return Ok(PublishOutcome::StartOver);
         }
-        let push = Push { pinned, tombstone_delay: self.options.tombstone_delay, grace: self.options.grace };
+        let push = Push { pinned, tombstone_delay: self.options.tombstone_delay, grace: self.options.lease };
         for record in &pinned.tags {
             tx.publish_tag(&push, record).await?;
         }
-        tx.candidate(Kind::Manifest, pinned.manifest.0, self.options.grace).await?;
+        tx.candidate(Kind::Manifest, pinned.manifest.0, self.options.lease).await?;
         tx.commit().await?;
         Ok(PublishOutcome::Published)
-    }
-
-    /// Makes the manifest live, or finds it so. `false`: it is neither live nor have we a record for it.
-    async fn make_live(&self, tx: &mut Tx<'_>, pinned: &Pinned) -> Result<bool, Error> {
-        let select = "SELECT state, gen FROM manifests WHERE id = ?1";
-        let row: Option<(i64, Option<Uuid>)> = tx.one(sqlx::query_as(select).bind(pinned.manifest.0)).await?;
-        let generation = pinned.pin.generation;
-        match row {
-            Some((PENDING, _)) if pinned.writes_record => {
-                let update = sqlx::query(include_str!("sql/publish_manifest.sql"))
-                    .bind(pinned.manifest.0)
-                    .bind(generation.to_uuid());
-                Ok(tx.run(update).await? > 0)
-            }
-            Some((LIVE, live)) => {
-                if pinned.writes_record && live != Some(generation.to_uuid()) {
-                    let steps = withdraw_manifest(&pinned.pin.repository, &pinned.pin.facts, generation);
-                    let about = Some(pinned.manifest.0);
-                    let after = self.options.tombstone_delay;
-                    tx.owe(&Owed { steps, after, about, ..Owed::default() }).await?;
-                }
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
     }
 }

@@ -34,15 +34,15 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 pub use error::OpenError;
 
 /// The schema that this version works with: the newest of the migrations.
-const SCHEMA: i32 = 1;
+pub const SCHEMA: i32 = 1;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// What can be set. The defaults are those of the protocol.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How long what was pushed or announced is kept without a reference.
-    pub grace: Duration,
+    /// For how long a client may rely on what it was told exists.
+    pub lease: Duration,
     /// How long data is kept without a link.
     pub blob_grace: Duration,
     /// How long what is no longer named stays in the bucket.
@@ -61,11 +61,11 @@ impl Default for Options {
     fn default() -> Self {
         const HOUR: Duration = Duration::from_hours(1);
         Self {
-            grace: 24 * HOUR,
+            lease: 24 * HOUR,
             blob_grace: HOUR,
             tombstone_delay: HOUR,
             intent: Duration::from_mins(10),
-            upload_lease: Duration::from_secs(60),
+            upload_lease: Duration::from_mins(1),
             busy_timeout: Duration::from_secs(5),
             readers: 4,
         }
@@ -95,10 +95,10 @@ impl SqliteStore {
             .statement_cache_capacity(256)
             .disable_statement_logging();
         migrate(&connect).await?;
-        let readers = tx::Readers::open(&connect, options.readers).await?;
-        let writer = tx::Writer::new(connect, lock.fence);
+        let writer = tx::Writer::new(connect.clone(), lock.fence);
         // Claims of earlier holders of the lock are dead.
         writer.run(sqlx::query("UPDATE meta SET schema = ?1, claim_until = NULL").bind(SCHEMA)).await?;
+        let readers = tx::Readers::open(&connect, options.readers).await?;
         Ok(Self { writer, readers, options, lock })
     }
 }
@@ -106,4 +106,14 @@ impl SqliteStore {
 async fn migrate(options: &SqliteConnectOptions) -> Result<(), crate::meta::Error> {
     let mut connection = options.connect().await.map_err(error::failed)?;
     MIGRATIONS.run(&mut connection).await.map_err(|error| error::not_migrated(error, SCHEMA))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_is_the_newest_migration() {
+        assert_eq!(MIGRATIONS.iter().map(|migration| migration.version).max(), Some(i64::from(SCHEMA)));
+    }
 }

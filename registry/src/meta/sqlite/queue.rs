@@ -32,6 +32,8 @@ pub(super) struct Owed {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     Manifest,
+    /// A manifest in the trash.
+    Trashed,
     Link,
     Blob,
 }
@@ -40,6 +42,7 @@ impl Kind {
     pub(super) const fn column(self) -> &'static str {
         match self {
             Self::Manifest => "m",
+            Self::Trashed => "x",
             Self::Link => "l",
             Self::Blob => "b",
         }

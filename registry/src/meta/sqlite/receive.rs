@@ -28,7 +28,7 @@ fn bind_progress(query: Statement, progress: &Progress) -> Statement {
     query
         .bind(integer(progress.offset))
         .bind(to_json(&progress.parts))
-        .bind(progress.spec.as_ref().map(|part| to_json(part)))
+        .bind(progress.spec.as_ref().map(to_json))
         .bind(progress.hash.clone())
         .bind(to_json(&progress.tails))
 }
@@ -55,15 +55,21 @@ impl Tx<'_> {
         self.one::<EndedColumns>(delete).await?.map(EndedColumns::into_ended).transpose()
     }
 
-    /// Queues what an upload left, but what is live by now.
-    pub(super) async fn discard_upload(&mut self, ended: &Ended, after: Duration) -> Result<(), Error> {
+    /// Removes what an upload left, but what is live by now.
+    pub(super) async fn leftovers(&mut self, ended: &Ended) -> Result<Vec<String>, Error> {
         let select = sqlx::query_as(include_str!("sql/live_of_upload.sql"))
             .bind(ended.generation.to_uuid())
             .bind(ended.repository_id)
             .bind(ended.planned().map(|digest| digest.to_bytes()));
         let (form_column, tail, linked): (i64, Option<u32>, bool) = self.single(select).await?;
         let kept = form("blobs", form_column, tail)?;
-        self.discard(ended.leftovers(kept, linked).steps(), after).await
+        Ok(ended.leftovers(kept, linked).steps())
+    }
+
+    /// Queues what an upload left.
+    async fn discard_upload(&mut self, ended: &Ended, after: Duration) -> Result<(), Error> {
+        let steps = self.leftovers(ended).await?;
+        self.discard(steps, after).await
     }
 }
 
@@ -151,7 +157,8 @@ impl Receive for SqliteStore {
 
     async fn record_multipart(&self, id: Uuid, token: Uuid, multipart: &Multipart) -> Result<bool, Error> {
         let update = "UPDATE uploads SET multipart_id = ?3, part_size = ?4
-                      WHERE id = ?1 AND lock_token = ?2 AND coalesce(multipart_id, ?3) = ?3";
+                      WHERE id = ?1 AND lock_token = ?2 AND plan_digest IS NULL
+                        AND coalesce(multipart_id, ?3) = ?3";
         let query = sqlx::query(update)
             .bind(id)
             .bind(token)
@@ -212,8 +219,15 @@ impl Receive for SqliteStore {
     }
 
     async fn touch_stored(&self, digest: &Digest) -> Result<bool, Error> {
-        let touch = sqlx::query(include_str!("sql/touch_stored.sql")).bind(digest.to_bytes());
-        Ok(self.writer.run(touch).await? > 0)
+        let select = sqlx::query_as(include_str!("sql/stored.sql")).bind(digest.to_bytes());
+        match self.readers.one::<(bool,)>(select).await? {
+            None => Ok(false),
+            Some((true,)) => Ok(true),
+            Some((false,)) => {
+                let touch = sqlx::query(include_str!("sql/touch_stored.sql")).bind(digest.to_bytes());
+                Ok(self.writer.run(touch).await? > 0)
+            }
+        }
     }
 
     async fn commit_blob(&self, epoch: Epoch, commit: &BlobCommit) -> Result<CommitOutcome, Error> {

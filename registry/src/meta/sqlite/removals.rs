@@ -112,6 +112,7 @@ impl SqliteStore {
         let generation = Generation::from_uuid(generation);
         steps.push(write(&Key::ManifestDeleted { repository: repository.clone(), digest, generation }));
         let removal = tx.removal(Owed { steps, about: Some(id), ..Owed::default() }).await?;
+        tx.candidate(Kind::Trashed, id, retain).await?;
         tx.commit().await?;
         Ok(DeleteOutcome::Deleted(removal))
     }

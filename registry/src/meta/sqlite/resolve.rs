@@ -84,7 +84,7 @@ impl ReferrerColumns {
 impl SqliteStore {
     /// Leases are renewed at half time.
     fn half_grace(&self) -> i64 {
-        micros(self.options.grace / 2)
+        micros(self.options.lease / 2)
     }
 
     /// Touches a row if nobody did lately; whether there is one.

@@ -143,7 +143,8 @@ impl Tx<'_> {
             .bind(manifest.0)
             .bind(record.version.epoch)
             .bind(integer(record.version.seq))
-            .bind(record.generation.to_uuid());
+            .bind(record.generation.to_uuid())
+            .bind(integer(record.generation.milliseconds() * 1000));
         Ok(self.run(query).await? > 0)
     }
 

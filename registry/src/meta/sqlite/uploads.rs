@@ -38,10 +38,14 @@ struct MultipartColumns {
 
 #[derive(sqlx::FromRow)]
 struct PlanColumns {
-    plan_digest: Option<Vec<u8>>,
-    plan_form: Option<i64>,
-    plan_tail: Option<u32>,
-    plan_size: Option<i64>,
+    #[sqlx(rename = "plan_digest")]
+    digest: Option<Vec<u8>>,
+    #[sqlx(rename = "plan_form")]
+    form: Option<i64>,
+    #[sqlx(rename = "plan_tail")]
+    tail: Option<u32>,
+    #[sqlx(rename = "plan_size")]
+    size: Option<i64>,
 }
 
 fn size(value: i64) -> Result<u64, Error> {
@@ -60,11 +64,10 @@ impl MultipartColumns {
 
 impl PlanColumns {
     fn into_value(self) -> Result<Option<Plan>, Error> {
-        let Some(digest) = self.plan_digest else { return Ok(None) };
+        let Some(digest) = self.digest else { return Ok(None) };
         let missing = || unreadable("uploads", "half a plan");
-        let form =
-            form("uploads", self.plan_form.ok_or_else(missing)?, self.plan_tail)?.ok_or_else(missing)?;
-        let size = size(self.plan_size.ok_or_else(missing)?)?;
+        let form = form("uploads", self.form.ok_or_else(missing)?, self.tail)?.ok_or_else(missing)?;
+        let size = size(self.size.ok_or_else(missing)?)?;
         Ok(Some(Plan { digest: digest_column("uploads", &digest)?, form, size }))
     }
 }

@@ -3,6 +3,7 @@
 
 //! How values of the domain stand in columns, both ways.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,8 +15,8 @@ use crate::key::{Form, Generation};
 use crate::meta::{Error, Location};
 
 /// A column that does not hold what we write there.
-pub(super) fn unreadable(table: &'static str, what: impl ToString) -> Error {
-    Error::Unreadable { table, what: what.to_string() }
+pub(super) fn unreadable(table: &'static str, what: impl Display) -> Error {
+    Error::Unreadable { table, what: format!("{what}") }
 }
 
 /// Microseconds.
@@ -35,7 +36,7 @@ pub(super) fn digest(table: &'static str, bytes: &[u8]) -> Result<Digest, Error>
 /// Text that was parsed before it was stored.
 pub(super) fn parsed<T>(table: &'static str, text: &str) -> Result<T, Error>
 where
-    T: std::str::FromStr<Err: ToString>,
+    T: std::str::FromStr<Err: Display>,
 {
     text.parse().map_err(|error: T::Err| unreadable(table, error))
 }

@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 SELECT l.id, b.gen, b.form, b.tail, b.size,
   l.touched < (SELECT now FROM clock) - ?3 AS lease_is_old
 FROM repositories r

@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 DELETE FROM uploads
 WHERE id = ?1
   AND repo_id = (SELECT id FROM repositories WHERE name = ?2)

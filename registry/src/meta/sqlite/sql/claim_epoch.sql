@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 UPDATE meta
 SET claim = max(claim, epoch, ?1) + 1,
   claim_gen = ?2,

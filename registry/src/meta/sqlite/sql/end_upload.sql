@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 DELETE FROM uploads
 WHERE id = ?1
   AND lock_token = ?2

@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 INSERT INTO manifest_blobs (manifest_id, link_id)
 SELECT DISTINCT ?1, l.id
 FROM json_each(?3) wanted

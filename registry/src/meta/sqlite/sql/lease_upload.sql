@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 UPDATE uploads
 SET lock_token = ?4,
   lock_until = (SELECT now FROM clock) + ?5,

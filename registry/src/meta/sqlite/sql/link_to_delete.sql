@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 SELECT l.id, l.gen, l.blob_id,
   EXISTS (
     SELECT 1

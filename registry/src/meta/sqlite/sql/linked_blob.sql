@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 SELECT b.id
 FROM repositories r
 JOIN repo_blobs l ON l.repo_id = r.id

@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 SELECT m.id, m.digest, m.media_type, m.size, m.gen,
   m.touched < (SELECT now FROM clock) - ?3 AS lease_is_old,
   m.body

@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 SELECT m.id, m.repo_id, m.gen,
   EXISTS (
     SELECT 1

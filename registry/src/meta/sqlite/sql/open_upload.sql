@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 INSERT INTO uploads (id, repo_id, principal, gen, alg, expiry, expires_at)
 SELECT ?1, ?2, ?3, ?4, ?5, ?6, now + ?6
 FROM clock

@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 -- What deleted indexes that list the child have not yet got into the bucket. Their markers must be there
 -- before the child's, and the tombstones of their tags before them.
 SELECT o.steps

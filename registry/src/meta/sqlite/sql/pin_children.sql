@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 -- Children are manifests, or blobs.
 SELECT m.digest
 FROM json_each(?2) wanted

@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 INSERT INTO manifests (repo_id, digest, state, pending_until, touched, pushed_at,
   media_type, artifact_type, subject, annotations, size, body)
 SELECT ?1, ?2, 0, now + ?3, now, now, ?4, ?5, ?6, ?7, ?8, ?9

@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 UPDATE uploads
 SET off = ?3, parts = ?4, spec = ?5, hash = ?6, tails = ?7,
   plan_digest = ?8, plan_form = ?9, plan_tail = ?10, plan_size = ?11,

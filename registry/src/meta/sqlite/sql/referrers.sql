@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 SELECT m.id, m.digest, m.media_type, m.size, m.artifact_type, m.annotations
 FROM repositories r
 JOIN manifests m ON m.repo_id = r.id

@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 SELECT r.name
 FROM blobs b
 JOIN repo_blobs l ON l.blob_id = b.id

@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 INSERT INTO repo_blobs (repo_id, digest, blob_id, gen, touched)
 SELECT ?1, ?2, ?3, ?4, now
 FROM clock

@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 UPDATE uploads
 SET off = ?3, parts = ?4, spec = ?5, hash = ?6, tails = ?7,
   lock_token = NULL, lock_until = NULL,

@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 -- One row without a tag tells a repository without (more) tags from none at all.
 SELECT t.name
 FROM repositories r

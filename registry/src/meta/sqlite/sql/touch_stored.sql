@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 UPDATE blobs
 SET freed = (SELECT now FROM clock)
 WHERE digest = ?1

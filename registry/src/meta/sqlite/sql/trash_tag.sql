@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 -- What was the record is hidden by the tombstone, whose version is the row's from now on.
 UPDATE tags
 SET prev_epoch = epoch, prev_seq = seq, prev_gen = gen,

@@ -1,3 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
 SELECT u.off
 FROM uploads u
 JOIN repositories r ON r.id = u.repo_id

@@ -1,0 +1,8 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
+SELECT b.freed > (SELECT now FROM clock) - 600000000 AS fresh  -- of the last 10 minutes: no need to write
+FROM blobs b
+WHERE b.digest = ?1
+  AND b.form <> 0  -- stored
+  AND EXISTS (SELECT 1 FROM repo_blobs l WHERE l.blob_id = b.id)  -- else it is a candidate already
