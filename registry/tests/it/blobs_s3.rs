@@ -10,7 +10,7 @@ use stowage_registry::blobs::{Error, Read, Store, Sweep, Write, conformance};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::s3::{Kind, bucket, store};
+use crate::support::s3::{Kind, bucket, expire_after_a_day, store};
 
 stowage_registry::blobs_conformance!(versitygw, store(Kind::Versitygw));
 stowage_registry::blobs_conformance!(minio, store(Kind::Minio));
@@ -106,6 +106,19 @@ async fn a_presigned_url_gives_the_object_to_anybody() {
         assert!(write.starts_with("HTTP/1.1 403"), "{write}");
         assert_eq!(store.head("v1/blob/x").await.unwrap(), Some(7));
     }
+}
+
+#[tokio::test]
+async fn a_rule_that_expires_objects_is_found() {
+    for kind in BOTH {
+        let settings = bucket(kind).await;
+        let store = S3::new(settings.clone()).await.unwrap();
+        assert_eq!(store.expiry_rule().await.unwrap(), None, "{kind:?}");
+    }
+    let settings = bucket(Kind::Minio).await;
+    let store = S3::new(settings.clone()).await.unwrap();
+    expire_after_a_day(&settings).await;
+    assert_eq!(store.expiry_rule().await.unwrap().as_deref(), Some("old"));
 }
 
 async fn ask(url: &str, method: &str, headers: &str) -> String {

@@ -5,7 +5,8 @@
 //!
 //! The path of an object is its key. An object appears under its key when all of its bytes are on the disk,
 //! and a write is acknowledged when its name is on the disk too. Files that are no objects yet lie in `tmp/`.
-//! Several processes may use one folder at the same time.
+//! Several processes may use one folder at the same time; if one of them dies while it makes a folder, what
+//! others put there is safe from a crash of the machine once the store is opened again.
 //!
 //! Assumes: a local file system whose rename is atomic and whose fsync is honest.
 
@@ -209,7 +210,8 @@ fn remove_abandoned(folder: &Path) -> io::Result<()> {
     let now = Duration::from_secs(clock::seconds());
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if !entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+        let unfinished = entry.file_name().to_string_lossy().starts_with(UNFINISHED);
+        if !unfinished && !multipart::is_half(&entry.path()) {
             continue;
         }
         let Ok(metadata) = entry.metadata() else { continue };

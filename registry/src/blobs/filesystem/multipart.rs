@@ -30,6 +30,11 @@ const SLOT: usize = 64;
 /// The first byte of a slot that is in use.
 const IN_USE: u8 = 1;
 
+/// The beginning of the names of both files.
+const CONTENT: &str = "upload-";
+/// The end of the name of the record.
+const RECORD: &str = ".parts";
+
 /// The open uploads of a store.
 #[derive(Debug)]
 pub(super) struct Uploads {
@@ -159,6 +164,15 @@ impl Uploads {
 
     pub(super) fn create(&self, key: &str) -> Result<MultipartId, Failed> {
         let id = Uuid::new_v4();
+        let made = self.make(key, id);
+        if made.is_err() {
+            self.remove(id)?;
+        }
+        made?;
+        Ok(MultipartId(id.to_string()))
+    }
+
+    fn make(&self, key: &str, id: Uuid) -> io::Result<()> {
         let mut header = key.as_bytes().to_vec();
         header.resize(HEADER, 0);
         let new = |path: PathBuf| OpenOptions::new().write(true).create_new(true).open(path);
@@ -166,8 +180,7 @@ impl Uploads {
         let record = new(self.record(id))?;
         record.write_all_at(&header, 0)?;
         record.sync_all()?;
-        File::open(&self.folder)?.sync_all()?;
-        Ok(MultipartId(id.to_string()))
+        File::open(&self.folder)?.sync_all()
     }
 
     pub(super) fn write(
@@ -214,22 +227,23 @@ impl Uploads {
         let lock = self.lock(id);
         let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
         match self.open(key, id) {
-            Ok(_) => {
-                remove(&self.content(id))?;
-                remove(&self.record(id))?;
-                Ok(())
-            }
+            Ok(_) => Ok(self.remove(id)?),
             Err(Failed::Unknown) => Ok(()),
             Err(failed) => Err(failed),
         }
     }
 
+    fn remove(&self, id: Uuid) -> io::Result<()> {
+        remove(&self.content(id))?;
+        remove(&self.record(id))
+    }
+
     fn content(&self, id: Uuid) -> PathBuf {
-        self.folder.join(format!("upload-{id}"))
+        self.folder.join(format!("{CONTENT}{id}"))
     }
 
     fn record(&self, id: Uuid) -> PathBuf {
-        self.folder.join(format!("upload-{id}.parts"))
+        self.folder.join(format!("{CONTENT}{id}{RECORD}"))
     }
 
     fn open(&self, key: &str, id: Uuid) -> Result<Upload, Failed> {
@@ -253,6 +267,16 @@ impl Uploads {
             lock
         })
     }
+}
+
+/// Whether the file belongs to an upload that a crash has left with one file, at its beginning or its end.
+pub(super) fn is_half(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let other = match name.strip_suffix(RECORD) {
+        Some(content) => content.to_owned(),
+        None => format!("{name}{RECORD}"),
+    };
+    name.starts_with(CONTENT) && !path.with_file_name(other).exists()
 }
 
 fn parse(id: &MultipartId) -> Result<Uuid, Failed> {

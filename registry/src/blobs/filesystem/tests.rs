@@ -144,14 +144,16 @@ async fn a_key_that_is_no_path_is_refused() {
 async fn what_a_dead_writer_left_is_removed_a_day_later() {
     let (store, folder) = open().await;
     drop(store);
-    let old = folder.path().join("tmp/put-old");
-    let new = folder.path().join("tmp/put-new");
-    fs::write(&old, "x").unwrap();
-    fs::write(&new, "x").unwrap();
     let yesterday = UNIX_EPOCH + Duration::from_secs(clock::seconds()) - Duration::from_hours(25);
-    File::options().write(true).open(&old).unwrap().set_modified(yesterday).unwrap();
+    for name in ["put-old", "upload-a", "upload-b.parts", "upload-c", "upload-c.parts"] {
+        let path = folder.path().join("tmp").join(name);
+        File::create(path).unwrap().set_modified(yesterday).unwrap();
+    }
+    File::create(folder.path().join("tmp/put-new")).unwrap();
+    File::create(folder.path().join("tmp/upload-new")).unwrap();
     Filesystem::open(folder.path()).await.unwrap();
-    assert!(!old.exists() && new.exists());
+    let left = ["tmp", "tmp/put-new", "tmp/upload-c", "tmp/upload-c.parts", "tmp/upload-new"];
+    assert_eq!(tree(folder.path()), left);
 }
 
 #[test]

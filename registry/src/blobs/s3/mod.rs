@@ -11,6 +11,7 @@ mod body;
 mod client;
 mod delete;
 mod error;
+mod lifecycle;
 mod read;
 
 use std::ops::Range;
@@ -65,6 +66,12 @@ impl S3 {
             encrypted: !settings.endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")),
             one_by_one: Arc::default(),
         })
+    }
+
+    /// The name of a rule by which the service removes our objects when they become old, if its rules can be
+    /// read and there is one. It destroys content that is in use.
+    pub async fn expiry_rule(&self) -> Result<Option<String>, Error> {
+        lifecycle::expiry_rule(self).await
     }
 
     fn full_key(&self, key: &str) -> String {
@@ -184,6 +191,7 @@ impl Write for S3 {
     }
 
     async fn complete(&self, key: &str, id: &MultipartId, parts: &[Part]) -> Result<(), Error> {
+        let size = parts.iter().map(|part| part.size).sum();
         let parts = parts.iter().map(|part| {
             CompletedPart::builder().part_number(i32::from(part.number)).e_tag(&part.etag).build()
         });
@@ -191,7 +199,7 @@ impl Write for S3 {
         let request = self.client.complete_multipart_upload().bucket(&*self.bucket).key(self.full_key(key));
         let request = request.upload_id(&id.0).multipart_upload(parts);
         // Some services copy the parts together now.
-        let answer = request.customize().config_override(attempt(TRANSFER)).send().await;
+        let answer = request.customize().config_override(attempt(transfer(size))).send().await;
         answer.map_err(|error| classify(Request::Complete, key, error))?;
         Ok(())
     }

@@ -13,6 +13,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_s3::types::{
+    BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter,
+};
+use aws_sdk_s3::{Client, config};
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use stowage_registry::blobs::Store;
 use stowage_registry::blobs::s3::{Credentials, S3, Settings};
 use tokio::sync::OnceCell;
@@ -83,24 +89,39 @@ fn settings(endpoint: &str) -> Settings {
 }
 
 async fn create_bucket(settings: &Settings) -> Result<(), aws_sdk_s3::Error> {
-    let credentials = aws_sdk_s3::config::Credentials::new(USER, PASSWORD, None, None, "test");
-    let trust = aws_smithy_http_client::tls::TrustStore::empty();
-    let tls = aws_smithy_http_client::tls::TlsContext::builder().with_trust_store(trust).build().unwrap();
-    let crypto = aws_smithy_http_client::tls::rustls_provider::CryptoMode::AwsLc;
+    client(settings).create_bucket().bucket(&settings.bucket).send().await?;
+    Ok(())
+}
+
+/// Gives the bucket a rule of the name `old`.
+pub(crate) async fn expire_after_a_day(settings: &Settings) {
+    let rule = LifecycleRule::builder()
+        .id("old")
+        .status(ExpirationStatus::Enabled)
+        .expiration(LifecycleExpiration::builder().days(1).build())
+        .filter(LifecycleRuleFilter::builder().prefix("").build())
+        .build();
+    let rules = BucketLifecycleConfiguration::builder().rules(rule.unwrap()).build().unwrap();
+    let request = client(settings).put_bucket_lifecycle_configuration().bucket(&settings.bucket);
+    request.lifecycle_configuration(rules).send().await.unwrap();
+}
+
+fn client(settings: &Settings) -> Client {
+    let credentials = config::Credentials::new(USER, PASSWORD, None, None, "test");
+    let tls = TlsContext::builder().with_trust_store(TrustStore::empty()).build().unwrap();
     let http = aws_smithy_http_client::Builder::new()
-        .tls_provider(aws_smithy_http_client::tls::Provider::Rustls(crypto))
+        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
         .tls_context(tls)
         .build_https();
-    let config = aws_sdk_s3::Config::builder()
-        .behavior_version(aws_sdk_s3::config::BehaviorVersion::v2026_01_12())
-        .region(aws_sdk_s3::config::Region::new(settings.region.clone()))
+    let config = config::Config::builder()
+        .behavior_version(config::BehaviorVersion::v2026_01_12())
+        .region(config::Region::new(settings.region.clone()))
         .endpoint_url(settings.endpoint.as_deref().unwrap())
         .force_path_style(true)
         .credentials_provider(credentials)
         .http_client(http)
         .build();
-    aws_sdk_s3::Client::from_conf(config).create_bucket().bucket(&settings.bucket).send().await?;
-    Ok(())
+    Client::from_conf(config)
 }
 
 async fn start(kind: Kind) -> Server {
