@@ -119,6 +119,33 @@ async fn a_part_whose_write_was_cut_off_is_not_the_one_acknowledged_before() {
     assert!(matches!(refused, Err(Error::Refused { .. })));
 }
 
+/// Descriptors of this process that lead below the folder.
+fn open_below(folder: &Path) -> usize {
+    let descriptors = fs::read_dir("/proc/self/fd").unwrap();
+    let targets = descriptors.filter_map(|descriptor| fs::read_link(descriptor.ok()?.path()).ok());
+    targets.filter(|target| target.starts_with(folder)).count()
+}
+
+#[tokio::test]
+async fn l_34_reads_leave_no_descriptor_open() {
+    let (store, folder) = open().await;
+    store.put("v1/small", content()).await.unwrap();
+    store.put("v1/large", vec![Bytes::from(vec![7; 4 << 20])]).await.unwrap();
+    for _ in 0..500 {
+        conformance::read(&store, "v1/small").await;
+        let mut given_up = store.get("v1/large", None).await.unwrap().unwrap();
+        given_up.stream.try_next().await.unwrap();
+    }
+    // A read that was given up may still be on its way through the pool.
+    for _ in 0..100 {
+        if open_below(folder.path()) == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(open_below(folder.path()), 0);
+}
+
 #[tokio::test]
 async fn content_that_became_shorter_ends_in_an_error() {
     let (store, folder) = open().await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     self, BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation,
@@ -116,6 +116,8 @@ pub(super) async fn connect(settings: &Settings) -> Result<Client, SettingsError
         // Mistakes a slow reader for a slow service. We watch content ourselves.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .retry_config(retries(3))
+        // What one bucket's bad day costs in retries is not taken from another's.
+        .retry_partition(RetryPartition::custom(settings.bucket.clone()).build())
         .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build());
     let config = match &settings.endpoint {
         Some(endpoint) => config.endpoint_url(endpoint),
