@@ -57,7 +57,9 @@ impl Failure {
         match self {
             Self::Config(_) | Self::Telemetry(_) | Self::Bucket(_) => UNUSABLE,
             Self::Database(ConnectError::Url(_)) => UNUSABLE,
-            Self::Database(ConnectError::Unsafe { .. } | ConnectError::Meta(meta::Error::Schema { .. })) => REFUSED,
+            Self::Database(ConnectError::Unsafe { .. } | ConnectError::Meta(meta::Error::Schema { .. })) => {
+                REFUSED
+            }
             Self::Open(error) if is_refusal(error) => REFUSED,
             Self::Open(_) | Self::Database(_) | Self::Listen { .. } | Self::System { .. } => FAILED,
         }

@@ -23,6 +23,8 @@ use super::Failure;
 pub(super) struct Stores {
     pub(super) meta: Arc<dyn MetaStore>,
     pub(super) blobs: Arc<dyn Store>,
+    /// The schema of the database. It was opened, so it is the one that this version works with.
+    pub(super) schema: i32,
 }
 
 /// Tells the metrics of every request to the blob store.
@@ -43,12 +45,14 @@ pub(super) async fn stores(config: &Config, data_dir: &Path, metrics: &Metrics) 
         Storage::Filesystem => ("filesystem", Arc::new(filesystem(data_dir).await?)),
         Storage::S3(bucket) => ("s3", Arc::new(S3::new(bucket_settings(bucket)).await?)),
     };
-    let meta: Arc<dyn MetaStore> = match &config.database {
-        Database::Sqlite => Arc::new(sqlite(data_dir).await?),
-        Database::Postgres(server) => Arc::new(PostgresStore::connect(&server_options(server)).await?),
+    let (schema, meta): (_, Arc<dyn MetaStore>) = match &config.database {
+        Database::Sqlite => (sqlite::SCHEMA, Arc::new(sqlite(data_dir).await?)),
+        Database::Postgres(server) => {
+            (postgres::SCHEMA, Arc::new(PostgresStore::connect(&server_options(server)).await?))
+        }
     };
     let counting = Arc::new(Counting { store: name, metrics: metrics.clone() });
-    Ok(Stores { meta, blobs: Arc::new(Observed::over(blobs, counting)) })
+    Ok(Stores { meta, blobs: Arc::new(Observed::over(blobs, counting)), schema })
 }
 
 fn bucket_settings(bucket: &config::S3) -> s3::Settings {

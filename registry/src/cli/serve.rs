@@ -91,8 +91,8 @@ impl Serve {
         // From here on the process can be asked how it is, while it opens the rest.
         let ops_end = End::default();
         let ops_router = ops::router(port);
-        let ops_serving =
-            tasks.spawn(ops.serve(move |peer| connection::service(ops_router.clone(), peer), ops_end.clone()));
+        let ops_serving = tasks
+            .spawn(ops.serve(move |peer| connection::service(ops_router.clone(), peer), ops_end.clone()));
 
         let current = live.current();
         let stores = open::stores(&current, &self.common.data_dir, &metrics).await?;
@@ -108,8 +108,7 @@ impl Serve {
             .await?;
         facts.store(Arc::new(facts_of(&stores).await));
 
-        let process =
-            Process { registry, access, certificate: Certificate::default(), live, health, tasks };
+        let process = Process { registry, access, certificate: Certificate::default(), live, health, tasks };
         process.apply(&current);
         process.certificate.store(current.tls.clone());
         process.watch(sources, &stores);
@@ -226,7 +225,8 @@ fn settings(config: &Config) -> Settings {
 
 async fn facts_of(stores: &Stores) -> Facts {
     let envelope = stores.meta.envelope().await.ok().flatten();
-    Facts { registry_id: envelope.map(|envelope| envelope.registry.to_string()), ..Facts::default() }
+    let schema = Some((stores.schema, [stores.schema; 2]));
+    Facts { registry_id: envelope.map(|envelope| envelope.registry.to_string()), schema, ..Facts::default() }
 }
 
 /// One line that says who started what.

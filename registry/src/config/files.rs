@@ -95,6 +95,12 @@ fn bytes(file: &Path) -> Result<Vec<u8>, ConfigError> {
     std::fs::read(file).map_err(|source| ConfigError::Read { path: file.to_owned(), source })
 }
 
+/// The hash of the compiled document, whatever is wrong with it; `None` where resources are read.
+pub(super) fn hash(paths: &[PathBuf]) -> Option<String> {
+    let document = files(paths).ok()?.into_iter().find(|file| is_document(file))?;
+    Some(stowage_crds::document::hash(&std::fs::read(document).ok()?))
+}
+
 /// A resource, and where it was found.
 struct Found {
     file: PathBuf,

@@ -18,7 +18,16 @@ use crate::ops::health::{Health, State};
 pub struct Live {
     started: Arc<Config>,
     current: ArcSwap<Config>,
-    rejected: ArcSwapOption<String>,
+    rejected: ArcSwapOption<Rejected>,
+}
+
+/// A configuration that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// The hash of the compiled document, if it is one.
+    pub hash: Option<String>,
+    /// Why, for a human.
+    pub message: String,
 }
 
 /// What a report says beside the configuration.
@@ -49,7 +58,7 @@ impl Live {
 
     /// Why the newest configuration was refused, if it was.
     #[must_use]
-    pub fn rejected(&self) -> Option<Arc<String>> {
+    pub fn rejected(&self) -> Option<Arc<Rejected>> {
         self.rejected.load_full()
     }
 
@@ -59,10 +68,9 @@ impl Live {
     }
 
     /// Whether this is another refusal than the last one.
-    pub(super) fn reject(&self, message: String) -> bool {
-        let before = self.rejected.swap(Some(Arc::new(message)));
-        let now = self.rejected.load_full();
-        before != now
+    pub(super) fn reject(&self, rejected: Rejected) -> bool {
+        let now = Some(Arc::new(rejected));
+        self.rejected.swap(now.clone()) != now
     }
 
     /// Fields whose change takes effect at the next start only.
@@ -81,7 +89,10 @@ impl Live {
             registry_id: facts.registry_id.clone(),
             hash: Some(current.hash.clone()),
             max_version: DocumentVersion::SUPPORTED,
-            rejected: self.rejected().map(|message| Rejection { hash: None, message: message.to_string() }),
+            rejected: self.rejected().map(|rejected| {
+                let Rejected { hash, message } = Rejected::clone(&rejected);
+                Rejection { hash, message }
+            }),
             pending_restart: self.pending_restart(),
             schema: facts.schema.map(|(applied, supported)| SchemaReport { applied, supported }),
             checks: Checks {

@@ -26,7 +26,7 @@ use stowage_crds::document::Document;
 use stowage_oci::Glob;
 
 pub use error::{ConfigError, Problem, explained};
-pub use live::{Facts, Live};
+pub use live::{Facts, Live, Rejected};
 pub use secrets::{Secret, SecretError, SecretsDir};
 pub use tls::TlsError;
 pub use watch::watch;

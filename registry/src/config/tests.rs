@@ -194,6 +194,8 @@ fn the_operators_document_is_read_and_checked_against_its_hash() {
     folder.write("secrets/main-token-key/keys.pem", &key);
     assert_eq!(folder.load().unwrap().registry, "main");
     folder.write("config/hash", "sha256:0");
+    let document = std::fs::read(folder.0.path().join("config/document.json")).unwrap();
+    assert_eq!(files::hash(&folder.sources().paths), Some(stowage_crds::document::hash(&document)));
     assert!(matches!(folder.load(), Err(ConfigError::Document { .. })));
     folder.write("config/other.yaml", REGISTRY);
     assert!(matches!(folder.load(), Err(ConfigError::Mixed(_))));

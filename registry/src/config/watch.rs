@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, Live, Sources, explained, files, load};
+use super::{Config, Live, Rejected, Sources, explained, files, load};
 
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -51,24 +51,29 @@ pub(super) async fn follow(
 }
 
 async fn reload(live: &Live, sources: &Sources, apply: &impl Fn(&Config)) {
-    let sources = sources.clone();
-    match tokio::task::spawn_blocking(move || load(&sources)).await {
-        Ok(Ok(config)) => {
-            let config = Arc::new(config);
-            apply(&config);
-            if config.hash != live.current().hash {
-                tracing::info!(config.hash = config.hash, "configuration in force");
-            }
-            live.put(config);
-        }
-        Ok(Err(error)) => refuse(live, explained(&error)),
-        Err(error) => refuse(live, explained(&error)),
+    let read = sources.clone();
+    let loaded = tokio::task::spawn_blocking(move || {
+        load(&read).map_err(|error| Rejected { hash: files::hash(&read.paths), message: explained(&error) })
+    });
+    match loaded.await {
+        Ok(Ok(config)) => accept(live, config, apply),
+        Ok(Err(rejected)) => refuse(live, rejected),
+        Err(error) => refuse(live, Rejected { hash: None, message: explained(&error) }),
     }
 }
 
-fn refuse(live: &Live, message: String) {
-    if live.reject(message.clone()) {
-        tracing::error!(error = message, "the changed configuration is refused; what was in force stays");
+fn accept(live: &Live, config: Config, apply: &impl Fn(&Config)) {
+    apply(&config);
+    if config.hash != live.current().hash {
+        tracing::info!(config.hash = config.hash, "configuration in force");
+    }
+    live.put(Arc::new(config));
+}
+
+fn refuse(live: &Live, rejected: Rejected) {
+    let error = rejected.message.clone();
+    if live.reject(rejected) {
+        tracing::error!(error, "the changed configuration is refused; what was in force stays");
     }
 }
 

@@ -69,7 +69,7 @@ fn checks(port: &OpsPort) -> String {
     let configuration = match port.live.rejected() {
         None => "ok".to_owned(),
         // One line each: the report has the whole text.
-        Some(why) => format!("degraded: {}", why.lines().next().unwrap_or_default()),
+        Some(why) => format!("degraded: {}", why.message.lines().next().unwrap_or_default()),
     };
     format!("process: {phase}\nstorage: {storage}\ndatabase: {database}\nconfiguration: {configuration}\n")
 }
