@@ -7,4 +7,6 @@
 mod support;
 
 #[cfg(test)]
+mod interruptions;
+#[cfg(test)]
 mod registry;
