@@ -9,4 +9,8 @@ mod support;
 #[cfg(test)]
 mod interruptions;
 #[cfg(test)]
+mod lease;
+#[cfg(test)]
 mod registry;
+#[cfg(test)]
+mod rendered;

@@ -6,4 +6,5 @@
 pub(crate) mod cluster;
 pub(crate) mod faults;
 pub(crate) mod kubelet;
+pub(crate) mod leases;
 pub(crate) mod scene;

@@ -1,0 +1,202 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! What is made of a Registry, as YAML that a reviewer can read; and what holds for all of it.
+//!
+//! `UPDATE=1` writes the expected files anew.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+use stowage_operator::{
+    apis::Apis,
+    controllers::registry::validate::Settings,
+    objects::OptionalApi,
+    render::{RenderError, render},
+};
+
+fn settings() -> Settings {
+    Settings {
+        registry_image: "registry.example.com/stowage/registry:0.1.0".parse().unwrap(),
+        operator_namespace: "stowage-system".into(),
+    }
+}
+
+fn cases() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let mut cases: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    cases
+}
+
+fn rendered(case: &Path) -> String {
+    let input = fs::read_to_string(case.join("in.yaml")).unwrap();
+    render(&input, &settings(), &Apis::from(OptionalApi::ALL)).unwrap()
+}
+
+fn objects(case: &Path) -> Vec<Value> {
+    serde_saphyr::from_multiple(&rendered(case)).unwrap()
+}
+
+#[test]
+fn every_case_renders_as_expected() {
+    for case in cases() {
+        let header = "# SPDX-FileCopyrightText: The Stowage authors\n# SPDX-License-Identifier: EUPL-1.2\n\n";
+        let (file, found) = (case.join("expected.yaml"), format!("{header}{}", rendered(&case)));
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&file, &found).unwrap();
+        }
+        let expected = fs::read_to_string(&file).unwrap_or_default();
+        assert!(found == expected, "{} differs; UPDATE=1 writes it anew\n{found}", file.display());
+    }
+}
+
+#[test]
+fn every_object_is_named_once_labelled_and_owned() {
+    for case in cases() {
+        let mut seen = BTreeSet::new();
+        for object in objects(&case) {
+            let name = format!("{} {}", object["kind"], object["metadata"]["name"]);
+            assert!(seen.insert(name.clone()), "{name} twice");
+            let labels = &object["metadata"]["labels"];
+            assert_eq!(labels["app.kubernetes.io/managed-by"], "stowage-operator", "{name}");
+            assert!(labels["stowage.dev/registry"].is_string(), "{name}");
+            let owners = object["metadata"]["ownerReferences"].as_array();
+            let retained = object["kind"] == "PersistentVolumeClaim";
+            assert_eq!(owners.is_none(), retained, "{name}");
+            for owner in owners.into_iter().flatten() {
+                assert_eq!(owner["controller"], true, "{name}");
+                assert_eq!(owner["blockOwnerDeletion"], true, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_pod_meets_the_restricted_standard_and_has_no_token() {
+    let mut pods = 0;
+    for case in cases() {
+        for object in objects(&case) {
+            let Some(spec) = object.pointer("/spec/template/spec") else { continue };
+            pods += 1;
+            assert_eq!(spec["automountServiceAccountToken"], false);
+            assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
+            assert_eq!(spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+            let containers = ["containers", "initContainers"].map(|kind| spec[kind].as_array());
+            for container in containers.into_iter().flatten().flatten() {
+                let security = &container["securityContext"];
+                assert_eq!(security["allowPrivilegeEscalation"], false);
+                assert_eq!(security["readOnlyRootFilesystem"], true);
+                assert_eq!(security["capabilities"]["drop"][0], "ALL");
+            }
+            for volume in spec["volumes"].as_array().unwrap() {
+                if volume.get("secret").is_some() {
+                    assert_eq!(volume["secret"]["optional"], true, "{volume}");
+                }
+            }
+        }
+    }
+    assert!(pods >= 5);
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    for case in cases() {
+        assert_eq!(rendered(&case), rendered(&case));
+    }
+}
+
+#[test]
+fn scaling_moves_neither_the_document_nor_the_pods() {
+    let case = cases().into_iter().find(|case| case.ends_with("shared")).unwrap();
+    let input = fs::read_to_string(case.join("in.yaml")).unwrap();
+    let scaled = format!("{input}  replicas: 5\n");
+    let of = |text: &str| -> Vec<Value> {
+        let rendered = render(text, &settings(), &Apis::new()).unwrap();
+        serde_saphyr::from_multiple(&rendered).unwrap()
+    };
+    for (before, after) in of(&input).iter().zip(of(&scaled)) {
+        if before["kind"] == "ConfigMap" {
+            assert_eq!(before["data"], after["data"]);
+        }
+        assert_eq!(before.pointer("/spec/template"), after.pointer("/spec/template"));
+    }
+}
+
+#[test]
+fn without_an_api_nothing_of_it_is_made() {
+    let case = cases().into_iter().find(|case| case.ends_with("full")).unwrap();
+    let input = fs::read_to_string(case.join("in.yaml")).unwrap();
+    let rendered = render(&input, &settings(), &Apis::new()).unwrap();
+    for kind in ["HTTPRoute", "ServiceMonitor", "PrometheusRule"] {
+        assert!(!rendered.contains(&format!("kind: {kind}\n")), "{kind}");
+    }
+}
+
+fn refusal(change: &str, to: &str) -> String {
+    let case = cases().into_iter().find(|case| case.ends_with("full")).unwrap();
+    let input = fs::read_to_string(case.join("in.yaml")).unwrap();
+    assert!(input.contains(change));
+    match render(&input.replace(change, to), &settings(), &Apis::from(OptionalApi::ALL)) {
+        Ok(_) => panic!("{to:?} was not refused"),
+        Err(RenderError::Refused { refusal, .. }) => refusal.to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn what_cannot_be_rendered_is_refused_with_its_place() {
+    for (change, to, place) in [
+        (
+            "priorityClassName: high",
+            "priorityClasName: high",
+            "spec.template: unknown field spec.priorityClasName",
+        ),
+        ("priorityClassName: high", "priorityClassName: [high]", "spec.template: "),
+        (
+            "example.com/team: platform",
+            "example.com/team: platform\n      labels:\n        app.kubernetes.io/name: mine",
+            "spec.template.metadata.labels: app.kubernetes.io/name",
+        ),
+        (
+            "    requests:\n      cpu: 2",
+            "    request:\n      cpu: 2",
+            "spec.resources: unknown field request",
+        ),
+        ("https://registry.example.com:8443", "https://192.0.2.7:8443", "spec.externalURL: 192.0.2.7"),
+        ("bucket: blobs", "bucket: b", "spec.storage.s3.bucket"),
+        ("user: alice", "usr: alice", "document 2"),
+    ] {
+        let found = refusal(change, to);
+        assert!(found.contains(place), "{to:?}: {found}");
+    }
+}
+
+#[test]
+fn the_chart_carries_the_definitions_and_the_rights_that_ship() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut compared = 0;
+    for entry in fs::read_dir(root.join("config/crd")).unwrap() {
+        let file = entry.unwrap().path();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        if !name.starts_with("stowage.dev_") {
+            continue;
+        }
+        let copy = root.join("charts/stowage/crds").join(name);
+        if std::env::var_os("UPDATE").is_some() {
+            fs::copy(&file, &copy).unwrap();
+        }
+        assert!(fs::read(&file).unwrap() == fs::read(copy).unwrap(), "{name} differs; UPDATE=1 copies it");
+        compared += 1;
+    }
+    assert_eq!(compared, stowage_crds::Kind::ALL.len());
+
+    let shipped = fs::read_to_string(root.join("config/rbac/operator.yaml")).unwrap();
+    let rules = shipped.split("rules:\n").nth(1).unwrap().split("---").next().unwrap();
+    let chart = fs::read_to_string(root.join("charts/stowage/templates/rbac.yaml")).unwrap();
+    assert!(chart.contains(rules.trim_end()), "the chart's rules differ from config/rbac/operator.yaml");
+}
