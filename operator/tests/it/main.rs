@@ -11,6 +11,8 @@ mod interruptions;
 #[cfg(test)]
 mod lease;
 #[cfg(test)]
+mod process;
+#[cfg(test)]
 mod registry;
 #[cfg(test)]
 mod rendered;

@@ -8,14 +8,17 @@ use std::time::Duration;
 use k8s_openapi::api::{
     apps::v1::Deployment,
     batch::v1::Job,
-    core::v1::{ConfigMap, PersistentVolumeClaim, Secret},
+    core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret},
 };
 use kube::{
     ResourceExt as _,
     api::{DeleteParams, ListParams, PostParams},
 };
 use serde_json::json;
-use stowage_crds::conditions::{ConditionType, Reason, is_true};
+use stowage_crds::{
+    Registry,
+    conditions::{ConditionType, Reason, is_true},
+};
 use stowage_operator::objects::Kind;
 
 use crate::support::scene::{Scene, filesystem_registry, of, shared_registry, wait};
@@ -219,7 +222,7 @@ async fn data_that_cannot_be_purged_are_left_when_it_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_is_ready_when_replicas_have_it_and_an_invalid_edit_keeps_the_old_one() {
+async fn a_policy_is_ready_when_replicas_have_it_and_another_one_does_not_touch_it() {
     let Some(scene) = Scene::set().await else { return };
     let _operator = scene.operator();
     scene.apply(policy("team-a", &["team-a/**"])).await;
@@ -259,6 +262,43 @@ async fn the_token_key_is_made_once_and_never_changed() {
     scene.ready().await;
     let again = scene.typed::<Secret>().get("main-token-key").await.unwrap();
     assert_eq!(again.data, secret.data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_is_deleted_takes_its_registry_and_leaves_the_data() {
+    let Some(scene) = Scene::set().await else { return };
+    let _operator = scene.operator();
+    scene.apply(shared_registry(json!({ "replicas": 1, "deletionPolicy": "Delete" }))).await;
+    scene.ready().await;
+    let namespaces: kube::Api<Namespace> = kube::Api::all(scene.client.clone());
+    namespaces.delete(&scene.namespace, &DeleteParams::default()).await.unwrap();
+    assert!(wait(async || scene.registries().get_opt("main").await.unwrap().is_none()).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_registries_in_one_place_of_a_bucket_stall_the_younger() {
+    let Some(scene) = Scene::set().await else { return };
+    let _operator = scene.operator();
+    let mut elder = shared_registry(json!({ "replicas": 0 }));
+    elder["metadata"]["name"] = json!("elder");
+    scene.apply(elder).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    scene.apply(shared_registry(json!({ "replicas": 0 }))).await;
+    scene.until_reason(ConditionType::Stalled, Reason::StorageConflict).await;
+    let stalled = |registry: &Registry| is_true(of(registry), ConditionType::Stalled);
+    assert!(!stalled(&scene.registries().get("elder").await.unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_refuses_is_said_and_not_hammered() {
+    let Some(scene) = Scene::set().await else { return };
+    let operator = scene.operator();
+    let toleration = json!({ "spec": { "tolerations": [{ "operator": "Nonsense" }] } });
+    scene.apply(shared_registry(json!({ "replicas": 1, "template": toleration }))).await;
+    let registry = scene.until_reason(ConditionType::Stalled, Reason::InvalidSpec).await;
+    let stalled = stowage_crds::conditions::find(of(&registry), ConditionType::Stalled).unwrap();
+    assert!(stalled.message.contains("Nonsense"), "{}", stalled.message);
+    scene.assert_quiet(&operator, Duration::from_secs(5)).await;
 }
 
 fn policy(name: &str, repositories: &[&str]) -> serde_json::Value {

@@ -188,16 +188,16 @@ impl Valid {
         refs.unwrap_or_default().iter().map(|secret| secret.name.clone()).collect()
     }
 
-    /// Secrets that lead to the database.
+    /// What a Job needs: a command reads the same configuration as a replica, all but the keys of tokens.
     #[must_use]
-    pub fn database_secrets(&self) -> Vec<String> {
-        self.secrets_of(&["spec.database."])
-    }
-
-    /// Secrets that lead to bucket and database.
-    #[must_use]
-    pub fn data_secrets(&self) -> Vec<String> {
-        self.secrets_of(&["spec.storage.", "spec.database."])
+    pub fn job_secrets(&self) -> Vec<String> {
+        self.spec()
+            .secrets()
+            .into_iter()
+            .map(|secret| secret.name)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
     }
 
     /// Every Secret a replica needs.
@@ -206,22 +206,19 @@ impl Valid {
         self.spec().secret_names(&self.name).into_iter().collect()
     }
 
-    fn secrets_of(&self, parts: &[&str]) -> Vec<String> {
-        let uses = self.spec().secrets().into_iter();
-        let wanted = uses.filter(|secret| parts.iter().any(|part| secret.path.starts_with(part)));
-        wanted.map(|secret| secret.name).collect::<BTreeSet<_>>().into_iter().collect()
-    }
-
     /// Hash of what a running process cannot swap: a change of it rolls the replicas.
     #[must_use]
     pub fn restart_hash(&self) -> String {
         let spec = self.spec();
-        let mut database = json!(spec.database);
-        if let Some(fields) = database.as_object_mut() {
-            fields.remove("migrations");
-        }
-        let parts = json!([spec.storage, database, spec.tls.is_some(), spec.telemetry]);
-        short_hash(&parts.to_string())
+        let (storage, database) = (&spec.storage, &spec.database);
+        // Not as JSON values: the order of their keys depends on features that any crate may switch on.
+        let parts = serde_json::to_string(&(
+            (&storage.s3, &storage.filesystem),
+            (&database.postgres, &database.sqlite, &database.write_hold),
+            spec.tls.is_some(),
+            &spec.telemetry,
+        ));
+        short_hash(&parts.expect("a spec is JSON"))
     }
 
     /// The name of the migration Job for this image and database.

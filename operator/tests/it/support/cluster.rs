@@ -75,7 +75,8 @@ impl Cluster {
         fs::write(at("sa.pub"), key.public_key_pem()).unwrap();
         let [etcd, peer, api] = free_ports();
         let url = format!("https://127.0.0.1:{api}");
-        fs::write(at("kubeconfig"), kubeconfig(&url)).unwrap();
+        fs::write(at("kubeconfig"), kubeconfig(&url, ADMIN)).unwrap();
+        fs::write(at("operator.kubeconfig"), kubeconfig(&url, OPERATOR)).unwrap();
         let etcd_url = format!("http://127.0.0.1:{etcd}");
         let peer_url = format!("http://127.0.0.1:{peer}");
         let etcd = spawn(
@@ -123,6 +124,11 @@ impl Cluster {
     /// How the operator's own ServiceAccount connects, with the rights that ship.
     pub(crate) fn operator(&self) -> Config {
         self.config(OPERATOR)
+    }
+
+    /// The same as a file, for a process.
+    pub(crate) fn operator_kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("operator.kubeconfig")
     }
 
     fn config(&self, token: &str) -> Config {
@@ -243,10 +249,10 @@ pub(crate) fn object_api(
     }
 }
 
-fn kubeconfig(url: &str) -> String {
+fn kubeconfig(url: &str, token: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: t\nclusters:\n- name: t\n  cluster: {{server: '{url}', \
-         insecure-skip-tls-verify: true}}\nusers:\n- name: t\n  user: {{token: {ADMIN}}}\ncontexts:\n- name: t\n  \
+         insecure-skip-tls-verify: true}}\nusers:\n- name: t\n  user: {{token: {token}}}\ncontexts:\n- name: t\n  \
          context: {{cluster: t, user: t}}\n"
     )
 }

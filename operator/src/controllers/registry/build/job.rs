@@ -29,8 +29,7 @@ pub(super) fn migration(valid: &Valid) -> Option<Object> {
     match valid.backing {
         Backing::Volume { .. } => None,
         Backing::Shared => {
-            let template =
-                pod::job(valid, Component::Migrate, pod::command("migrate"), &valid.database_secrets());
+            let template = pod::job(valid, Component::Migrate, pod::command("migrate"), &valid.job_secrets());
             let mut metadata = metadata(valid, valid.migration_name(), Component::Migrate);
             metadata.annotations = Some([(MADE_FOR.to_owned(), valid.made_for())].into());
             Some(Object::typed(Kind::Job, &Job { metadata, spec: Some(spec(template, HOUR)), status: None }))
@@ -44,7 +43,7 @@ pub(super) fn migration(valid: &Valid) -> Option<Object> {
 pub fn purge(valid: &Valid, confirm: &str) -> Object {
     let mut args = pod::command("purge");
     args.extend(["--confirm".to_owned(), confirm.to_owned()]);
-    let template = pod::job(valid, Component::Purge, args, &valid.data_secrets());
+    let template = pod::job(valid, Component::Purge, args, &valid.job_secrets());
     let mut metadata = metadata(valid, valid.names().purge(), Component::Purge);
     metadata.annotations = Some([(MADE_FOR.to_owned(), valid.made_for())].into());
     Object::typed(Kind::Job, &Job { metadata, spec: Some(spec(template, 24 * HOUR)), status: None })
@@ -56,7 +55,7 @@ pub(super) fn garbage_collection(valid: &Valid) -> Option<Object> {
         return None;
     }
     let asked = valid.spec().garbage_collection();
-    let template = pod::job(valid, Component::GarbageCollection, pod::command("gc"), &valid.data_secrets());
+    let template = pod::job(valid, Component::GarbageCollection, pod::command("gc"), &valid.job_secrets());
     let labels = valid.names().labels(Component::GarbageCollection, &valid.image.version);
     let job = JobTemplateSpec {
         metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
