@@ -4,10 +4,10 @@
 //! `stowage-operator`: reconciles the custom resources of stowage.dev.
 //!
 //! Exit codes: 0 done, 1 failed while working, 2 bad usage or bad configuration.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the door to the command line")]
+#![expect(clippy::print_stderr, reason = "this is the door to the command line")]
 
 use std::{
-    io::{IsTerminal as _, Read as _, stderr},
+    io::{IsTerminal as _, Read as _, Write as _, stderr, stdout},
     path::Path,
     process::ExitCode,
 };
@@ -63,8 +63,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
 fn print_definitions() -> anyhow::Result<()> {
     let definitions: Vec<String> =
         stowage_crds::manifests().into_iter().map(|(_, manifest)| manifest).collect();
-    print!("{}", definitions.join("---\n"));
-    Ok(())
+    print(&definitions.join("---\n"))
 }
 
 fn print_rendered(args: &RenderArgs) -> anyhow::Result<()> {
@@ -82,8 +81,11 @@ fn print_rendered(args: &RenderArgs) -> anyhow::Result<()> {
         })
         .collect();
     let rendered = render(&text, &settings, &apis).with_context(|| args.file.display().to_string())?;
-    print!("{rendered}");
-    Ok(())
+    print(&rendered)
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    stdout().write_all(text.as_bytes()).context("write to standard output")
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {

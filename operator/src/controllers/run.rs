@@ -157,7 +157,10 @@ async fn run_scope(
     let registries = registries(main, client, scope.as_ref(), apis, heard)
         .graceful_shutdown_on(shutdown.clone().begun())
         .run(registry::reconcile, later, Arc::clone(&cx))
-        .for_each(|ended| forget_if_gone(ended, &cx));
+        .for_each(|ended| {
+            forget_if_gone(&ended, &cx);
+            future::ready(())
+        });
     let policies = policies(client, scope.as_ref())
         .graceful_shutdown_on(shutdown.begun())
         .run(access_policy::reconcile, later, Arc::clone(&cx))
@@ -295,15 +298,14 @@ async fn announce_sync(cx: Arc<Context>, readiness: Arc<Readiness>) {
 
 type Ended<K> = Result<(ObjectRef<K>, Action), ControllerError<Retry, watcher::Error>>;
 
-fn forget_if_gone(ended: Ended<Guarded<Registry>>, cx: &Context) -> future::Ready<()> {
-    if let Err(ControllerError::ObjectNotFound(gone)) = &ended {
+fn forget_if_gone(ended: &Ended<Guarded<Registry>>, cx: &Context) {
+    if let Err(ControllerError::ObjectNotFound(gone)) = ended {
         let key = Key { namespace: gone.namespace.clone().unwrap_or_default(), name: gone.name.clone() };
         cx.metrics.conditions("Registry", &key.namespace, &key.name, &[]);
         cx.reports.forget(&key);
         cx.failures.reset(&(registry::CONTROLLER, key));
     }
-    log(&ended);
-    future::ready(())
+    log(ended);
 }
 
 fn log<K: Resource>(ended: &Ended<K>)

@@ -11,6 +11,8 @@ mod interruptions;
 #[cfg(test)]
 mod lease;
 #[cfg(test)]
+mod optional_apis;
+#[cfg(test)]
 mod process;
 #[cfg(test)]
 mod registry;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::{
     apps::v1::Deployment,
     batch::v1::Job,
-    core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret},
+    core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod, Secret},
 };
 use kube::{
     ResourceExt as _,
@@ -247,6 +247,39 @@ async fn replicas_that_refuse_their_configuration_stall_the_registry() {
     let registry = scene.until_reason(ConditionType::Stalled, Reason::InvalidConfiguration).await;
     let available = stowage_crds::conditions::find(of(&registry), ConditionType::Available).unwrap();
     assert!(available.message.contains("spec.auth.htpasswd: no such file"), "{}", available.message);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_dies_and_an_operator_that_restarts_leave_a_registry_ready() {
+    let Some(scene) = Scene::set().await else { return };
+    let operator = scene.operator();
+    scene.apply(shared_registry(json!({ "replicas": 2 }))).await;
+    let before = scene.ready().await;
+    let since = |registry: &Registry| {
+        let ready = stowage_crds::conditions::find(of(registry), ConditionType::Ready).unwrap();
+        (ready.status.clone(), ready.last_transition_time.clone())
+    };
+    scene.kubelet.behaviour.lock().unwrap().nothing_starts = true;
+    let pods: kube::Api<Pod> = scene.typed();
+    let labels = ListParams::default().labels("app.kubernetes.io/component=registry");
+    let doomed = pods.list(&labels).await.unwrap().items[0].name_any();
+    pods.delete(&doomed, &DeleteParams::default()).await.unwrap();
+    scene
+        .until("a replica is away", |registry| {
+            registry.status.as_ref().unwrap().replica_summary.as_deref() != Some("2/2")
+        })
+        .await;
+    drop(operator);
+    let _operator = scene.operator();
+    scene.kubelet.behaviour.lock().unwrap().nothing_starts = false;
+    let after = scene
+        .until("both are back", |registry| {
+            registry.status.as_ref().unwrap().replica_summary.as_deref() == Some("2/2")
+        })
+        .await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(since(&after), since(&before));
+    assert_eq!(since(&scene.ready().await), since(&before));
 }
 
 #[tokio::test(flavor = "multi_thread")]

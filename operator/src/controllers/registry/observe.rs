@@ -79,7 +79,7 @@ pub async fn observe(cx: &Context, registry: &Registry, applier: &Applier) -> Re
     let port = u16::try_from(pod::OPS_PORT).unwrap_or_default();
     let targets = targets.filter_map(|pod| Target::of(pod, port)).collect();
     Ok(Observed {
-        policies: with_unreadable(readable, &unreadable, previous.as_ref(), registry.namespace()),
+        policies: with_unreadable(readable, &unreadable, previous.as_ref(), registry.namespace().as_deref()),
         reports: cx.reports.observe(&key, targets).await,
         live,
         pods,

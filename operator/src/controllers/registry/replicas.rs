@@ -27,8 +27,11 @@ pub(super) struct Numbers {
     pub(super) present: i32,
     /// How many are ready.
     pub(super) ready: i32,
-    /// Whether what the Deployment says now is all that runs.
-    pub(super) rolled_out: bool,
+    /// Whether what the Deployment says now is all that runs, in full number.
+    pub(super) complete: bool,
+    /// Whether the newest template was complete once and nothing older runs. A pod that dies later, or a scaling,
+    /// does not change that.
+    pub(super) settled: bool,
 }
 
 impl Numbers {
@@ -39,15 +42,17 @@ impl Numbers {
         let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
         let status = deployment.status.clone().unwrap_or_default();
         let present = status.replicas.unwrap_or(0);
-        let current = status.observed_generation >= deployment.metadata.generation;
+        let updated = status.updated_replicas.unwrap_or(0);
+        let only_newest = status.observed_generation >= deployment.metadata.generation && updated == present;
+        let was_complete = status.conditions.iter().flatten().any(|condition| {
+            condition.type_ == "Progressing" && condition.reason.as_deref() == Some("NewReplicaSetAvailable")
+        });
         Self {
             wanted,
             present,
             ready: status.ready_replicas.unwrap_or(0),
-            rolled_out: current
-                && present == wanted
-                && status.updated_replicas.unwrap_or(0) == wanted
-                && status.available_replicas.unwrap_or(0) == wanted,
+            complete: only_newest && present == wanted && status.available_replicas.unwrap_or(0) == wanted,
+            settled: only_newest && was_complete,
         }
     }
 }
@@ -228,7 +233,7 @@ mod tests {
         Replica { pod: "a".into(), ready, answer }
     }
 
-    fn report(value: serde_json::Value) -> Answer {
+    fn report(value: &serde_json::Value) -> Answer {
         let mut whole = json!({ "version": "0.1.0", "maxVersion": "1.0" });
         whole.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
         Answer::Report(Box::new(from_value::<Report>(whole).unwrap()))
@@ -236,10 +241,10 @@ mod tests {
 
     #[test]
     fn a_document_is_applied_when_every_ready_replica_runs_it() {
-        let (new, old) = (report(json!({ "hash": "new" })), report(json!({ "hash": "old" })));
-        let refused = report(json!({ "hash": "old", "rejected": { "hash": "new", "message": "no" } }));
+        let (new, old) = (report(&json!({ "hash": "new" })), report(&json!({ "hash": "old" })));
+        let refused = report(&json!({ "hash": "old", "rejected": { "hash": "new", "message": "no" } }));
         let refused_another =
-            report(json!({ "hash": "new", "rejected": { "hash": "older", "message": "no" } }));
+            report(&json!({ "hash": "new", "rejected": { "hash": "older", "message": "no" } }));
         for (replicas, reason) in [
             (vec![], Reason::WaitingForReplicas),
             (vec![replica(false, new.clone())], Reason::WaitingForReplicas),
@@ -259,9 +264,9 @@ mod tests {
 
     #[test]
     fn one_replica_without_a_database_is_enough_to_say_so() {
-        let ok = report(json!({ "checks": { "database": "Ok" } }));
-        let lost = report(json!({ "checks": { "database": "Unreachable" } }));
-        let frozen = report(json!({ "checks": { "database": "Ok", "collector": "Frozen" } }));
+        let ok = report(&json!({ "checks": { "database": "Ok" } }));
+        let lost = report(&json!({ "checks": { "database": "Unreachable" } }));
+        let frozen = report(&json!({ "checks": { "database": "Ok", "collector": "Frozen" } }));
         let reason = |replicas: Vec<Answer>| {
             let replicas = replicas.into_iter().map(|answer| replica(true, answer)).collect();
             database(&Snapshot(replicas)).reason
@@ -284,13 +289,28 @@ mod tests {
         };
         let done =
             json!({ "observedGeneration": 3, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2 });
-        assert!(Numbers::of(Some(&deployment(done.clone()))).rolled_out);
+        assert!(Numbers::of(Some(&deployment(done.clone()))).complete);
         for (field, value) in [("observedGeneration", 2), ("replicas", 3), ("updatedReplicas", 1)] {
             let mut status = done.clone();
             status[field] = json!(value);
-            assert!(!Numbers::of(Some(&deployment(status))).rolled_out, "{field}");
+            assert!(!Numbers::of(Some(&deployment(status))).complete, "{field}");
         }
-        assert!(!Numbers::of(None).rolled_out);
+        assert!(!Numbers::of(None).complete);
+    }
+
+    #[test]
+    fn a_pod_that_dies_after_a_rollout_starts_no_new_one() {
+        let deployment: Deployment = from_value(json!({
+            "metadata": { "name": "a", "generation": 3 },
+            "spec": { "replicas": 2, "selector": {}, "template": {} },
+            "status": {
+                "observedGeneration": 3, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 1,
+                "conditions": [{ "type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable" }],
+            },
+        }))
+        .unwrap();
+        let numbers = Numbers::of(Some(&deployment));
+        assert!(numbers.settled && !numbers.complete);
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub(super) fn status(registry: &Registry, outcome: &Outcome, now: &Time) -> Regi
         reported(&mut status, &outcome.seen.reports, valid);
         findings = observations(valid, outcome, numbers);
     }
-    let summary = summary(outcome, &findings);
+    let summary = summary(registry, outcome, &findings);
     for finding in findings {
         conditions::set(&mut status.conditions, finding, generation, now);
     }
@@ -165,7 +165,7 @@ fn migrated(valid: &Valid, outcome: &Outcome) -> Finding {
     }
 }
 
-fn summary(outcome: &Outcome, findings: &[Finding]) -> Summary {
+fn summary(registry: &Registry, outcome: &Outcome, findings: &[Finding]) -> Summary {
     match &outcome.result {
         Err(failure) => match failure.class() {
             Class::Terminal => Summary::Stuck(failure.reason(), failure.describe()),
@@ -175,7 +175,7 @@ fn summary(outcome: &Outcome, findings: &[Finding]) -> Summary {
         Ok(Stage::Deleting(what)) => Summary::Moving(Reason::Progressing, (*what).to_owned()),
         Ok(Stage::MigrationRequired) => of_finding(findings, ConditionType::DatabaseMigrated, Summary::Stuck),
         Ok(Stage::MigrationRunning) => of_finding(findings, ConditionType::DatabaseMigrated, Summary::Moving),
-        Ok(Stage::Applied | Stage::Suspended) => of_replicas(outcome, findings),
+        Ok(Stage::Applied | Stage::Suspended) => of_replicas(registry, outcome, findings),
     }
 }
 
@@ -190,7 +190,17 @@ fn of_finding(
     }
 }
 
-fn of_replicas(outcome: &Outcome, findings: &[Finding]) -> Summary {
+/// Is the rollout of this generation over? Once it was, it stays so: a pod that dies and an autoscaler that acts
+/// are no rollouts.
+fn is_rolled_out(registry: &Registry, numbers: Numbers) -> bool {
+    let conditions = registry.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let was_over = conditions::find(conditions, ConditionType::Ready).is_some_and(|ready| {
+        ready.observed_generation == registry.metadata.generation && ready.status == Verdict::True.as_str()
+    });
+    numbers.complete || (was_over && numbers.settled)
+}
+
+fn of_replicas(registry: &Registry, outcome: &Outcome, findings: &[Finding]) -> Summary {
     let Some(valid) = &outcome.valid else {
         return Summary::Moving(Reason::Progressing, "work goes on".into());
     };
@@ -199,13 +209,12 @@ fn of_replicas(outcome: &Outcome, findings: &[Finding]) -> Summary {
     let unavailable = findings
         .iter()
         .find(|finding| finding.condition == ConditionType::Available && finding.verdict != Verdict::True);
-    if !numbers.rolled_out || unavailable.is_some() {
+    let rolled_out = is_rolled_out(registry, numbers);
+    if !rolled_out || unavailable.is_some() {
         return match (trouble, unavailable) {
             (Some(trouble), _) if trouble.is_decided() => Summary::Stuck(trouble.reason, trouble.message),
             (Some(trouble), _) => Summary::Moving(trouble.reason, trouble.message),
-            (None, Some(finding)) if numbers.rolled_out => {
-                Summary::Moving(finding.reason, finding.message.clone())
-            }
+            (None, Some(finding)) if rolled_out => Summary::Moving(finding.reason, finding.message.clone()),
             (None, _) => Summary::Moving(Reason::RollingOut, "replicas are being rolled out".into()),
         };
     }

@@ -368,12 +368,12 @@ pub fn with_unreadable(
     mut readable: Vec<AccessPolicy>,
     unreadable: &[String],
     previous: Option<&Document>,
-    namespace: Option<String>,
+    namespace: Option<&str>,
 ) -> Vec<AccessPolicy> {
     let entries = previous.map(|document| document.access_policies.as_slice()).unwrap_or_default();
     for entry in entries.iter().filter(|entry| unreadable.contains(&entry.name)) {
         let mut policy = AccessPolicy::new(&entry.name, entry.spec.clone());
-        policy.metadata.namespace.clone_from(&namespace);
+        policy.metadata.namespace = namespace.map(str::to_owned);
         policy.metadata.generation = Some(entry.generation);
         readable.push(policy);
     }

@@ -27,7 +27,7 @@ use tokio::time::{sleep, timeout};
 
 const ADMIN: &str = "admin-token";
 const OPERATOR: &str = "operator-token";
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
 
@@ -121,7 +121,7 @@ impl Cluster {
         Client::try_from(self.config(ADMIN)).unwrap()
     }
 
-    /// How the operator's own ServiceAccount connects, with the rights that ship.
+    /// How the operator's own `ServiceAccount` connects, with the rights that ship.
     pub(crate) fn operator(&self) -> Config {
         self.config(OPERATOR)
     }

@@ -3,7 +3,7 @@
 
 //! Plays the nodes of a namespace: pods of replicas run and report, pods of Jobs end.
 //!
-//! A replica is an HTTP server on a loopback address of its own that answers `GET /config` from the ConfigMap the pod
+//! A replica is an HTTP server on a loopback address of its own that answers `GET /config` from the `ConfigMap` the pod
 //! mounts, as a replica does that has just read it.
 
 use std::{
@@ -36,6 +36,8 @@ pub(crate) struct Behaviour {
     pub(crate) database: Option<String>,
     /// Jobs do not end.
     pub(crate) jobs_hang: bool,
+    /// No pod starts.
+    pub(crate) nothing_starts: bool,
     /// Replicas end with this instead of serving.
     pub(crate) replica_exit: Option<i32>,
 }
@@ -79,6 +81,9 @@ impl Node {
                     continue;
                 }
                 let behaviour = self.behaviour.lock().unwrap().clone();
+                if behaviour.nothing_starts {
+                    continue;
+                }
                 let status = if pod.labels().contains_key("batch.kubernetes.io/job-name") {
                     if behaviour.jobs_hang {
                         continue;

@@ -35,7 +35,7 @@ use super::{
     kubelet::Kubelet,
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// One namespace.
