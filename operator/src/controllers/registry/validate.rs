@@ -188,7 +188,15 @@ impl Valid {
         refs.unwrap_or_default().iter().map(|secret| secret.name.clone()).collect()
     }
 
-    /// What a Job needs: a command reads the same configuration as a replica, all but the keys of tokens.
+    /// Secrets that lead to the database.
+    #[must_use]
+    pub fn database_secrets(&self) -> Vec<String> {
+        let uses = self.spec().secrets().into_iter();
+        let database = uses.filter(|secret| secret.path.starts_with("spec.database."));
+        database.map(|secret| secret.name).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// What a command needs that touches bucket and database: the whole configuration but the keys of tokens.
     #[must_use]
     pub fn job_secrets(&self) -> Vec<String> {
         self.spec()

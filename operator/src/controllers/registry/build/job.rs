@@ -29,7 +29,8 @@ pub(super) fn migration(valid: &Valid) -> Option<Object> {
     match valid.backing {
         Backing::Volume { .. } => None,
         Backing::Shared => {
-            let template = pod::job(valid, Component::Migrate, pod::command("migrate"), &valid.job_secrets());
+            let template =
+                pod::job(valid, Component::Migrate, pod::command("migrate"), &valid.database_secrets());
             let mut metadata = metadata(valid, valid.migration_name(), Component::Migrate);
             metadata.annotations = Some([(MADE_FOR.to_owned(), valid.made_for())].into());
             Some(Object::typed(Kind::Job, &Job { metadata, spec: Some(spec(template, HOUR)), status: None }))
