@@ -17,6 +17,8 @@
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+#[cfg(any(test, feature = "testing"))]
+pub mod faulty;
 pub mod postgres;
 pub mod sqlite;
 mod steps;

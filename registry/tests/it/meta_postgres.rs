@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::PgPool;
-use stowage_registry::meta::Error;
+use sqlx::{Connection as _, Executor as _, PgPool, SqlSafeStr as _};
 use stowage_registry::meta::conformance::{Fixture, Inspect, Queued};
+use stowage_registry::meta::faulty::{Effect, Faulty, Gate, Occasion};
 use stowage_registry::meta::postgres::{ConnectError, Options, PostgresStore, SCHEMA, migrate};
+use stowage_registry::meta::{Error, Leases as _};
 
-use crate::support::postgres::{database, empty_database};
+use crate::support::postgres::{database, empty_database, proxied};
+use crate::support::proxy::Line;
 
 stowage_registry::meta_conformance!(postgres, crate::meta_postgres::fixture);
 
@@ -145,4 +147,72 @@ async fn a_database_that_is_away_is_unavailable_within_seconds() {
     let refused = PostgresStore::connect(&Options::new("postgres://nobody@127.0.0.1:1/none")).await;
     assert!(matches!(refused, Err(ConnectError::Meta(Error::Unavailable(_)))), "{refused:?}");
     assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_faulty_database_fails_holds_and_loses_what_it_was_told_to() {
+    let (faulty, faults) = Faulty::over(fixture().await.store);
+    let faulty = Arc::new(faulty);
+    let registry = uuid::Uuid::new_v4();
+    let unavailable = |outcome| matches!(outcome, Err(Error::Unavailable(_)));
+
+    faults.inject("found", Occasion::Nth(2), Effect::LoseAnswer);
+    faults.inject("found", Occasion::Nth(1), Effect::Fail);
+    assert!(unavailable(faulty.found(registry).await));
+    assert!(faulty.envelope().await.unwrap().is_none(), "refused");
+    assert!(unavailable(faulty.found(registry).await));
+    assert!(faulty.envelope().await.unwrap().is_some(), "done, and not told");
+    assert!(!faulty.found(registry).await.unwrap());
+    assert_eq!(faults.calls("found"), 3);
+
+    let gate = Gate::new();
+    faults.inject("ping", Occasion::First(1), Effect::HoldBefore(gate.clone()));
+    let held = async { faulty.ping().await.unwrap() };
+    let meanwhile = async {
+        gate.reached().await;
+        faulty.ping().await.unwrap();
+        gate.release();
+    };
+    tokio::join!(held, meanwhile);
+
+    faults.cut();
+    assert!(matches!(faulty.ping().await, Err(Error::Unavailable(_))));
+    faults.mend();
+    faulty.ping().await.unwrap();
+}
+
+/// The network goes on trying for many minutes; nobody may wait for it, nor may its connections count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_vanishes_is_unavailable_at_once_and_leaves_no_connection_behind() {
+    let (proxy, url) = proxied(&database().await).await;
+    let store = PostgresStore::connect(&Options { max_connections: 4, ..Options::new(url) }).await.unwrap();
+    let all = || futures::future::join_all((0..8).map(|_| store.envelope()));
+    assert!(all().await.iter().all(Result::is_ok));
+
+    proxy.set(Line::Dead);
+    let begun = std::time::Instant::now();
+    let outcomes = all().await;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(Error::Unavailable(_)))), "{outcomes:?}");
+    let founding = store.found(uuid::Uuid::new_v4()).await;
+    assert!(matches!(founding, Err(Error::Unavailable(_))), "{founding:?}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+
+    proxy.set(Line::Up);
+    let outcomes = all().await;
+    assert!(outcomes.iter().all(Result::is_ok), "new connections are made: {outcomes:?}");
+}
+
+#[tokio::test]
+async fn every_statement_is_understood_by_a_migrated_database() {
+    let mut connection = sqlx::PgConnection::connect(&database().await).await.unwrap();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/meta/postgres/sql");
+    let mut prepared = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let outcome = connection.prepare(sqlx::AssertSqlSafe(text).into_sql_str()).await;
+        assert!(outcome.is_ok(), "{}: {:?}", path.display(), outcome.err());
+        prepared += 1;
+    }
+    assert!(prepared > 40, "{prepared}");
 }

@@ -145,7 +145,7 @@ impl PostgresStore {
             .bind(commit.token)
             .fetch_optional(&mut *tx)
             .await?;
-        let Some(ended) = ended else { return Ok(CommitOutcome::UploadGone) };
+        let Some(ended) = ended else { return tx.undo(CommitOutcome::UploadGone).await };
         let ended = ended.read(commit.location.map(|location| location.form))?;
         let mut removals = ended.leftovers.steps();
         let our_link = remove_link(&ended.repository, commit.digest, commit.link);

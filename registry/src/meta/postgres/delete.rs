@@ -65,7 +65,7 @@ impl PostgresStore {
             .bind(tag.as_str())
             .fetch_optional(&mut *tx)
             .await?;
-        let Some(repo_id) = repo_id else { return Ok(None) };
+        let Some(repo_id) = repo_id else { return tx.undo(None).await };
         let of = (repo_id, repository);
         let tombstones = tags::trash(&mut tx, epoch, of, std::slice::from_ref(tag), retain).await?;
         let steps = tombstones.iter().map(write).collect();
@@ -89,10 +89,12 @@ impl PostgresStore {
                 .bind(digest.to_bytes())
                 .fetch_optional(&mut *tx)
                 .await?;
-        let Some((repo_id, manifest, generation)) = found else { return Ok(DeleteOutcome::Unknown) };
+        let Some((repo_id, manifest, generation)) = found else {
+            return tx.undo(DeleteOutcome::Unknown).await;
+        };
         // In a statement after the lock: a push that was quicker is seen.
         if is_listed(&mut tx, repo_id, digest).await? {
-            return Ok(DeleteOutcome::Referenced);
+            return tx.undo(DeleteOutcome::Referenced).await;
         }
         sqlx::query(include_str!("sql/trash_manifest.sql"))
             .bind(manifest)
@@ -127,14 +129,14 @@ impl PostgresStore {
     ) -> Result<DeleteOutcome, Fault> {
         let mut tx = self.begin_in(epoch).await?;
         let Some(repo_id) = repository_row(&mut tx, repository).await? else {
-            return Ok(DeleteOutcome::Unknown);
+            return tx.undo(DeleteOutcome::Unknown).await;
         };
         let found: Option<(i64, i64, uuid::Uuid)> = sqlx::query_as(include_str!("sql/lock_visible_link.sql"))
             .bind(repo_id)
             .bind(digest.to_bytes())
             .fetch_optional(&mut *tx)
             .await?;
-        let Some((link, blob, generation)) = found else { return Ok(DeleteOutcome::Unknown) };
+        let Some((link, blob, generation)) = found else { return tx.undo(DeleteOutcome::Unknown).await };
         // In a statement after the lock: a push that was quicker is seen.
         let (wanted, held): (bool, bool) = sqlx::query_as(include_str!("sql/link_references.sql"))
             .bind(link)
@@ -143,7 +145,7 @@ impl PostgresStore {
             .fetch_one(&mut *tx)
             .await?;
         if wanted {
-            return Ok(DeleteOutcome::Referenced);
+            return tx.undo(DeleteOutcome::Referenced).await;
         }
         let steps = vec![remove_link(repository, digest, Generation::from_uuid(generation))];
         let mut removals = Removals::from(steps);
@@ -178,6 +180,6 @@ impl PostgresStore {
                 .await?;
             candidates(&mut tx, "b", &[blob], BLOB_GRACE).await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 }

@@ -25,7 +25,7 @@ struct EnvelopeColumns {
 impl Leases for PostgresStore {
     async fn envelope(&self) -> Result<Option<Envelope>, Error> {
         let found: Option<EnvelopeColumns> =
-            read(sqlx::query_as(include_str!("sql/envelope.sql")).fetch_optional(&self.pool)).await?;
+            read(self.row(sqlx::query_as(include_str!("sql/envelope.sql")))).await?;
         found
             .map(|found| {
                 Ok(Envelope {
@@ -42,20 +42,20 @@ impl Leases for PostgresStore {
     async fn found(&self, registry: Uuid) -> Result<bool, Error> {
         let done = write(async || {
             let statement = "INSERT INTO meta (registry, schema) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-            Ok(sqlx::query(statement).bind(registry).bind(SCHEMA).execute(&self.pool).await?)
+            self.changes(sqlx::query(statement).bind(registry).bind(SCHEMA)).await
         });
-        Ok(done.await?.rows_affected() == 1)
+        done.await
     }
 
     async fn claim_epoch(&self, bucket: u32, generation: Generation) -> Result<Option<u32>, Error> {
-        let claim: Option<i64> = write(async || {
-            let statement = sqlx::query_scalar(include_str!("sql/claim_epoch.sql"))
+        let claim: Option<(i64,)> = write(async || {
+            let statement = sqlx::query_as(include_str!("sql/claim_epoch.sql"))
                 .bind(i64::from(bucket))
                 .bind(generation.to_uuid());
-            Ok(statement.fetch_optional(&self.pool).await?)
+            self.row(statement).await
         })
         .await?;
-        claim.map(|claim| row::number("meta", claim)).transpose()
+        claim.map(|(claim,)| row::number("meta", claim)).transpose()
     }
 
     async fn enter_epoch(&self, claim: u32, generation: Generation) -> Result<bool, Error> {
@@ -63,20 +63,20 @@ impl Leases for PostgresStore {
             let statement = sqlx::query(include_str!("sql/enter_epoch.sql"))
                 .bind(i64::from(claim))
                 .bind(generation.to_uuid());
-            Ok(statement.execute(&self.pool).await?)
+            self.changes(statement).await
         });
-        Ok(done.await?.rows_affected() == 1)
+        done.await
     }
 
     async fn finish_walk(&self, epoch: Epoch) -> Result<bool, Error> {
         let done = write(async || {
             let statement = sqlx::query(include_str!("sql/finish_walk.sql")).bind(i64::from(epoch.0));
-            Ok(statement.execute(&self.pool).await?)
+            self.changes(statement).await
         });
-        Ok(done.await?.rows_affected() == 1)
+        done.await
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        read(sqlx::query("SELECT 1").execute(&self.pool)).await.map(drop)
+        read(self.row::<(i32,)>(sqlx::query_as("SELECT 1"))).await.map(drop)
     }
 }

@@ -4,10 +4,10 @@
 //! Brings the schema up to this version. All or nothing: one that is killed is simply run again.
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::{Connection as _, PgConnection, PgPool};
+use sqlx::{Connection as _, PgConnection};
 
 use super::error::Fault;
-use super::{ConnectError, Options, SCHEMA};
+use super::{ConnectError, Options, PostgresStore, SCHEMA};
 use crate::meta::Error;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -43,19 +43,16 @@ fn refusal(error: MigrateError) -> Fault {
     }
 }
 
-/// The schema of the database; 0 when there is none.
-pub(super) async fn version(pool: &PgPool) -> Result<i32, sqlx::Error> {
-    let exists: bool = sqlx::query_scalar(
-        "SELECT to_regclass('meta') IS NOT NULL AND to_regclass('_sqlx_migrations') IS NOT NULL",
-    )
-    .fetch_one(pool)
-    .await?;
-    if !exists {
-        return Ok(0);
+impl PostgresStore {
+    /// The schema of the database; 0 when there is none.
+    pub(super) async fn schema(&self) -> Result<i32, Fault> {
+        const EXISTS: &str =
+            "SELECT to_regclass('meta') IS NOT NULL AND to_regclass('_sqlx_migrations') IS NOT NULL";
+        const NEWEST: &str = "SELECT max(version)::int FROM _sqlx_migrations WHERE success";
+        if self.row(sqlx::query_as(EXISTS)).await? != Some((true,)) {
+            return Ok(0);
+        }
+        let newest: Option<(Option<i32>,)> = self.row(sqlx::query_as(NEWEST)).await?;
+        Ok(newest.and_then(|(version,)| version).unwrap_or(0))
     }
-    let version: Option<i32> =
-        sqlx::query_scalar("SELECT max(version)::int FROM _sqlx_migrations WHERE success")
-            .fetch_one(pool)
-            .await?;
-    Ok(version.unwrap_or(0))
 }

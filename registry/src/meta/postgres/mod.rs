@@ -118,13 +118,11 @@ impl PostgresStore {
     }
 
     async fn check_server(&self) -> Result<(), ConnectError> {
-        let (commit, version): (String, i32) = tx::read(
-            sqlx::query_as(
-                "SELECT current_setting('synchronous_commit'), current_setting('server_version_num')::int",
-            )
-            .fetch_one(&self.pool),
-        )
-        .await?;
+        let statement = sqlx::query_as(
+            "SELECT current_setting('synchronous_commit'), current_setting('server_version_num')::int",
+        );
+        let found: Option<(String, i32)> = tx::read(self.row(statement)).await?;
+        let (commit, version) = found.unwrap_or_default();
         if commit == "off" {
             // A backend that crashes loses commits, and nothing shows that it did.
             let remedy = "set it to on for this role or database";
@@ -138,7 +136,7 @@ impl PostgresStore {
     }
 
     async fn check_schema(&self) -> Result<(), Error> {
-        let found = tx::read(migrate::version(&self.pool)).await?;
+        let found = tx::read(self.schema()).await?;
         // A database is migrated before the replicas are: they run beside it with the schema after theirs,
         // which only adds.
         if found == SCHEMA || found == SCHEMA + 1 {

@@ -31,7 +31,7 @@ impl PostgresStore {
             .fetch_one(&mut *tx)
             .await?;
         if !seen {
-            return Ok(None);
+            return tx.undo(None).await;
         }
         let repo_id = ensure_repository(&mut tx, to).await?;
         let key = Key::Link { repository: to.clone(), digest, generation };
@@ -54,7 +54,7 @@ impl PostgresStore {
             .fetch_optional(&mut *tx)
             .await?;
         // Reaped: its keys are queued already.
-        let Some(repo_id) = repo_id else { return Ok(false) };
+        let Some(repo_id) = repo_id else { return tx.undo(false).await };
         let blob: Option<i64> = sqlx::query_scalar(include_str!("sql/lock_source.sql"))
             .bind(mount.from.as_str())
             .bind(mount.digest.to_bytes())

@@ -198,7 +198,7 @@ impl PostgresStore {
         let repository = ensure_repository(&mut tx, &pin.repository).await?;
         let targets = hold_targets(&mut tx, repository, pin).await?;
         if !targets.missing.is_empty() {
-            return Ok(PinOutcome::Missing(targets.missing));
+            return tx.undo(PinOutcome::Missing(targets.missing)).await;
         }
         let (manifest, writes_record) = upsert_manifest(&mut tx, repository, &pin.facts).await?;
         insert_references(&mut tx, manifest, repository, &targets.links, &pin.facts.children).await?;
@@ -227,7 +227,7 @@ impl PostgresStore {
             .await?;
         if taken.rows_affected() == 0 {
             // Reaped: whoever did it has decided about the keys.
-            return Ok(PublishOutcome::StartOver);
+            return tx.undo(PublishOutcome::StartOver).await;
         }
         if !enliven(&mut tx, pinned).await? {
             withdraw(&mut tx, pinned).await?;

@@ -203,17 +203,17 @@ impl PostgresStore {
         upload: &NewUpload,
         expiry: Duration,
         limit: u32,
-    ) -> Result<Option<Uuid>, sqlx::Error> {
-        sqlx::query_scalar(include_str!("sql/open_upload.sql"))
+    ) -> Result<Option<Uuid>, Fault> {
+        let statement = sqlx::query_as(include_str!("sql/open_upload.sql"))
             .bind(Uuid::new_v4())
             .bind(upload.repository.as_str())
             .bind(&upload.principal)
             .bind(upload.generation.to_uuid())
             .bind(i16::from(upload.algorithm.code()))
             .bind(seconds(expiry))
-            .bind(i64::from(limit))
-            .fetch_optional(&self.pool)
-            .await
+            .bind(i64::from(limit));
+        let opened: Option<(Uuid,)> = self.row(statement).await?;
+        Ok(opened.map(|(id,)| id))
     }
 
     async fn try_open(
@@ -226,10 +226,10 @@ impl PostgresStore {
             return Ok(Some(id));
         }
         // Too many uploads, or there was no such repository: only the second attempt tells.
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = self.lend().await?;
         ensure_repository(&mut connection, &upload.repository).await?;
-        drop(connection);
-        Ok(self.insert_upload(upload, expiry, limit).await?)
+        connection.give_back();
+        self.insert_upload(upload, expiry, limit).await
     }
 
     async fn try_lease(&self, key: &UploadKey, token: Uuid) -> Result<Option<UploadColumns>, Fault> {
@@ -238,14 +238,14 @@ impl PostgresStore {
             .bind(key.repository.as_str())
             .bind(&key.principal)
             .bind(token);
-        Ok(statement.fetch_optional(&self.pool).await?)
+        self.row(statement).await
     }
 
     async fn try_restart(&self, id: Uuid, token: Uuid, generation: Generation) -> Result<bool, Fault> {
         let mut tx = self.begin().await?;
         match lock_ending(&mut tx, id, Some(token)).await? {
             Some(ending) if ending.leftovers.plan.is_none() => queue_leftovers(&mut tx, &ending).await?,
-            _ => return Ok(false),
+            _ => return tx.undo(false).await,
         }
         sqlx::query(include_str!("sql/restart_upload.sql"))
             .bind(id)
@@ -258,7 +258,7 @@ impl PostgresStore {
 
     async fn try_drop(&self, id: Uuid, token: Uuid) -> Result<bool, Fault> {
         let mut tx = self.begin().await?;
-        let Some(ending) = lock_ending(&mut tx, id, Some(token)).await? else { return Ok(false) };
+        let Some(ending) = lock_ending(&mut tx, id, Some(token)).await? else { return tx.undo(false).await };
         queue_leftovers(&mut tx, &ending).await?;
         delete(&mut tx, id).await?;
         tx.commit().await?;
@@ -272,12 +272,12 @@ impl PostgresStore {
             .bind(key.repository.as_str())
             .bind(&key.principal);
         let token: Option<Uuid> = match statement.fetch_optional(&mut *tx).await? {
-            None => return Ok(CancelOutcome::Unknown),
-            Some((true, _)) => return Ok(CancelOutcome::Busy),
+            None => return tx.undo(CancelOutcome::Unknown).await,
+            Some((true, _)) => return tx.undo(CancelOutcome::Busy).await,
             Some((false, token)) => token,
         };
         let Some(ending) = lock_ending(&mut tx, key.id, token).await? else {
-            return Ok(CancelOutcome::Unknown);
+            return tx.undo(CancelOutcome::Unknown).await;
         };
         queue_leftovers(&mut tx, &ending).await?;
         delete(&mut tx, key.id).await?;
@@ -300,12 +300,12 @@ impl Receive for PostgresStore {
     }
 
     async fn upload_offset(&self, key: &UploadKey) -> Result<Option<u64>, Error> {
-        let statement = sqlx::query_scalar(include_str!("sql/upload_offset.sql"))
+        let statement = sqlx::query_as(include_str!("sql/upload_offset.sql"))
             .bind(key.id)
             .bind(key.repository.as_str())
             .bind(&key.principal);
-        let offset: Option<i64> = read(statement.fetch_optional(&self.pool)).await?;
-        offset.map(|offset| row::number("uploads", offset)).transpose()
+        let offset: Option<(i64,)> = read(self.row(statement)).await?;
+        offset.map(|(offset,)| row::number("uploads", offset)).transpose()
     }
 
     async fn lease_upload(&self, key: &UploadKey, token: Uuid) -> Result<LeaseOutcome, Error> {
@@ -321,15 +321,15 @@ impl Receive for PostgresStore {
     async fn extend_lease(&self, id: Uuid, token: Uuid) -> Result<bool, Error> {
         let done = write(|| async {
             let statement = sqlx::query(include_str!("sql/extend_lease.sql")).bind(id).bind(token);
-            Ok(statement.execute(&self.pool).await?)
+            self.changes(statement).await
         });
-        Ok(done.await?.rows_affected() == 1)
+        done.await
     }
 
     async fn release_upload(&self, id: Uuid, token: Uuid) -> Result<(), Error> {
         write(|| async {
             let statement = sqlx::query(include_str!("sql/release_upload.sql")).bind(id).bind(token);
-            Ok(statement.execute(&self.pool).await.map(drop)?)
+            self.changes(statement).await.map(drop)
         })
         .await
     }
@@ -346,9 +346,9 @@ impl Receive for PostgresStore {
                 .bind(token)
                 .bind(&multipart.id)
                 .bind(part_size);
-            Ok(statement.execute(&self.pool).await?)
+            self.changes(statement).await
         });
-        Ok(done.await?.rows_affected() == 1)
+        done.await
     }
 
     async fn store_progress(&self, id: Uuid, token: Uuid, progress: &Progress) -> Result<bool, Error> {
@@ -363,9 +363,9 @@ impl Receive for PostgresStore {
                 .bind(&columns.hash)
                 .bind(&columns.tails)
                 .bind(&columns.tail_sizes);
-            Ok(statement.execute(&self.pool).await?)
+            self.changes(statement).await
         });
-        Ok(done.await?.rows_affected() == 1)
+        done.await
     }
 
     async fn record_plan(
@@ -392,9 +392,9 @@ impl Receive for PostgresStore {
                 .bind(form)
                 .bind(tail)
                 .bind(size);
-            Ok(statement.execute(&self.pool).await?)
+            self.changes(statement).await
         });
-        Ok(done.await?.rows_affected() == 1)
+        done.await
     }
 
     async fn drop_upload(&self, id: Uuid, token: Uuid) -> Result<bool, Error> {
@@ -407,8 +407,9 @@ impl Receive for PostgresStore {
 
     async fn touch_stored(&self, digest: &Digest) -> Result<bool, Error> {
         write(|| async {
-            let statement = sqlx::query_scalar(include_str!("sql/touch_stored.sql")).bind(digest.to_bytes());
-            Ok(statement.fetch_one(&self.pool).await?)
+            let statement = sqlx::query_as(include_str!("sql/touch_stored.sql")).bind(digest.to_bytes());
+            let stored: Option<(bool,)> = self.row(statement).await?;
+            Ok(stored == Some((true,)))
         })
         .await
     }

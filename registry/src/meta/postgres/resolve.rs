@@ -72,8 +72,8 @@ impl ReferrerColumns {
     }
 }
 
-fn names(texts: &[String]) -> Result<Vec<Name>, Error> {
-    texts.iter().map(|text| row::parsed("repositories", text)).collect()
+fn names(rows: &[(String,)]) -> Result<Vec<Name>, Error> {
+    rows.iter().map(|(text,)| row::parsed("repositories", text)).collect()
 }
 
 #[async_trait]
@@ -87,7 +87,7 @@ impl Resolve for PostgresStore {
                 .bind(repository.as_str())
                 .bind(digest.to_bytes()),
         };
-        let found = read(statement.bind(self.half_lease()).fetch_optional(&self.pool)).await?;
+        let found = read(self.row(statement.bind(self.half_lease()))).await?;
         found.map(ManifestColumns::read).transpose()
     }
 
@@ -96,7 +96,7 @@ impl Resolve for PostgresStore {
             .bind(repository.as_str())
             .bind(digest.to_bytes())
             .bind(self.half_lease());
-        let found: Option<BlobColumns> = read(statement.fetch_optional(&self.pool)).await?;
+        let found: Option<BlobColumns> = read(self.row(statement)).await?;
         found
             .map(|found| {
                 Ok(BlobRow {
@@ -112,18 +112,18 @@ impl Resolve for PostgresStore {
         let renewed = write(async || {
             let statement =
                 sqlx::query(include_str!("sql/renew_link.sql")).bind(link.0).bind(self.half_lease());
-            Ok(statement.execute(&self.pool).await?)
+            self.changes(statement).await
         });
-        Ok(renewed.await?.rows_affected() == 1)
+        renewed.await
     }
 
     async fn renew_manifest(&self, manifest: ManifestId) -> Result<bool, Error> {
         let renewed = write(async || {
             let statement =
                 sqlx::query(include_str!("sql/renew_manifest.sql")).bind(manifest.0).bind(self.half_lease());
-            Ok(statement.execute(&self.pool).await?)
+            self.changes(statement).await
         });
-        Ok(renewed.await?.rows_affected() == 1)
+        renewed.await
     }
 
     async fn tags(
@@ -132,15 +132,15 @@ impl Resolve for PostgresStore {
         after: Option<&str>,
         limit: u32,
     ) -> Result<Option<Vec<Tag>>, Error> {
-        let statement = sqlx::query_scalar(include_str!("sql/tags.sql"))
+        let statement = sqlx::query_as(include_str!("sql/tags.sql"))
             .bind(repository.as_str())
             .bind(after.unwrap_or_default())
             .bind(i64::from(limit));
-        let found: Vec<Option<String>> = read(statement.fetch_all(&self.pool)).await?;
+        let found: Vec<(Option<String>,)> = read(self.rows(statement)).await?;
         if found.is_empty() {
             return Ok(None);
         }
-        let tags = found.iter().flatten().map(|text| row::parsed("tags", text));
+        let tags = found.iter().filter_map(|(name,)| name.as_deref()).map(|text| row::parsed("tags", text));
         tags.collect::<Result<_, _>>().map(Some)
     }
 
@@ -158,24 +158,24 @@ impl Resolve for PostgresStore {
             .bind(artifact_types)
             .bind(after.map_or(i64::MAX, |after| after.0))
             .bind(i64::from(limit));
-        let found: Vec<ReferrerColumns> = read(statement.fetch_all(&self.pool)).await?;
+        let found: Vec<ReferrerColumns> = read(self.rows(statement)).await?;
         found.into_iter().map(ReferrerColumns::read).collect()
     }
 
     async fn repositories(&self, after: Option<&str>, limit: u32) -> Result<Vec<Name>, Error> {
         let statement =
-            sqlx::query_scalar("SELECT name FROM repositories WHERE name > $1 ORDER BY name LIMIT $2")
+            sqlx::query_as("SELECT name FROM repositories WHERE name > $1 ORDER BY name LIMIT $2")
                 .bind(after.unwrap_or_default())
                 .bind(i64::from(limit));
-        let found: Vec<String> = read(statement.fetch_all(&self.pool)).await?;
+        let found: Vec<(String,)> = read(self.rows(statement)).await?;
         names(&found)
     }
 
     async fn repositories_with(&self, digest: &Digest, limit: u32) -> Result<Vec<Name>, Error> {
-        let statement = sqlx::query_scalar(include_str!("sql/repositories_with.sql"))
+        let statement = sqlx::query_as(include_str!("sql/repositories_with.sql"))
             .bind(digest.to_bytes())
             .bind(i64::from(limit));
-        let found: Vec<String> = read(statement.fetch_all(&self.pool)).await?;
+        let found: Vec<(String,)> = read(self.rows(statement)).await?;
         names(&found)
     }
 
@@ -183,12 +183,8 @@ impl Resolve for PostgresStore {
         write(async || {
             let statement =
                 "UPDATE blobs SET form = 0, tail = NULL WHERE digest = $1 AND gen = $2 AND form <> 0";
-            sqlx::query(statement)
-                .bind(digest.to_bytes())
-                .bind(generation.to_uuid())
-                .execute(&self.pool)
-                .await?;
-            Ok(())
+            let statement = sqlx::query(statement).bind(digest.to_bytes()).bind(generation.to_uuid());
+            self.changes(statement).await.map(drop)
         })
         .await
     }

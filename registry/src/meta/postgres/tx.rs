@@ -8,9 +8,13 @@
 //! links by repository and digest. Whoever must take one out of order takes it with SKIP LOCKED.
 //! Conflicts (40001, 40P01) repeat the whole attempt; a caller never sees them.
 
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::{Query, QueryAs};
+use sqlx::{FromRow, PgConnection, Postgres};
 
 use super::PostgresStore;
 use super::error::Fault;
@@ -28,29 +32,140 @@ const READ_LIMIT: Duration = Duration::from_secs(2);
 /// How long one attempt of a write may take. Its outcome is unknown then.
 const WRITE_LIMIT: Duration = Duration::from_secs(15);
 
+/// A connection for one step.
+///
+/// One that is dropped in the middle of it (a time limit, a client that went) is closed: if its server is gone,
+/// the pool would wait for it for as long as the network keeps trying.
+pub(super) struct Lent(Option<PoolConnection<Postgres>>);
+
+const LENT: &str = "it is only taken when the loan ends";
+
+impl Lent {
+    /// Back to the pool: no statement runs, no transaction is open.
+    pub(super) fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Deref for Lent {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        self.0.as_ref().expect(LENT)
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.0.as_mut().expect(LENT)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        drop(self.0.take().map(PoolConnection::detach));
+    }
+}
+
+/// A transaction. Dropped without an end, it is undone by the end of its connection.
+pub(super) struct Tx(Lent);
+
+impl Tx {
+    pub(super) async fn commit(mut self) -> Result<(), Fault> {
+        sqlx::raw_sql("COMMIT").execute(&mut *self.0).await?;
+        self.0.give_back();
+        Ok(())
+    }
+
+    /// Undoes everything, and answers so.
+    pub(super) async fn undo<T>(mut self, answer: T) -> Result<T, Fault> {
+        sqlx::raw_sql("ROLLBACK").execute(&mut *self.0).await?;
+        self.0.give_back();
+        Ok(answer)
+    }
+}
+
+impl Deref for Tx {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.0
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.0
+    }
+}
+
 impl PostgresStore {
+    pub(super) async fn lend(&self) -> Result<Lent, sqlx::Error> {
+        Ok(Lent(Some(self.pool.acquire().await?)))
+    }
+
     /// Begins a transaction.
-    pub(super) async fn begin(&self) -> Result<Transaction<'static, Postgres>, Fault> {
-        Ok(self.pool.begin_with(BEGIN).await?)
+    pub(super) async fn begin(&self) -> Result<Tx, Fault> {
+        let mut connection = self.lend().await?;
+        sqlx::raw_sql(BEGIN).execute(&mut *connection).await?;
+        Ok(Tx(connection))
     }
 
     /// Begins a transaction that decides something in `epoch`. The incarnation cannot change beneath it: a
     /// restart of the server ends it.
-    pub(super) async fn begin_in(&self, epoch: Epoch) -> Result<Transaction<'static, Postgres>, Fault> {
+    pub(super) async fn begin_in(&self, epoch: Epoch) -> Result<Tx, Fault> {
         let mut tx = self.begin().await?;
         let ours: Option<bool> =
             sqlx::query_scalar("SELECT epoch = $1 AND fence = pg_postmaster_start_time() FROM meta")
                 .bind(i64::from(epoch.0))
                 .fetch_optional(&mut *tx)
                 .await?;
-        if ours == Some(true) { Ok(tx) } else { Err(Error::Superseded.into()) }
+        if ours == Some(true) { Ok(tx) } else { tx.undo(Err(Error::Superseded.into())).await? }
+    }
+
+    /// A statement that answers with at most one row, outside a transaction.
+    pub(super) async fn row<O>(
+        &self,
+        statement: QueryAs<'_, Postgres, O, PgArguments>,
+    ) -> Result<Option<O>, Fault>
+    where
+        O: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        let mut connection = self.lend().await?;
+        settled(statement.fetch_optional(&mut *connection).await, connection)
+    }
+
+    /// A statement that answers with rows, outside a transaction.
+    pub(super) async fn rows<O>(
+        &self,
+        statement: QueryAs<'_, Postgres, O, PgArguments>,
+    ) -> Result<Vec<O>, Fault>
+    where
+        O: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        let mut connection = self.lend().await?;
+        settled(statement.fetch_all(&mut *connection).await, connection)
+    }
+
+    /// A statement that changes at most one row, outside a transaction: whether it did.
+    pub(super) async fn changes(&self, statement: Query<'_, Postgres, PgArguments>) -> Result<bool, Fault> {
+        let mut connection = self.lend().await?;
+        let done = settled(statement.execute(&mut *connection).await, connection)?;
+        Ok(done.rows_affected() > 0)
     }
 }
 
+/// After a statement that stood alone: an answer, even a refusal, leaves the connection fit for the next.
+fn settled<T>(outcome: Result<T, sqlx::Error>, connection: Lent) -> Result<T, Fault> {
+    if matches!(outcome, Ok(_) | Err(sqlx::Error::Database(_))) {
+        connection.give_back();
+    }
+    Ok(outcome?)
+}
+
 /// A read: one statement.
-pub(super) async fn read<T>(statement: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Error> {
-    let outcome = within(READ_LIMIT, async { Ok(statement.await?) }).await;
-    outcome.map_err(|fault| match fault {
+pub(super) async fn read<T>(statement: impl Future<Output = Result<T, Fault>>) -> Result<T, Error> {
+    within(READ_LIMIT, statement).await.map_err(|fault| match fault {
         Fault::Conflict(error) => Error::Unavailable(error),
         Fault::Final(error) => error,
     })

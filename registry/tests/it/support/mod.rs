@@ -4,4 +4,5 @@
 //! The real parts that tests run over.
 
 pub(crate) mod postgres;
+pub(crate) mod proxy;
 pub(crate) mod s3;

@@ -19,6 +19,8 @@ use sqlx::{Connection as _, Executor as _, PgConnection};
 use stowage_registry::meta::postgres::{Options, migrate};
 use tokio::sync::OnceCell;
 
+use super::proxy::Proxy;
+
 const TEMPLATE: &str = "stowage_template";
 
 /// Stops the server when its input ends. The server is its child, so that the id cannot be another's.
@@ -60,6 +62,14 @@ pub(crate) async fn empty_database() -> String {
     connection.execute(statement).await.expect("create a database");
     connection.close().await.expect("close");
     server.url(&name)
+}
+
+/// The same database over a line that can be cut.
+pub(crate) async fn proxied(url: &str) -> (Proxy, String) {
+    let (address, folder) = url.split_once("?host=").expect("an address of ours");
+    let proxy = Proxy::to(Path::new(folder).join(".s.PGSQL.5432")).await;
+    let url = address.replace("@localhost/", &format!("@127.0.0.1:{}/", proxy.port()));
+    (proxy, format!("{url}?sslmode=disable"))
 }
 
 async fn copy_template(server: &Server, name: &str) {
