@@ -154,10 +154,10 @@ pub trait Inspect: Send + Sync {
 
 /// The client of everything in these tests.
 const PRINCIPAL: &str = "somebody";
-const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(86400);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
 /// Half of a lease is over by then.
-const OLD: Duration = Duration::from_secs(13 * 3600);
+const OLD: Duration = Duration::from_hours(13);
 
 /// A founded registry in its first epoch, and how to do the usual things in it.
 struct World {

@@ -19,7 +19,7 @@ use crate::meta::steps::{lane, remove_link, write};
 use crate::meta::{DeleteOutcome, Epoch, Error, Removal, RepositoryId};
 
 /// How long until collectors look at data that lost its last link.
-const BLOB_GRACE: Duration = Duration::from_secs(3600);
+const BLOB_GRACE: Duration = Duration::from_hours(1);
 
 async fn queue(tx: &mut Connection, removals: Removals) -> Result<Removal, Fault> {
     let steps = removals.steps.clone();

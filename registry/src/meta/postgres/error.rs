@@ -23,6 +23,7 @@ impl From<Error> for Fault {
 
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
+        #[expect(clippy::match_same_arms, reason = "the wildcard stands for kinds that do not exist yet")]
         let kind = match &error {
             sqlx::Error::Database(database) => state(database.code().as_deref().unwrap_or_default()),
             sqlx::Error::Io(_)
@@ -44,6 +45,7 @@ impl From<sqlx::Error> for Fault {
             | sqlx::Error::AnyDriverError(_)
             | sqlx::Error::Migrate(_)
             | sqlx::Error::InvalidSavePointStatement => Kind::Broken,
+            // Kinds that later versions of the driver add.
             _ => Kind::Broken,
         };
         match kind {
@@ -67,13 +69,12 @@ fn state(code: &str) -> Kind {
     match code {
         // serialization_failure, deadlock_detected
         "40001" | "40P01" => Kind::Conflict,
-        // lock_not_available and query_canceled are our time limits; a standby says read_only_sql_transaction.
-        "55P03" | "57014" | "25P03" | "25006" => Kind::Unavailable,
+        // lock_not_available and query_canceled are our time limits; a standby says
+        // read_only_sql_transaction; a database may be dropped and restored.
+        "55P03" | "57014" | "25P03" | "25006" | "3D000" => Kind::Unavailable,
         // undefined_table
         "42P01" => Kind::NoSchema,
-        // Connections, authorization (a rotated password), resources, shutdown, the server's own I/O; database
-        // is gone.
-        "3D000" => Kind::Unavailable,
+        // Connections, authorization (a rotated password), resources, shutdown, the server's own I/O.
         _ if ["08", "28", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => Kind::Unavailable,
         _ => Kind::Broken,
     }

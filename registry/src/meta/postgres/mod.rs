@@ -53,7 +53,7 @@ impl Options {
     /// The defaults for `url`.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
-        const DAY: Duration = Duration::from_secs(86_400);
+        const DAY: Duration = Duration::from_hours(24);
         Self { url: url.into(), ca: None, max_connections: 16, lease: DAY }
     }
 

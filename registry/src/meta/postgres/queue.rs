@@ -9,9 +9,9 @@ use super::seconds;
 use super::tx::Connection;
 
 /// How long after it was superseded a record or its data goes: readers may still be at it.
-pub(super) const TOMBSTONE_DELAY: Duration = Duration::from_secs(3600);
+pub(super) const TOMBSTONE_DELAY: Duration = Duration::from_hours(1);
 /// When a worker carries out what the request itself should have carried out.
-pub(super) const TAKE_OVER_DELAY: Duration = Duration::from_secs(60);
+pub(super) const TAKE_OVER_DELAY: Duration = Duration::from_mins(1);
 
 /// A row of the outbox to be.
 #[derive(Debug, Default)]

@@ -40,6 +40,7 @@ struct UploadColumns {
 }
 
 #[derive(sqlx::FromRow)]
+#[expect(clippy::struct_field_names, reason = "named as the columns")]
 struct PlanColumns {
     plan_digest: Option<Vec<u8>>,
     plan_form: Option<i16>,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::key::{Form, Generation};
 use crate::meta::{Error, Location};
 
-pub(super) fn unreadable(table: &'static str, what: impl ToString) -> Error {
+pub(super) fn unreadable(table: &'static str, what: &(impl ToString + ?Sized)) -> Error {
     Error::Unreadable { table, what: what.to_string() }
 }
 
@@ -31,7 +31,7 @@ pub(super) fn number<T, U: TryFrom<T>>(table: &'static str, number: T) -> Result
 where
     T: Copy + ToString,
 {
-    U::try_from(number).map_err(|_outside| unreadable(table, number))
+    U::try_from(number).map_err(|_outside| unreadable(table, &number))
 }
 
 /// The other way; what we cannot store, nobody can have sent.
