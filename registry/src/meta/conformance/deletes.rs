@@ -4,10 +4,13 @@
 //! Deleting: what it hides, what it queues, what it refuses.
 #![expect(missing_docs, reason = "a claim is its name")]
 
+use futures::future::join;
+
 use super::{
-    DAY, Fixture, HOUR, World, digest, facts, index, link_key, manifest_key, marker_key, name, tag, tag_key,
+    DAY, Fixture, HOUR, World, digest, facts, index, link_key, manifest_key, marker_key, name, pin, tag,
+    tag_key,
 };
-use crate::meta::{DeleteOutcome, PublishOutcome, Removal};
+use crate::meta::{DeleteOutcome, ManifestFacts, Pin, PinOutcome, PublishOutcome, Removal};
 
 /// What a tombstone step looks like.
 fn is_tombstone(step: &str) -> bool {
@@ -190,4 +193,58 @@ pub async fn a_blob_that_the_trash_holds_is_hidden_and_comes_back(fixture: Fixtu
     assert_eq!((row.link, row.location), (link, stored.location));
     let record = format!("-{}", link_key("a", stored.digest, again.generation));
     assert!(world.queued(&record).await.is_none(), "its new record is the one that shows it");
+}
+
+/// Enough that without the locks some round goes wrong.
+const ROUNDS: u32 = 25;
+
+/// Whether a push of `facts`, begun at the same moment as a delete, was pinned.
+async fn is_pinned(world: &World, facts: ManifestFacts) -> bool {
+    let outcome = world.store.pin_manifest(world.epoch, &pin("a", facts, &[])).await.expect("pin");
+    matches!(outcome, PinOutcome::Pinned(_))
+}
+
+pub async fn a_push_and_a_delete_of_its_blob_never_both_succeed(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    for round in 0..ROUNDS {
+        let content = format!("blob {round}");
+        world.push("a", &content).await;
+        let facts = facts(&format!("manifest {round}"), &[digest(&content)]);
+        let (pinned, deleted) = join(is_pinned(&world, facts), delete_blob(&world, "a", &content)).await;
+        let refused = deleted == DeleteOutcome::Referenced;
+        assert_eq!(pinned, refused, "{round}: {deleted:?}");
+        assert_eq!(world.blob("a", digest(&content)).await.is_some(), pinned, "{round}");
+    }
+}
+
+pub async fn a_push_and_a_delete_of_its_child_never_both_succeed(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    for round in 0..ROUNDS {
+        let child = format!("child {round}");
+        world.push_manifest("a", facts(&child, &[]), &["v1"]).await;
+        let strict =
+            Pin { strict: true, ..pin("a", index(&format!("index {round}"), &[digest(&child)]), &[]) };
+        let push = async {
+            let outcome = world.store.pin_manifest(world.epoch, &strict).await.expect("pin");
+            matches!(outcome, PinOutcome::Pinned(_))
+        };
+        let (pinned, deleted) = join(push, delete_manifest(&world, "a", &child)).await;
+        assert_eq!(pinned, deleted == DeleteOutcome::Referenced, "{round}: {deleted:?}");
+    }
+}
+
+pub async fn pushes_and_deletes_of_one_tag_end_as_its_order_says(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    for round in 0..ROUNDS {
+        let (old, new) = (format!("old {round}"), format!("new {round}"));
+        world.push_manifest("a", facts(&old, &[]), &["v1"]).await;
+        let push = world.push_manifest("a", facts(&new, &[]), &["v1"]);
+        let (pushed, removal) = join(push, delete_tag(&world, "a", "v1")).await;
+        let removal = removal.expect("there was one all the time");
+        // The newest comes first in the bucket.
+        let record = tag_key("a", &pushed).to_string();
+        let pushed_last = record.as_str() < removal.steps[0].trim_start_matches('+');
+        let expected = pushed_last.then(|| digest(&new));
+        assert_eq!(world.tag("a", "v1").await, expected, "{round}");
+    }
 }

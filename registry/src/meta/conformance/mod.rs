@@ -85,7 +85,10 @@ macro_rules! meta_conformance {
                     a_deleted_manifest_can_be_pushed_again,
                     a_blob_that_a_manifest_lists_is_not_deleted,
                     a_deleted_blob_that_nothing_holds_becomes_a_candidate,
-                    a_blob_that_the_trash_holds_is_hidden_and_comes_back;
+                    a_blob_that_the_trash_holds_is_hidden_and_comes_back,
+                    a_push_and_a_delete_of_its_blob_never_both_succeed,
+                    a_push_and_a_delete_of_its_child_never_both_succeed,
+                    pushes_and_deletes_of_one_tag_end_as_its_order_says;
                 lists: tags_are_pages_in_byte_order,
                     a_repository_that_was_never_pushed_to_has_no_tags,
                     referrers_are_newest_first_and_filtered,
