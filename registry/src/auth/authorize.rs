@@ -26,11 +26,11 @@ pub struct Authorized {
 #[derive(Debug)]
 enum Readable {
     /// What the rules let the principal pull.
-    ByRules(Arc<Rules>, Option<Principal>),
+    Rules(Arc<Rules>, Option<Principal>),
     /// What the token names.
-    ByToken(Grants),
+    Token(Grants),
     /// What the policies that the token names let anybody pull: for the catalog.
-    ByPolicies(Arc<Rules>, Vec<Arc<str>>),
+    Policies(Arc<Rules>, Vec<Arc<str>>),
 }
 
 impl Authorized {
@@ -58,9 +58,9 @@ impl Authorized {
     #[must_use]
     pub fn may_read(&self, repository: &Name) -> bool {
         match &self.readable {
-            Readable::ByRules(rules, who) => rules.granted(who.as_ref(), repository).contains(Action::Pull),
-            Readable::ByToken(grants) => grants.on(repository).contains(Action::Pull),
-            Readable::ByPolicies(rules, policies) => rules.pull_by(policies, repository),
+            Readable::Rules(rules, who) => rules.granted(who.as_ref(), repository).contains(Action::Pull),
+            Readable::Token(grants) => grants.on(repository).contains(Action::Pull),
+            Readable::Policies(rules, policies) => rules.pull_by(policies, repository),
         }
     }
 }
@@ -93,7 +93,7 @@ pub fn authorize(
 }
 
 fn everything(operation: Operation, rules: &Arc<Rules>) -> Authorized {
-    let readable = Readable::ByRules(Arc::clone(rules), None);
+    let readable = Readable::Rules(Arc::clone(rules), None);
     Authorized { operation, subject: None, granted_by: Vec::new(), readable }
 }
 
@@ -101,7 +101,7 @@ fn anonymous(operation: Operation, rules: &Arc<Rules>) -> Result<Authorized, Ref
     let granted_by = granting(&operation, None, rules).filter(|rules| !rules.is_empty());
     // Ping and the catalog are for those who present something, whatever everybody may do (W-121, W-421).
     let granted_by = granted_by.ok_or(Refused::NoCredential)?;
-    let readable = Readable::ByRules(Arc::clone(rules), None);
+    let readable = Readable::Rules(Arc::clone(rules), None);
     Ok(Authorized { operation, subject: None, granted_by, readable })
 }
 
@@ -113,7 +113,7 @@ fn user(operation: Operation, principal: Principal, rules: &Arc<Rules>) -> Resul
         None => Vec::new(),
     };
     let subject = Some(Arc::clone(&principal.name));
-    let readable = Readable::ByRules(Arc::clone(rules), Some(principal));
+    let readable = Readable::Rules(Arc::clone(rules), Some(principal));
     Ok(Authorized { operation, subject, granted_by, readable })
 }
 
@@ -132,8 +132,8 @@ fn bearer(
         return Err(Refused::InsufficientScope);
     }
     let readable = match &operation {
-        Operation::Catalog { .. } => Readable::ByPolicies(Arc::clone(rules), grants.policies),
-        _ => Readable::ByToken(grants),
+        Operation::Catalog { .. } => Readable::Policies(Arc::clone(rules), grants.policies),
+        _ => Readable::Token(grants),
     };
     Ok(Authorized { operation, subject, granted_by: Vec::new(), readable })
 }

@@ -171,7 +171,7 @@ impl Htpasswd {
 
 impl fmt::Debug for Htpasswd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Htpasswd").field("users", &self.users.len()).finish()
+        write!(f, "Htpasswd({} users)", self.users.len())
     }
 }
 

@@ -19,8 +19,8 @@ use tokio::sync::Semaphore;
 use super::htpasswd::{Hash, Htpasswd};
 use super::identity::Principal;
 
-const REMEMBERED: Duration = Duration::from_secs(60);
-const WINDOW: Duration = Duration::from_secs(60);
+const REMEMBERED: Duration = Duration::from_mins(1);
+const WINDOW: Duration = Duration::from_mins(1);
 const FAILURES: u32 = 10;
 /// Entries that each of the memories has at most: whoever invents names must not fill ours.
 const MOST: usize = 10_000;

@@ -194,13 +194,6 @@ impl Rules {
         self.everybody.contains(Action::Pull)
             || self.policies.iter().any(|p| named(p) && p.actions.contains(Action::Pull) && covers(p))
     }
-
-    /// Whether the anonymous are granted a push on some repository, in so many words (W-736).
-    #[must_use]
-    pub fn anonymous_may_push(&self) -> bool {
-        let pushes = |policy: &Policy| policy.actions.contains(Action::Push) && policy.concerns(None);
-        self.everybody.contains(Action::Push) || self.policies.iter().any(pushes)
-    }
 }
 
 #[cfg(test)]
@@ -265,6 +258,5 @@ pub(super) mod tests {
             Rules::new(Actions::NONE, vec![policy("p", "pub/**", Subject::Anonymous, &[Action::Pull])]);
         assert!(!rules.granted(None, &name("pub/a")).is_empty());
         assert!(!rules.granted(Some(&principal("alice", &[])), &name("pub/a")).is_empty());
-        assert!(!rules.anonymous_may_push());
     }
 }

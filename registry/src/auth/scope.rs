@@ -142,15 +142,15 @@ mod tests {
         let repository: Name = "a/b".parse().unwrap();
         let digest: stowage_oci::Digest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
         let mount = Opening::Mount {
-            digest: digest.clone(),
+            digest,
             from: MountSource::Repository("c".parse().unwrap()),
-            or: Box::new(Opening::Monolithic { digest: digest.clone() }),
+            or: Box::new(Opening::Monolithic { digest }),
         };
         for (operation, scope) in [
             (Operation::Ping, None),
             (Operation::Catalog { page: crate::operation::Page::default() }, Some("registry:catalog:*")),
             (
-                Operation::GetBlob { repository: repository.clone(), digest: digest.clone(), head: true },
+                Operation::GetBlob { repository: repository.clone(), digest, head: true },
                 Some("repository:a/b:pull"),
             ),
             (Operation::DeleteBlob { repository: repository.clone(), digest }, Some("repository:a/b:delete")),

@@ -238,8 +238,12 @@ mod tests {
         let token = minted(&keys, now).token;
         assert!(verify(&self::keys(), &realms(), &token, now).is_err(), "another key");
         assert!(verify(&keys, &Realms::new("https://other.example", []), &token, now).is_err());
-        for damaged in ["", "a.b.c", &token[..token.len() - 4], &format!("{token}{}", "x".repeat(MAX_LENGTH))]
-        {
+        for damaged in [
+            "",
+            "a.b.c",
+            token.trim_end_matches(|c: char| c != '.'),
+            &format!("{token}{}", "x".repeat(MAX_LENGTH)),
+        ] {
             assert!(verify(&keys, &realms(), damaged, now).is_err());
         }
     }

@@ -55,8 +55,9 @@ impl Failure {
         const UNUSABLE: u8 = 2;
         const REFUSED: u8 = 3;
         match self {
-            Self::Config(_) | Self::Telemetry(_) | Self::Bucket(_) => UNUSABLE,
-            Self::Database(ConnectError::Url(_)) => UNUSABLE,
+            Self::Config(_) | Self::Telemetry(_) | Self::Bucket(_) | Self::Database(ConnectError::Url(_)) => {
+                UNUSABLE
+            }
             Self::Database(ConnectError::Unsafe { .. } | ConnectError::Meta(meta::Error::Schema { .. })) => {
                 REFUSED
             }

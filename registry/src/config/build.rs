@@ -54,7 +54,7 @@ pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> R
     })
 }
 
-fn field(path: impl Into<String>, problem: impl ToString) -> ConfigError {
+fn field(path: impl Into<String>, problem: impl std::fmt::Display) -> ConfigError {
     ConfigError::Field { field: path.into(), problem: problem.to_string() }
 }
 
@@ -155,7 +155,7 @@ fn policy(entry: &Entry<AccessPolicySpec>) -> Result<Policy, ConfigError> {
         name: entry.name.as_str().into(),
         repositories: globs(&path, &entry.spec.repositories)?,
         // A subject of a newer version matches nobody.
-        subjects: entry.spec.subjects.iter().filter_map(|s| s.kind()).map(subject).collect(),
+        subjects: entry.spec.subjects.iter().filter_map(stowage_crds::Subject::kind).map(subject).collect(),
         actions: entry.spec.actions.iter().map(|granted| action(*granted)).collect(),
     })
 }

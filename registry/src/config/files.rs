@@ -73,7 +73,7 @@ pub(super) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ConfigError> {
     Ok(files)
 }
 
-/// A mounted ConfigMap also has hidden folders, which hold the same files again.
+/// A mounted `ConfigMap` also has hidden folders, which hold the same files again.
 fn is_meant(file: &Path) -> bool {
     let hidden = file.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
     let extension = file.extension().and_then(|extension| extension.to_str());
@@ -110,7 +110,7 @@ struct Found {
 }
 
 impl Found {
-    fn problem(&self, message: impl ToString) -> Problem {
+    fn problem(&self, message: &impl ToString) -> Problem {
         Problem { file: self.file.clone(), document: self.document, message: message.to_string() }
     }
 }
@@ -170,7 +170,7 @@ fn of_kind<T: DeserializeOwned>(found: &[Found], kind: Kind) -> Result<Vec<T>, C
 
 fn typed<T: DeserializeOwned>(found: &Found) -> Result<T, ConfigError> {
     let read = serde_json::from_value(found.value.clone());
-    read.map_err(|error| ConfigError::Invalid(vec![found.problem(error)]))
+    read.map_err(|error| ConfigError::Invalid(vec![found.problem(&error)]))
 }
 
 fn chosen(found: &[Found], wanted: Option<&str>) -> Result<Registry, ConfigError> {

@@ -246,7 +246,7 @@ async fn a_change_is_swapped_in_and_a_broken_one_keeps_the_last_good() {
     tokio::join!(watching, story);
 }
 
-/// As a mounted ConfigMap changes: the name is a link that is pointed elsewhere.
+/// As a mounted `ConfigMap` changes: the name is a link that is pointed elsewhere.
 fn replace(folder: &Path, text: &str) {
     std::fs::write(folder.join("next"), text).unwrap();
     let link = folder.join("link");

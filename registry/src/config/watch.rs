@@ -3,7 +3,7 @@
 
 //! Watches the files of the configuration and of the secrets it names.
 //!
-//! Every two seconds the files are looked at, through links: a mounted ConfigMap or Secret changes by a link that
+//! Every two seconds the files are looked at, through links: a mounted `ConfigMap` or Secret changes by a link that
 //! is pointed elsewhere. What changed and then stayed the same for one look is read, checked, and swapped in.
 //! Guarantees: a broken change leaves in force what holds, is logged once, and shows in the report.
 

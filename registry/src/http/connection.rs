@@ -15,6 +15,7 @@ use hyper::service::{Service, service_fn};
 use tower::ServiceExt as _;
 
 /// Answers the requests of a connection from `peer` by `router`.
+#[must_use]
 pub fn service(
     router: Router,
     peer: SocketAddr,

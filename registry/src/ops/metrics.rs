@@ -146,7 +146,7 @@ impl Metrics {
     }
 }
 
-/// All that is registered, in the text format of OpenMetrics.
+/// All that is registered, in the text format of `OpenMetrics`.
 #[must_use]
 pub fn exposition(registry: &Registry) -> String {
     let mut text = String::new();

@@ -34,7 +34,7 @@ use patient::Patient;
 /// For the head of a request, and for a TLS handshake.
 const HEAD: Duration = Duration::from_secs(10);
 /// For a client to take something of its answer.
-const STALL: Duration = Duration::from_secs(300);
+const STALL: Duration = Duration::from_mins(5);
 /// What HTTP/1 reads and writes at once; longer heads are refused before they are read whole.
 const BUFFER: usize = 128 << 10;
 const MAX_HEADERS: u32 = 16 << 10;

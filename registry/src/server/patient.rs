@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     const SOON: Duration = Duration::from_millis(20);
-    const LATE: Duration = Duration::from_secs(60);
+    const LATE: Duration = Duration::from_mins(1);
 
     #[tokio::test]
     async fn w727_an_answer_that_makes_no_progress_is_cut() {

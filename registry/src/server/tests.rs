@@ -52,7 +52,7 @@ async fn a_request_that_runs_is_finished_and_no_new_connection_is_taken() {
 
 #[tokio::test]
 async fn what_is_not_finished_in_time_is_cut() {
-    let (address, end, serving) = start(Certificate::default(), Duration::from_secs(600)).await;
+    let (address, end, serving) = start(Certificate::default(), Duration::from_mins(10)).await;
     let story = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
         end.drain.cancel();
