@@ -7,6 +7,7 @@
 //! five minutes is cut. A new certificate holds from the next connection on.
 //! Ending: first no new connections, while those that answer something finish; then, when time is up, none.
 
+mod head;
 mod patient;
 
 use std::convert::Infallible;
@@ -29,10 +30,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use head::{HeadTimer, Said};
 use patient::Patient;
 
 /// For the head of a request, and for a TLS handshake.
 const HEAD: Duration = Duration::from_secs(10);
+/// For a connection to rest between two requests: longer than proxies keep theirs.
+const IDLE: Duration = Duration::from_secs(120);
 /// For a client to take something of its answer.
 const STALL: Duration = Duration::from_mins(5);
 /// What HTTP/1 reads and writes at once; longer heads are refused before they are read whole.
@@ -133,9 +137,9 @@ async fn connection<S, B>(
         tracing::debug!(%error, client.address = %peer, "a connection keeps its delay");
     }
     let served = match certificate {
-        None => converse(Patient::new(tcp, HEAD, STALL), service, &end).await,
+        None => converse(tcp, service, &end).await,
         Some(config) => match tokio::time::timeout(HEAD, TlsAcceptor::from(config).accept(tcp)).await {
-            Ok(Ok(tls)) => converse(Patient::new(tls, HEAD, STALL), service, &end).await,
+            Ok(Ok(tls)) => converse(tls, service, &end).await,
             Ok(Err(error)) => Err(error.into()),
             Err(elapsed) => Err(elapsed.into()),
         },
@@ -157,7 +161,9 @@ where
     S::Future: Send + 'static,
     B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>, Data: Send> + Send + 'static,
 {
-    let builder = builder();
+    let said = Said::default();
+    let builder = builder(Arc::clone(&said));
+    let io = Patient::new(io, said, HEAD, STALL);
     let conversation = builder.serve_connection(TokioIo::new(io), service);
     tokio::pin!(conversation);
     tokio::select! {
@@ -167,9 +173,9 @@ where
     end.cut.run_until_cancelled(conversation).await.unwrap_or(Ok(()))
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
+fn builder(said: Said) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(BUFFER);
+    builder.http1().timer(HeadTimer::new(said, IDLE)).header_read_timeout(HEAD).max_buf_size(BUFFER);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -5,29 +5,32 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::head::Said;
+
 /// The length of what an HTTP/2 client says first; with it, or with a whole request, it is clear what is spoken.
-const PREFACE: usize = 24;
+const PREFACE: u64 = 24;
 
 /// A connection whose client must get on with it.
 pub(super) struct Patient<I> {
     io: I,
     /// Until `PREFACE` bytes were read.
     opening: Option<Pin<Box<Sleep>>>,
-    read: usize,
+    said: Said,
     stall: Duration,
     /// While something waits to be written.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<I> Patient<I> {
-    pub(super) fn new(io: I, opening: Duration, stall: Duration) -> Self {
-        Self { io, opening: Some(Box::pin(sleep(opening))), read: 0, stall, stalled: None }
+    pub(super) fn new(io: I, said: Said, opening: Duration, stall: Duration) -> Self {
+        Self { io, opening: Some(Box::pin(sleep(opening))), said, stall, stalled: None }
     }
 
     /// Passes on what a write came to; a write that waits too long has failed.
@@ -58,8 +61,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for Patient<I> {
         let before = buf.filled().len();
         match Pin::new(&mut self.io).poll_read(cx, buf) {
             Poll::Ready(done) => {
-                self.read = self.read.saturating_add(buf.filled().len() - before);
-                if self.read >= PREFACE {
+                let new = (buf.filled().len() - before) as u64;
+                if self.said.fetch_add(new, Ordering::Relaxed) + new >= PREFACE {
                     self.opening = None;
                 }
                 Poll::Ready(done)
@@ -116,7 +119,7 @@ mod tests {
     #[tokio::test]
     async fn w727_an_answer_that_makes_no_progress_is_cut() {
         let (ours, _theirs) = duplex(8);
-        let mut patient = Patient::new(ours, LATE, SOON);
+        let mut patient = Patient::new(ours, Said::default(), LATE, SOON);
         let error = patient.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
@@ -124,7 +127,7 @@ mod tests {
     #[tokio::test]
     async fn w727_a_slow_client_that_makes_progress_is_not_cut() {
         let (ours, mut theirs) = duplex(8);
-        let mut patient = Patient::new(ours, LATE, SOON * 5);
+        let mut patient = Patient::new(ours, Said::default(), LATE, SOON * 5);
         let write = patient.write_all(&[0; 64]);
         let read = async {
             for _ in 0..64 {
@@ -139,7 +142,7 @@ mod tests {
     async fn w727_who_says_too_little_is_cut() {
         let (ours, mut theirs) = duplex(64);
         theirs.write_all(b"PRI * HT").await.unwrap();
-        let mut patient = Patient::new(ours, SOON, LATE);
+        let mut patient = Patient::new(ours, Said::default(), SOON, LATE);
         let mut all = Vec::new();
         assert_eq!(patient.read_to_end(&mut all).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(all, b"PRI * HT");
