@@ -15,6 +15,8 @@ mod optional_apis;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod registry;
 #[cfg(test)]
 mod rendered;

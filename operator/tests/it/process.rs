@@ -67,6 +67,26 @@ fn bad_usage_is_exit_two() {
     assert!(run(&["--help"], "").status.success());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ships_is_accepted_by_a_server_and_asks_for_the_restricted_standard() {
+    let Some(scene) = Scene::set().await else { return };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let config = root.join("config");
+    for apply in [&["apply", "--server-side", "--force-conflicts"][..], &["apply"]] {
+        let args = [apply, &["--dry-run=server", "-k", config.to_str().unwrap()]].concat();
+        let output = scene.cluster.kubectl(&args);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        assert!(!said.contains("would violate PodSecurity"), "{said}");
+    }
+    for sample in ["registry-s3.yaml", "registry-filesystem.yaml", "accesspolicy.yaml"] {
+        let file = config.join("samples").join(sample);
+        let args = ["apply", "--dry-run=server", "-n", &scene.namespace, "-f", file.to_str().unwrap()];
+        let output = scene.cluster.kubectl(&args);
+        assert!(output.status.success(), "{sample}: {}", String::from_utf8(output.stderr).unwrap());
+    }
+}
+
 struct Operator {
     child: Child,
     port: u16,

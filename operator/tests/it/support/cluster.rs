@@ -126,7 +126,17 @@ impl Cluster {
         self.config(OPERATOR)
     }
 
-    /// The same as a file, for a process.
+    /// `kubectl` with every right.
+    pub(crate) fn kubectl(&self, args: &[&str]) -> std::process::Output {
+        Command::new(tools().join("kubectl"))
+            .env("KUBECONFIG", self.folder.path().join("kubeconfig"))
+            .env("HOME", self.folder.path())
+            .args(args)
+            .output()
+            .unwrap()
+    }
+
+    /// How the operator connects, as a file for a process.
     pub(crate) fn operator_kubeconfig(&self) -> PathBuf {
         self.folder.path().join("operator.kubeconfig")
     }
