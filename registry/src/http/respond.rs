@@ -133,7 +133,9 @@ fn blob_part<const N: usize>(
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(CONTENT_TYPE, fixed(OCTETS));
     headers.insert(ACCEPT_RANGES, fixed("bytes"));
-    headers.extend(more);
+    for (name, value) in more {
+        headers.insert(name, value);
+    }
     warn_if(blob.degraded, headers);
     response
 }

@@ -13,3 +13,5 @@ mod meta_postgres;
 mod meta_sqlite;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod wire;

@@ -1,0 +1,40 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The wire contract, through the router. Each test carries the ids that it proves, and runs over both stores.
+
+mod blobs;
+mod catalog;
+mod delete;
+mod errors;
+mod headers;
+mod manifests;
+mod mount;
+mod ranges;
+mod referrers;
+mod registry;
+mod rights;
+mod routing;
+mod sequences;
+mod tags;
+mod uploads;
+
+/// Stamps each named test, a function of a fresh [`registry::Registry`], onto both stores.
+macro_rules! both_stores {
+    ($($test:ident),* $(,)?) => {
+        mod filesystem_and_sqlite {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(crate::wire::registry::Registry::embedded().await).await;
+            })*
+        }
+
+        mod s3_and_postgres {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(crate::wire::registry::Registry::clustered().await).await;
+            })*
+        }
+    };
+}
+use both_stores;
