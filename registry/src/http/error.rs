@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn w052_w114_what_passes_says_when_to_try_again() {
+    async fn w052_w114_w544_what_passes_says_when_to_try_again() {
         for (failure, status, seconds) in [
             (Error::Stopping.into(), StatusCode::SERVICE_UNAVAILABLE, "5"),
             (Error::TooManyUploads.into(), StatusCode::TOO_MANY_REQUESTS, "5"),
@@ -278,6 +278,15 @@ mod tests {
             let (found, headers, _) = answer(failure, None).await;
             assert_eq!((found, headers[RETRY_AFTER].to_str().unwrap()), (status, seconds));
         }
+    }
+
+    #[tokio::test]
+    async fn w112_a_body_that_stalls_is_408() {
+        let (status, _, body) = answer(Error::BodyStalled.into(), None).await;
+        assert_eq!(
+            (status, &body["errors"][0]["code"]),
+            (StatusCode::REQUEST_TIMEOUT, &json!("BLOB_UPLOAD_INVALID"))
+        );
     }
 
     #[tokio::test]

@@ -364,3 +364,19 @@ impl<'a> From<&'a ReferrerRow> for Descriptor<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn w051_w912_a_warning_is_of_the_form_and_short() {
+        let text = DEGRADED.strip_prefix("299 - \"").unwrap().strip_suffix('"').unwrap();
+        assert!(!text.contains(['"', '\\']) && DEGRADED.len() <= 4096);
+    }
+
+    #[test]
+    fn w205_nothing_and_one_byte_received_look_alike() {
+        assert_eq!((received(0), received(1), received(2)), (value("0-0"), value("0-0"), value("0-1")));
+    }
+}

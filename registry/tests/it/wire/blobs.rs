@@ -9,7 +9,7 @@ use futures::TryStreamExt as _;
 use super::registry::{Registry, sha256, sha512};
 
 super::both_stores!(
-    w140_w491_a_blob_comes_with_all_its_headers_and_exactly_its_bytes,
+    w023_w140_w491_a_blob_comes_with_all_its_headers_and_exactly_its_bytes,
     w141_w840_a_blob_of_another_repository_is_unknown,
     w142_w464_w526_an_empty_blob_is_whole_whatever_is_asked,
     w020_w835_content_is_known_only_by_the_digest_it_was_pushed_with,
@@ -18,7 +18,7 @@ super::both_stores!(
     w539_a_blob_that_is_not_here_is_404_to_a_head,
 );
 
-async fn w140_w491_a_blob_comes_with_all_its_headers_and_exactly_its_bytes(registry: Registry) {
+async fn w023_w140_w491_a_blob_comes_with_all_its_headers_and_exactly_its_bytes(registry: Registry) {
     let content: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
     let digest = registry.push_blob("a", &content).await;
     let answer = registry.get(&format!("/v2/a/blobs/{digest}")).send().await;

@@ -11,7 +11,7 @@ use super::registry::{Registry, image, sha256};
 super::both_stores!(
     w091_w092_w117_w119_what_is_missing_is_missing_with_get_and_head,
     w145_a_blob_that_cannot_be_completed_breaks_the_connection,
-    w476_w114_w118_without_the_bucket_the_database_answers_what_it_can,
+    w114_w118_w476_w869_without_the_bucket_the_database_answers_what_it_can,
 );
 
 async fn w091_w092_w117_w119_what_is_missing_is_missing_with_get_and_head(registry: Registry) {
@@ -40,11 +40,13 @@ async fn w145_a_blob_that_cannot_be_completed_breaks_the_connection(registry: Re
     }
 }
 
-async fn w476_w114_w118_without_the_bucket_the_database_answers_what_it_can(registry: Registry) {
+async fn w114_w118_w476_w869_without_the_bucket_the_database_answers_what_it_can(registry: Registry) {
     let digest = registry.push_image("a", "v1").await;
     let blob = registry.push_blob("a", b"{}").await;
     registry.faults.add(Fault::anywhere(Effect::Fail(Failure::Unavailable)));
-    for target in ["/v2/a/manifests/v1", &format!("/v2/a/manifests/{digest}"), "/v2/a/tags/list"] {
+    for target in
+        ["/v2/a/manifests/v1", &format!("/v2/a/manifests/{digest}"), "/v2/a/tags/list", "/v2/_catalog"]
+    {
         assert_eq!(registry.status(target).await, 200, "{target}");
     }
     assert_eq!(registry.status(&format!("/v2/a/referrers/{digest}")).await, 200);

@@ -13,6 +13,7 @@ mod mount;
 mod ranges;
 mod referrers;
 mod registry;
+mod replicas;
 mod rights;
 mod routing;
 mod sequences;

@@ -9,7 +9,7 @@ use super::registry::{OCI_IMAGE, OCI_INDEX, Registry, descriptor, image, index, 
 
 super::both_stores!(
     w390_w391_w830_the_list_of_what_was_never_seen_is_empty,
-    w392_w393_w551_a_referrer_is_described,
+    w392_w393_w551_w795_a_referrer_is_described,
     w394_types_filter,
     w395_w529_pages_are_full_and_link_to_the_next,
     w398_a_referrer_belongs_to_its_repository,
@@ -57,7 +57,7 @@ async fn w390_w391_w830_the_list_of_what_was_never_seen_is_empty(registry: Regis
     }
 }
 
-async fn w392_w393_w551_a_referrer_is_described(registry: Registry) {
+async fn w392_w393_w551_w795_a_referrer_is_described(registry: Registry) {
     let mut own = referrer(b"subject", "application/x.own");
     own["annotations"] = json!({ "org.example": "<svg onload=1>" });
     let mut by_config = image(&[]);

@@ -98,6 +98,19 @@ impl Registry {
         Self { router, store, meta, faults, is_s3, _folder: folder }
     }
 
+    /// A second process's worth of registry over the same data.
+    pub(super) async fn replica(&self) -> Self {
+        let router = open(stowage_registry::Registry::builder(), &self.meta, &self.store).await;
+        Self {
+            router,
+            store: Arc::clone(&self.store),
+            meta: Arc::clone(&self.meta),
+            faults: self.faults.clone(),
+            is_s3: self.is_s3,
+            _folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
     /// Serves the same data as `builder` says from now on.
     pub(super) async fn reopened(self, builder: Builder) -> Self {
         let router = open(builder, &self.meta, &self.store).await;

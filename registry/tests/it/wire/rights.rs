@@ -16,7 +16,7 @@ use stowage_registry::operation::Action;
 use super::registry::{Answer, Ask, Registry, image, sha256};
 
 super::both_stores!(
-    w105_w121_w600_w601_w859_w867_the_challenge_fits_the_request,
+    w105_w121_w531_w543_w600_w601_w859_w867_the_challenge_fits_the_request,
     w018_w732_w806_a_refusal_never_depends_on_what_exists,
     w106_w609_basic_is_taken_everywhere_and_ends_in_403,
     w605_the_anonymous_read_what_is_public,
@@ -26,10 +26,18 @@ super::both_stores!(
     w223_w786_an_upload_belongs_to_its_principal,
     w606_w607_w781_w797_a_token_reaches_as_far_as_it_says,
     w497_w860_an_empty_credential_is_none,
+    w536_w554_a_token_lasts_and_its_scope_has_no_order,
+    w776_a_token_is_verified_as_ours_whatever_it_says_of_itself,
+    w783_a_right_that_is_taken_away_is_gone,
+    w862_a_password_may_have_a_colon,
 );
 
 /// Everybody reads `pub/**`; alice reads and pushes `team/**`; bob does everything everywhere.
 fn access() -> Arc<Access> {
+    Arc::new(Access::new(snapshot(SigningKey::ephemeral().unwrap())))
+}
+
+fn snapshot(keys: Vec<SigningKey>) -> Snapshot {
     let policy = |name: &str, repositories: &str, subject, actions| Policy {
         name: name.into(),
         repositories: vec![repositories.parse().unwrap()],
@@ -46,13 +54,14 @@ fn access() -> Arc<Access> {
             policy("all", "**", user("bob"), Actions::ALL),
         ],
     );
-    let users = ["alice", "bob"].map(|name| format!("{name}:{}\n", bcrypt::hash(name, 4).unwrap())).concat();
-    Arc::new(Access::new(Snapshot {
+    let users = [("alice", "alice"), ("bob", "bob"), ("carol", "p:w:")];
+    let users = users.map(|(name, password)| format!("{name}:{}\n", bcrypt::hash(password, 4).unwrap()));
+    Snapshot {
         rules: Arc::new(rules),
-        users: Htpasswd::parse("users", &users).unwrap(),
+        users: Htpasswd::parse("users", &users.concat()).unwrap(),
         realms: Realms::new("https://registry.example.com", []),
-        keys: SigningKey::ephemeral().unwrap(),
-    }))
+        keys,
+    }
 }
 
 /// The registry with these rights; `pub/a`, `team/a` and `other/a` have an image.
@@ -93,7 +102,7 @@ fn scope_of(answer: &Answer) -> Option<&str> {
     rest.strip_prefix(",scope=\"").and_then(|rest| rest.split('"').next())
 }
 
-async fn w105_w121_w600_w601_w859_w867_the_challenge_fits_the_request(registry: Registry) {
+async fn w105_w121_w531_w543_w600_w601_w859_w867_the_challenge_fits_the_request(registry: Registry) {
     let registry = guarded(registry).await;
     let digest = sha256(b"{}");
     for (method, target, scope) in [
@@ -295,4 +304,60 @@ async fn w497_w860_an_empty_credential_is_none(registry: Registry) {
     let answer =
         registry.get("/token?scope=repository:pub/a:pull").header("authorization", "Basic Og==").send().await;
     assert_eq!(answer.status, 200);
+}
+
+async fn w536_w554_a_token_lasts_and_its_scope_has_no_order(registry: Registry) {
+    let registry = guarded(registry).await;
+    for scope in
+        ["repository:team/a:push,pull", "repository(plugin):team/a:delete,push,pull", "repository:team/a:*"]
+    {
+        let answer = registry.get(&format!("/token?scope={scope}")).user("alice").send().await;
+        assert!(answer.json()["expires_in"].as_u64().unwrap() >= 60);
+        let bearer = format!("Bearer {}", answer.json()["token"].as_str().unwrap());
+        let post = registry.post("/v2/team/a/blobs/uploads/").header("authorization", bearer);
+        assert_eq!(post.send().await.status, 202, "{scope}");
+    }
+}
+
+async fn w776_a_token_is_verified_as_ours_whatever_it_says_of_itself(registry: Registry) {
+    let registry = guarded(registry).await;
+    let good = token(&registry, "bob", "repository:team/a:pull").await;
+    let (_, payload) = good.split_once('.').unwrap();
+    let (payload, signature) = payload.split_once('.').unwrap();
+    for header in [
+        json!({ "alg": "none", "typ": "JWT" }),
+        json!({ "alg": "HS256", "typ": "JWT" }),
+        json!({ "alg": "ES256", "typ": "JWT", "kid": "unknown" }),
+        json!({ "alg": "ES256", "typ": "JWT", "jwk": { "kty": "EC", "crv": "P-256", "x": "AA", "y": "AA" } }),
+        json!({ "alg": "ES256", "typ": "JWT", "x5c": ["AA"] }),
+    ] {
+        let header = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(header.to_string());
+        for signature in ["", signature] {
+            let forged = format!("Bearer {header}.{payload}.{signature}");
+            let answer = registry.get("/v2/team/a/manifests/v1").header("authorization", forged).send().await;
+            assert_eq!(answer.refusal(), (401, "UNAUTHORIZED".into()));
+            assert!(answer.header("www-authenticate").ends_with("error=\"invalid_token\""));
+        }
+    }
+}
+
+async fn w783_a_right_that_is_taken_away_is_gone(registry: Registry) {
+    registry.push_image("team/a", "v1").await;
+    let access = access();
+    let builder = stowage_registry::Registry::builder().access(Arc::clone(&access));
+    let registry = registry.reopened(builder).await;
+    let read = || registry.get("/v2/team/a/manifests/v1").user("alice").send();
+    assert_eq!(read().await.status, 200);
+    let nothing = Arc::new(Rules::new(Actions::NONE, Vec::new()));
+    access.swap(Snapshot { rules: nothing, ..snapshot(SigningKey::ephemeral().unwrap()) });
+    assert_eq!(read().await.refusal(), (403, "DENIED".into()));
+}
+
+async fn w862_a_password_may_have_a_colon(registry: Registry) {
+    let registry = guarded(registry).await;
+    let basic = |password: &str| format!("Basic {}", STANDARD.encode(format!("carol:{password}")));
+    for (password, status) in [("p:w:", 200), ("p", 401), ("p:w", 401)] {
+        let answer = registry.get("/v2/").header("authorization", basic(password)).send().await;
+        assert_eq!(answer.status, status, "{password}");
+    }
 }

@@ -10,13 +10,13 @@ super::both_stores!(
     w009_names_that_look_like_routes_push_and_pull,
     w006_w090_w804_w842_malformed_names_and_digests_are_refused,
     w007_w092_w546_a_tag_that_cannot_be_is_an_unknown_manifest,
-    w013_w884_nothing_but_the_endpoints_is_served_and_nothing_is_redirected,
+    w013_w120_w884_nothing_but_the_endpoints_is_served_and_nothing_is_redirected,
     w017_a_wrong_method_is_told_the_right_ones,
     w019_extensions_are_no_names,
     w014_the_slash_after_uploads_may_be_missing,
     w012_a_colon_may_be_escaped,
     w110_w909_a_long_address_is_refused,
-    w111_w909_long_headers_are_refused,
+    w111_w798_w909_long_headers_are_refused,
     w446_w447_w522_a_repository_of_another_registry_is_not_ours,
 );
 
@@ -80,7 +80,7 @@ async fn w007_w092_w546_a_tag_that_cannot_be_is_an_unknown_manifest(registry: Re
     assert_eq!(answer.refusal(), (400, "MANIFEST_INVALID".into()));
 }
 
-async fn w013_w884_nothing_but_the_endpoints_is_served_and_nothing_is_redirected(registry: Registry) {
+async fn w013_w120_w884_nothing_but_the_endpoints_is_served_and_nothing_is_redirected(registry: Registry) {
     registry.push_image("a", "v1").await;
     for path in [
         "/v2//a/tags/list",
@@ -91,6 +91,9 @@ async fn w013_w884_nothing_but_the_endpoints_is_served_and_nothing_is_redirected
     ] {
         let status = registry.status(path).await;
         assert!(status == 400 || status == 404, "{path}: {status}");
+    }
+    for path in ["/", "/metrics", "/livez", "/admin/v1", "/v3/"] {
+        assert_eq!(registry.get(path).start().await.status(), 404, "{path}");
     }
     for path in ["/v2/a", "/v2/admin/gc", "/v2/metrics", "/v2/_gc"] {
         assert_eq!(registry.get(path).send().await.refusal(), (404, "UNSUPPORTED".into()), "{path}");
@@ -133,11 +136,13 @@ async fn w110_w909_a_long_address_is_refused(registry: Registry) {
     assert_eq!(registry.get(&address(8193)).send().await.refusal(), (414, "UNSUPPORTED".into()));
 }
 
-async fn w111_w909_long_headers_are_refused(registry: Registry) {
+async fn w111_w798_w909_long_headers_are_refused(registry: Registry) {
     // A name of four bytes, and the four that stand around every header.
     let answer = |length: usize| registry.get("/v2/").header("x-id", "a".repeat(length - 8)).send();
     assert_eq!(answer(16_384).await.status, 200);
     assert_eq!(answer(16_385).await.status, 431);
+    let dots = registry.get("/v2/").header("authorization", ".".repeat(1_000_000));
+    assert_eq!(dots.send().await.status, 431);
 }
 
 async fn w446_w447_w522_a_repository_of_another_registry_is_not_ours(registry: Registry) {

@@ -3,6 +3,8 @@
 
 //! Uploading blobs.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use stowage_registry::domain::Limits;
 
@@ -31,6 +33,7 @@ super::both_stores!(
     w228_fifty_clients_push_one_blob_at_once,
     w102_w903_a_blob_over_the_limit_is_refused_and_forgotten,
     w113_w910_too_many_open_uploads_are_throttled,
+    w222_w911_an_idle_upload_expires,
 );
 
 /// Opens an upload and sends `content` without a place.
@@ -339,4 +342,14 @@ async fn w113_w910_too_many_open_uploads_are_throttled(registry: Registry) {
     assert_eq!(answer.refusal(), (429, "TOOMANYREQUESTS".into()));
     assert_eq!(registry.delete(&uploads[0]).send().await.status, 204);
     registry.open_upload("a").await;
+}
+
+async fn w222_w911_an_idle_upload_expires(registry: Registry) {
+    let limits = Limits { upload_expiry: Duration::from_millis(1500), ..Limits::default() };
+    let registry = registry.reopened(stowage_registry::Registry::builder().limits(limits)).await;
+    let upload = registry.open_upload("a").await;
+    assert_eq!(registry.status(&upload).await, 204);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(registry.get(&upload).send().await.refusal(), unknown());
+    assert_eq!(registry.patch(&upload).body("x").send().await.refusal(), unknown());
 }
