@@ -1,0 +1,232 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The load: keep-alive connections over plain HTTP/1.1, each of which sends one request after another.
+//!
+//! Everything runs on one thread and a connection is driven by the client that uses it, so that the load
+//! generator takes little of the processor that it shares with the registry. Bodies are counted, not kept.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context as Waker, Poll};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use bytes::{Buf, Bytes};
+use futures::TryStreamExt;
+use futures::stream::FuturesUnordered;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::header::{HOST, HeaderName, HeaderValue, LOCATION};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::work::{Data, Work};
+
+/// A body in pieces that are shared, never copied.
+#[derive(Debug, Default)]
+pub(crate) struct Pieces(VecDeque<Bytes>);
+
+impl<const N: usize> From<[Bytes; N]> for Pieces {
+    fn from(pieces: [Bytes; N]) -> Self {
+        Self(pieces.into_iter().filter(|piece| !piece.is_empty()).collect())
+    }
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Waker<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.iter().map(|piece| piece.remaining() as u64).sum())
+    }
+}
+
+/// The one header that a request has besides those every request has.
+pub(crate) type Header = Option<(HeaderName, &'static str)>;
+
+/// No such header.
+pub(crate) const NOTHING: Header = None;
+
+/// What a registry answered, its body drained.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    status: StatusCode,
+    location: Option<HeaderValue>,
+    length: u64,
+}
+
+impl Answer {
+    /// Refuses every other status.
+    pub(crate) fn expect(self, status: StatusCode) -> Result<Self> {
+        if self.status == status {
+            return Ok(self);
+        }
+        bail!("{} where {} was expected", self.status, status)
+    }
+
+    /// Refuses a body of another length.
+    pub(crate) fn of_length(self, length: u64) -> Result<Self> {
+        if self.length == length {
+            return Ok(self);
+        }
+        bail!("{} bytes where {length} were expected", self.length)
+    }
+
+    /// Where the client is told to go on, as path and query.
+    pub(crate) fn location(&self) -> Result<&str> {
+        let location = self.location.as_ref().context("no Location in the answer")?.to_str()?;
+        let Some((_, rest)) = location.split_once("://") else { return Ok(location) };
+        rest.find('/').and_then(|path| rest.get(path..)).context("no path in the Location of the answer")
+    }
+}
+
+/// Sends requests over one connection.
+pub(crate) struct Client {
+    sender: http1::SendRequest<Pieces>,
+    host: HeaderValue,
+}
+
+impl Client {
+    /// Sends a request that is all in its path, and drains the answer.
+    pub(crate) async fn send(&mut self, method: Method, path: &str) -> Result<Answer> {
+        self.send_with(method, path, NOTHING, Pieces::default()).await
+    }
+
+    /// Sends a request and drains the answer.
+    pub(crate) async fn send_with(
+        &mut self,
+        method: Method,
+        path: &str,
+        header: Header,
+        body: Pieces,
+    ) -> Result<Answer> {
+        let (head, mut body) = self.begin(method, path, header, body).await?.into_parts();
+        let mut length = 0;
+        while let Some(frame) = body.frame().await {
+            length += frame?.data_ref().map_or(0, |data| data.len() as u64);
+        }
+        Ok(Answer { status: head.status, location: head.headers.get(LOCATION).cloned(), length })
+    }
+
+    /// Gets a body and keeps it.
+    pub(crate) async fn fetch(&mut self, path: &str, header: Header) -> Result<Bytes> {
+        let response = self.begin(Method::GET, path, header, Pieces::default()).await?;
+        if response.status() != StatusCode::OK {
+            bail!("GET {path}: {}", response.status());
+        }
+        Ok(response.into_body().collect().await?.to_bytes())
+    }
+
+    async fn begin(
+        &mut self,
+        method: Method,
+        path: &str,
+        header: Header,
+        body: Pieces,
+    ) -> Result<Response<Incoming>> {
+        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.host);
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
+        }
+        self.sender.ready().await?;
+        Ok(self.sender.send_request(request.body(body)?).await?)
+    }
+}
+
+/// A connection and the client that uses it.
+pub(crate) struct Connection {
+    client: Client,
+    driver: http1::Connection<TokioIo<TcpStream>, Pieces>,
+}
+
+impl Connection {
+    /// Connects to `address` (`host:port`).
+    pub(crate) async fn open(address: &str) -> Result<Self> {
+        let stream = TcpStream::connect(address).await.with_context(|| format!("connect to {address}"))?;
+        stream.set_nodelay(true)?;
+        let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
+        Ok(Self { client: Client { sender, host: HeaderValue::from_str(address)? }, driver })
+    }
+
+    /// Lets the client do `work`.
+    pub(crate) async fn with<T>(&mut self, work: impl AsyncFnOnce(&mut Client) -> Result<T>) -> Result<T> {
+        tokio::select! {
+            biased;
+            done = work(&mut self.client) => done,
+            ended = &mut self.driver => {
+                ended?;
+                Err(anyhow!("the registry closed the connection"))
+            }
+        }
+    }
+}
+
+/// What came of one stretch of load.
+#[derive(Debug)]
+pub(crate) struct Stretch {
+    /// How long each unit of work took, in nanoseconds, shortest first.
+    pub(crate) latencies: Vec<u64>,
+    /// From the first request to the last answer.
+    pub(crate) elapsed: Duration,
+}
+
+/// Opens the connections of `work`; each has answered once, where repeating the work leaves nothing behind.
+pub(crate) async fn connect(address: &str, work: &Work, data: &Data) -> Result<Vec<Connection>> {
+    let mut connections = Vec::with_capacity(work.clients);
+    for _ in 0..work.clients {
+        let mut connection = Connection::open(address).await?;
+        if !work.task.writes() {
+            connection.with(async |client| work.task.once(data, client).await).await?;
+        }
+        connections.push(connection);
+    }
+    Ok(connections)
+}
+
+/// Repeats `work` on every connection until `length` has passed; what was begun is finished.
+pub(crate) async fn repeat(
+    connections: &mut [Connection],
+    work: &Work,
+    data: &Data,
+    length: Duration,
+) -> Result<Stretch> {
+    let start = Instant::now();
+    let clients: FuturesUnordered<_> = connections
+        .iter_mut()
+        .map(|connection| connection.with(async |client| until(start + length, work, data, client).await))
+        .collect();
+    let mut latencies: Vec<u64> = clients.try_concat().await?;
+    let elapsed = start.elapsed();
+    latencies.sort_unstable();
+    Ok(Stretch { latencies, elapsed })
+}
+
+async fn until(end: Instant, work: &Work, data: &Data, client: &mut Client) -> Result<Vec<u64>> {
+    let mut latencies = Vec::with_capacity(1 << 12);
+    let mut begun = Instant::now();
+    loop {
+        work.task.once(data, client).await?;
+        let now = Instant::now();
+        latencies.push(u64::try_from((now - begun).as_nanos()).unwrap_or(u64::MAX));
+        begun = now;
+        if now >= end {
+            return Ok(latencies);
+        }
+    }
+}

@@ -1,0 +1,548 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Results: what is kept of a run, how runs are put together, and how they read.
+//!
+//! Never: puts figures side by side that come of other content, other machines or other builds.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::measure::{Figures, precise};
+
+/// The peer that others are set in proportion to.
+const BASELINE: &str = "distribution";
+
+/// Everything that a run found out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Results {
+    /// When the run began.
+    pub(crate) taken: String,
+    /// What else the machine had to do when the run began: the load average of the minute before.
+    pub(crate) load: f64,
+    /// The fingerprint of the content.
+    pub(crate) data: String,
+    pub(crate) machine: Machine,
+    pub(crate) settings: Settings,
+    pub(crate) registries: BTreeMap<String, About>,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) processes: Vec<ProcessRow>,
+    pub(crate) requests: Vec<RequestsRow>,
+}
+
+/// How long was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    pub(crate) rounds: usize,
+    pub(crate) seconds: f64,
+}
+
+/// What a registry says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct About {
+    pub(crate) version: String,
+    /// The digest of the program; `None` of one that was reached by its address.
+    pub(crate) digest: Option<String>,
+    pub(crate) bytes: Option<u64>,
+}
+
+/// A piece of work, done by one registry in several rounds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) storage: String,
+    pub(crate) work: String,
+    pub(crate) registry: String,
+    /// The content that one unit moves, where that is what it is about.
+    pub(crate) bytes: Option<u64>,
+    pub(crate) rounds: Vec<Figures>,
+    /// Why there are no (more) rounds.
+    pub(crate) failure: Option<String>,
+}
+
+/// What a registry costs before and after the work. Memory is bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ProcessRow {
+    pub(crate) storage: String,
+    pub(crate) registry: String,
+    pub(crate) started_in_ms: f64,
+    pub(crate) idle: u64,
+    pub(crate) after: u64,
+    pub(crate) peak: u64,
+}
+
+/// How many requests a registry sends to the S3 server for one unit of a task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RequestsRow {
+    pub(crate) registry: String,
+    pub(crate) task: String,
+    pub(crate) per_unit: f64,
+}
+
+impl Row {
+    fn same_as(&self, other: &Self) -> bool {
+        (&self.storage, &self.work, &self.registry) == (&other.storage, &other.work, &other.registry)
+    }
+}
+
+impl ProcessRow {
+    fn same_as(&self, other: &Self) -> bool {
+        (&self.storage, &self.registry) == (&other.storage, &other.registry)
+    }
+}
+
+impl RequestsRow {
+    fn same_as(&self, other: &Self) -> bool {
+        (&self.registry, &self.task) == (&other.registry, &other.task)
+    }
+}
+
+impl Results {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("{} is not of this edition", path.display()))
+    }
+
+    /// Refuses results that must not stand beside these.
+    pub(crate) fn comparable(&self, other: &Self) -> Result<()> {
+        ensure!(self.data == other.data, "other content: {} and {}", self.data, other.data);
+        ensure!(self.machine == other.machine, "other machine: {:?} and {:?}", self.machine, other.machine);
+        ensure!(
+            self.settings == other.settings,
+            "other rounds: {:?} and {:?}",
+            self.settings,
+            other.settings
+        );
+        for (name, about) in &self.registries {
+            let same = other.registries.get(name).is_none_or(|theirs| theirs == about);
+            ensure!(same, "other builds of {name}");
+        }
+        Ok(())
+    }
+
+    /// Adds the rows of an earlier run that this one has not measured anew.
+    pub(crate) fn merge(&mut self, earlier: Self) -> Result<()> {
+        self.comparable(&earlier)?;
+        add(&mut self.rows, earlier.rows, Row::same_as);
+        add(&mut self.processes, earlier.processes, ProcessRow::same_as);
+        add(&mut self.requests, earlier.requests, RequestsRow::same_as);
+        self.registries.extend(earlier.registries);
+        Ok(())
+    }
+
+    /// Writes `latest.json` and `latest.md` into a folder.
+    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+        fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+        let json = serde_json::to_string_pretty(self).context("write the results as JSON")? + "\n";
+        for (name, text) in [("latest.json", json), ("latest.md", self.markdown())] {
+            let path = folder.join(name);
+            fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// The report for people.
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = String::from(concat!(
+            "<!--\nSPDX-FileCopyrightText: The Stowage authors\nSPDX-License-Identifier: EUPL-1.2\n-->\n\n",
+            "# Benchmark results\n\n",
+            "Made by `make bench`. `docs/performance.md` says what is measured, how, and how to read it.\n",
+        ));
+        let mut storages: Vec<&str> = Vec::new();
+        for row in &self.rows {
+            if !storages.contains(&row.storage.as_str()) {
+                storages.push(&row.storage);
+            }
+        }
+        for storage in storages {
+            section(&mut text, &format!("Work, {storage}"), &self.work(storage));
+        }
+        section(&mut text, "Processes", &self.process_table());
+        section(&mut text, "S3 requests for one unit", &self.request_table());
+        section(&mut text, "Registries", &self.about());
+        section(&mut text, "Machine", &self.machine_table());
+        text
+    }
+
+    fn work(&self, storage: &str) -> Table {
+        let mut table = Table::new(&[
+            "work",
+            "registry",
+            "per second",
+            "lowest to highest",
+            "MiB/s",
+            "p50",
+            "p99",
+            "CPU",
+            "storage CPU",
+            "client CPU",
+            "peak memory",
+            "rate ratio",
+            "CPU ratio",
+        ]);
+        let mut rows: Vec<&Row> = self.rows.iter().filter(|row| row.storage == storage).collect();
+        let order: Vec<&str> = rows.iter().map(|row| row.work.as_str()).collect();
+        let place = |row: &Row| order.iter().position(|work| *work == row.work);
+        let mut places: Vec<_> = rows.drain(..).map(|row| (place(row), row)).collect();
+        places.sort_by_key(|(place, _)| *place);
+        for (_, row) in places {
+            table.add(self.work_row(row));
+        }
+        table
+    }
+
+    fn work_row(&self, row: &Row) -> Vec<String> {
+        let mut cells = vec![row.work.clone(), row.registry.clone()];
+        let Some(figures) = Figures::median(&row.rounds) else {
+            cells.push(row.failure.clone().map_or_else(dash, |failure| format!("failed: {failure}")));
+            return cells;
+        };
+        let baseline = self.baseline(row);
+        let rates = || row.rounds.iter().map(|round| round.per_second);
+        let (lowest, highest) = (rates().fold(f64::MAX, f64::min), rates().fold(0.0, f64::max));
+        let failed = if row.failure.is_some() { " (then failed)" } else { "" };
+        cells.extend([
+            format!("{}{failed}", number(figures.per_second)),
+            format!("{} to {}", number(lowest), number(highest)),
+            row.bytes.map_or_else(dash, |bytes| number(figures.per_second * precise(bytes) / MIB)),
+            time(figures.p50),
+            time(figures.p99),
+            figures.cpu.map_or_else(dash, time),
+            figures.storage_cpu.map_or_else(dash, time),
+            time(figures.client_cpu),
+            figures.peak.map_or_else(dash, memory),
+            baseline.as_ref().map_or_else(dash, |b| ratio(figures.per_second, b.per_second)),
+            baseline.and_then(|b| Some(ratio(figures.cpu?, b.cpu?))).unwrap_or_else(dash),
+        ]);
+        cells
+    }
+
+    /// The figures that a row is set in proportion to; `None` for the baseline itself.
+    fn baseline(&self, row: &Row) -> Option<Figures> {
+        let same_work = |other: &&Row| other.storage == row.storage && other.work == row.work;
+        let mut others = self.rows.iter().filter(|other| other.registry == BASELINE).filter(same_work);
+        others.next().filter(|_| row.registry != BASELINE).and_then(|other| Figures::median(&other.rounds))
+    }
+
+    fn process_table(&self) -> Table {
+        let mut table = Table::new(&[
+            "storage",
+            "registry",
+            "first answer",
+            "idle memory",
+            "memory after",
+            "peak memory",
+        ]);
+        for row in &self.processes {
+            table.add(vec![
+                row.storage.clone(),
+                row.registry.clone(),
+                time(row.started_in_ms * 1e3),
+                memory(precise(row.idle)),
+                memory(precise(row.after)),
+                memory(precise(row.peak)),
+            ]);
+        }
+        table
+    }
+
+    fn request_table(&self) -> Table {
+        let mut table = Table::new(&["task", "registry", "S3 requests"]);
+        for row in &self.requests {
+            table.add(vec![row.task.clone(), row.registry.clone(), number(row.per_unit)]);
+        }
+        table
+    }
+
+    fn about(&self) -> Table {
+        let mut table = Table::new(&["registry", "version", "program size"]);
+        for (name, about) in &self.registries {
+            let bytes = about.bytes.map_or_else(dash, |bytes| memory(precise(bytes)));
+            table.add(vec![name.clone(), about.version.clone(), bytes]);
+        }
+        table
+    }
+
+    fn machine_table(&self) -> Table {
+        let mut table = Table::new(&["fact", "value"]);
+        let machine = &self.machine;
+        for (fact, value) in [
+            ("processor", machine.processor.clone()),
+            ("cores", machine.cores.to_string()),
+            ("memory", memory(precise(machine.memory))),
+            ("system", machine.system.clone()),
+            ("kernel", machine.kernel.clone()),
+            ("file system", machine.file_system.clone()),
+            ("content", self.data.clone()),
+            ("rounds", format!("{} of {} s", self.settings.rounds, self.settings.seconds)),
+            ("taken", self.taken.clone()),
+            ("load before", number(self.load)),
+        ] {
+            table.add(vec![fact.to_owned(), value]);
+        }
+        table
+    }
+}
+
+fn add<T>(rows: &mut Vec<T>, earlier: Vec<T>, same: impl Fn(&T, &T) -> bool) {
+    for row in earlier {
+        if !rows.iter().any(|ours| same(ours, &row)) {
+            rows.push(row);
+        }
+    }
+}
+
+/// The facts of a machine that figures depend on; nothing that tells whose it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    processor: String,
+    cores: usize,
+    memory: u64,
+    system: String,
+    kernel: String,
+    /// The file system that all storage lies on.
+    file_system: String,
+}
+
+impl Machine {
+    /// The facts of this machine, with storage at `scratch`.
+    pub(crate) fn read(scratch: &Path) -> Result<Self> {
+        let read = |path: &str| fs::read_to_string(path).with_context(|| format!("read {path}"));
+        let value = |text: &str, name: &str, mark: char| {
+            let line = text.lines().find(|line| line.starts_with(name))?;
+            Some(line.split_once(mark)?.1.trim().trim_matches('"').to_owned())
+        };
+        let memory = value(&read("/proc/meminfo")?, "MemTotal", ':').context("no MemTotal")?;
+        let kib: u64 = memory.trim_end_matches(" kB").parse().context("read MemTotal")?;
+        let scratch = scratch.canonicalize().context("find the scratch folder")?;
+        Ok(Self {
+            processor: value(&read("/proc/cpuinfo")?, "model name", ':').unwrap_or_else(dash),
+            cores: std::thread::available_parallelism().context("count the cores")?.get(),
+            memory: kib * 1024,
+            system: value(&read("/etc/os-release")?, "PRETTY_NAME", '=').unwrap_or_else(dash),
+            kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            file_system: file_system(&read("/proc/self/mounts")?, &scratch).unwrap_or_else(dash),
+        })
+    }
+}
+
+/// The load average of the last minute.
+pub(crate) fn load_average() -> Result<f64> {
+    let text = fs::read_to_string("/proc/loadavg").context("read /proc/loadavg")?;
+    text.split(' ').next().and_then(|load| load.parse().ok()).context("read the load average")
+}
+
+/// The type of the file system that `path` lies on, from the kernel's list of mounts.
+fn file_system(mounts: &str, path: &Path) -> Option<String> {
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        Some((fields.next()?, fields.next()?))
+    });
+    let above = mounts.filter(|(at, _)| path.starts_with(at));
+    above.max_by_key(|(at, _)| at.len()).map(|(_, kind)| kind.to_owned())
+}
+
+const MIB: f64 = 1_048_576.0;
+
+fn dash() -> String {
+    "–".to_owned()
+}
+
+fn memory(bytes: f64) -> String {
+    format!("{:.1} MiB", bytes / MIB)
+}
+
+fn ratio(ours: f64, theirs: f64) -> String {
+    format!("{:.2}x", ours / theirs)
+}
+
+fn number(value: f64) -> String {
+    let decimals = if value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
+    format!("{value:.decimals$}")
+}
+
+/// Microseconds, in the unit that reads best.
+fn time(micros: f64) -> String {
+    match micros {
+        ..1e3 => format!("{} µs", number(micros)),
+        1e3..1e6 => format!("{} ms", number(micros / 1e3)),
+        _ => format!("{} s", number(micros / 1e6)),
+    }
+}
+
+fn section(text: &mut String, title: &str, table: &Table) {
+    if !table.rows.is_empty() {
+        write!(text, "\n## {title}\n\n{}", table.render()).expect("a String takes everything");
+    }
+}
+
+/// A Markdown table whose columns line up in a terminal too.
+struct Table {
+    header: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(header: &[&str]) -> Self {
+        Self { header: header.iter().map(ToString::to_string).collect(), rows: Vec::new() }
+    }
+
+    fn add(&mut self, mut row: Vec<String>) {
+        row.resize_with(self.header.len(), dash);
+        self.rows.push(row.into_iter().map(|cell| cell.replace(['|', '\n'], " ")).collect());
+    }
+
+    fn render(&self) -> String {
+        let width = |column: usize| {
+            let cells = self.rows.iter().chain([&self.header]).filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+        };
+        let widths: Vec<usize> = (0..self.header.len()).map(width).collect();
+        let line = |row: &[String]| {
+            let cells = row.iter().zip(&widths).map(|(cell, &width)| format!(" {cell:<width$} |"));
+            format!("|{}\n", cells.collect::<String>())
+        };
+        let rule = line(&widths.iter().map(|&width| "-".repeat(width)).collect::<Vec<_>>());
+        let rows: String = self.rows.iter().map(|row| line(row)).collect();
+        line(&self.header) + &rule + &rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(work: &str, registry: &str, rates: &[f64]) -> Row {
+        let round = |&per_second| Figures {
+            units: per_second,
+            per_second,
+            p50: 100.0,
+            p99: 2500.0,
+            cpu: Some(1e6 / per_second),
+            storage_cpu: None,
+            client_cpu: 10.0,
+            peak: Some(MIB),
+        };
+        Row {
+            storage: "filesystem".to_owned(),
+            work: work.to_owned(),
+            registry: registry.to_owned(),
+            bytes: None,
+            rounds: rates.iter().map(round).collect(),
+            failure: None,
+        }
+    }
+
+    fn results(rows: Vec<Row>) -> Results {
+        Results {
+            taken: "2026-01-01T00:00:00Z".to_owned(),
+            load: 0.0,
+            data: "sha256:one".to_owned(),
+            machine: Machine {
+                processor: "a processor".to_owned(),
+                cores: 2,
+                memory: 1 << 30,
+                system: "a system".to_owned(),
+                kernel: "6.1".to_owned(),
+                file_system: "ext4".to_owned(),
+            },
+            settings: Settings { rounds: 3, seconds: 1.0 },
+            registries: BTreeMap::from([(
+                "stowage".to_owned(),
+                About {
+                    version: "0.1.0".to_owned(),
+                    digest: Some("sha256:a".to_owned()),
+                    bytes: Some(1 << 20),
+                },
+            )]),
+            rows,
+            processes: Vec::new(),
+            requests: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_merge_keeps_the_newer_row_and_adds_what_is_missing() {
+        let mut now = results(vec![row("a", "stowage", &[5.0])]);
+        let earlier = results(vec![row("a", "stowage", &[1.0]), row("b", "stowage", &[2.0])]);
+        now.merge(earlier).unwrap();
+        assert_eq!(now.rows, [row("a", "stowage", &[5.0]), row("b", "stowage", &[2.0])]);
+    }
+
+    #[test]
+    fn runs_of_other_content_are_not_compared() {
+        let mut other = results(Vec::new());
+        other.data = "sha256:two".to_owned();
+        let refusal = results(Vec::new()).merge(other).unwrap_err().to_string();
+        assert!(refusal.starts_with("other content"), "{refusal}");
+    }
+
+    #[test]
+    fn runs_of_other_machines_are_not_compared() {
+        let mut other = results(Vec::new());
+        other.machine.cores = 64;
+        let refusal = results(Vec::new()).merge(other).unwrap_err().to_string();
+        assert!(refusal.starts_with("other machine"), "{refusal}");
+    }
+
+    #[test]
+    fn runs_of_other_builds_are_not_compared() {
+        let mut other = results(Vec::new());
+        other.registries.values_mut().for_each(|about| about.digest = None);
+        let refusal = results(Vec::new()).merge(other).unwrap_err().to_string();
+        assert_eq!(refusal, "other builds of stowage");
+    }
+
+    #[test]
+    fn a_row_is_set_in_proportion_to_distribution() {
+        let rows = vec![row("a", "stowage", &[100.0, 400.0, 300.0]), row("a", "distribution", &[100.0])];
+        let text = results(rows).markdown();
+        let line = text.lines().find(|line| line.starts_with("| a") && line.contains("stowage")).unwrap();
+        for cell in ["| 300 ", "| 100 to 400 ", "| 2.50 ms ", "| 1.0 MiB ", "| 3.00x ", "| 0.33x "] {
+            assert!(line.contains(cell), "{cell} in {line}");
+        }
+    }
+
+    #[test]
+    fn a_registry_that_failed_says_why() {
+        let mut failed = row("a", "stowage", &[]);
+        failed.failure = Some("500 Internal | Server\nError".to_owned());
+        let text = results(vec![failed]).markdown();
+        assert!(text.contains("failed: 500 Internal   Server Error"), "{text}");
+    }
+
+    #[test]
+    fn work_of_merged_runs_stands_together() {
+        let rows =
+            vec![row("a", "stowage", &[1.0]), row("b", "stowage", &[1.0]), row("a", "distribution", &[1.0])];
+        let text = results(rows).markdown();
+        let works: Vec<&str> = text.lines().filter(|line| line.contains("1.00 to")).collect();
+        assert!(works[0].starts_with("| a") && works[1].starts_with("| a") && works[2].starts_with("| b"));
+    }
+
+    #[test]
+    fn results_are_read_as_they_were_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let written = results(vec![row("a", "stowage", &[1.5])]);
+        written.write(folder.path()).unwrap();
+        assert_eq!(Results::read(&folder.path().join("latest.json")).unwrap(), written);
+    }
+
+    #[test]
+    fn the_file_system_is_that_of_the_nearest_mount() {
+        let mounts = "/dev/a / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n/dev/b /tmp/deep xfs rw 0 0\n";
+        assert_eq!(file_system(mounts, Path::new("/tmp/x")).as_deref(), Some("tmpfs"));
+        assert_eq!(file_system(mounts, Path::new("/tmp/deep/x")).as_deref(), Some("xfs"));
+        assert_eq!(file_system(mounts, Path::new("/var")).as_deref(), Some("ext4"));
+    }
+}
