@@ -85,9 +85,11 @@ impl Drop for Process {
     }
 }
 
-/// A command that is ended by the kernel when the benchmark dies without ending it.
+/// A command that is ended by the kernel when the benchmark dies without ending it, and that no setting of
+/// the caller's environment reaches.
 fn guarded(program: &Path, user: Option<&str>) -> Command {
     let mut command = Command::new("setpriv");
+    command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
     command.args(["--pdeathsig", "KILL"]);
     if let Some(user) = user {
         command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--init-groups"]);
@@ -340,7 +342,7 @@ fn distribution(program: &Path, storage: &Storage, home: &Path, address: &str) -
     Ok(serve)
 }
 
-/// Stowage as it comes, access log off.
+/// Stowage as it comes, access log off; the schema of its database is made.
 fn stowage(
     program: &Path,
     storage: &Storage,
@@ -348,18 +350,21 @@ fn stowage(
     home: &Path,
     address: &str,
 ) -> Result<Command> {
-    let mut serve = guarded(program, None);
-    serve.env("STOWAGE_LOG", "warn").args(["serve", "--listen", address, "--ops-listen", &free_address()?]);
-    match storage {
-        Storage::Filesystem(folder) => {
-            serve.arg("--data-dir").arg(folder);
-        }
+    let flags = match storage {
+        Storage::Filesystem(folder) => vec!["--data-dir".into(), folder.clone()],
         Storage::S3 { endpoint, bucket } => {
             let postgres = postgres.context("Stowage on S3 needs a Postgres")?;
             let (config, secrets) = stowage_resources(endpoint, bucket, postgres, home, address)?;
-            serve.arg("--config").arg(config).arg("--secrets-dir").arg(secrets);
+            let data = home.join("data");
+            ["--config".into(), config, "--secrets-dir".into(), secrets, "--data-dir".into(), data].to_vec()
         }
+    };
+    if matches!(storage, Storage::S3 { .. }) {
+        run(guarded(program, None).arg("migrate").args(&flags))?;
     }
+    let mut serve = guarded(program, None);
+    serve.env("STOWAGE_LOG", "warn").arg("serve").args(flags);
+    serve.args(["--listen", address, "--ops-listen", &free_address()?, "--admin-listen", &free_address()?]);
     Ok(serve)
 }
 
