@@ -72,6 +72,11 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// Whether the request succeeded.
+    pub(crate) fn is_success(&self) -> bool {
+        self.status.is_success()
+    }
+
     /// Refuses every other status.
     pub(crate) fn expect(self, status: StatusCode) -> Result<Self> {
         if self.status == status {

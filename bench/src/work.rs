@@ -157,8 +157,9 @@ pub(crate) struct Data {
 }
 
 impl Data {
-    /// Makes the content.
-    pub(crate) fn make() -> Self {
+    /// Makes the content. What is pushed while the clock runs is counted on from `first_turn`, which tells it
+    /// from what other runs have pushed to the same peer.
+    pub(crate) fn make(first_turn: u64) -> Self {
         let images = (0..REPOSITORIES * TAGS)
             .map(|number| Image::new(&format!("bench/images-{}", number % REPOSITORIES), number))
             .collect();
@@ -166,7 +167,7 @@ impl Data {
             BLOB_SIZES.iter().map(|&size| Blob::new(BLOBS, noise(size as u64, size))).collect::<Vec<_>>();
         let longest = noise(0, LAYER_SIZES.into_iter().max().unwrap_or_default());
         let layers = LAYER_SIZES.iter().map(|&size| Layer::new(longest.slice(..size - TAIL))).collect();
-        Self { images, blobs, layers, turn: Cell::new(REPOSITORIES * TAGS) }
+        Self { images, blobs, layers, turn: Cell::new(first_turn) }
     }
 
     /// Names the content and the way it is worked with.
@@ -192,13 +193,13 @@ impl Data {
 
     async fn push_and_check(&self, client: &mut Client) -> Result<()> {
         for image in &self.images {
-            image.push(client).await.context("push an image")?;
+            image.give(client).await.context("push an image")?;
             for path in [image.path(&image.tag), image.path(&image.digest.to_string())] {
                 ensure!(client.fetch(&path, ACCEPT).await? == image.manifest, "{path} returns other bytes");
             }
         }
         for blob in &self.blobs {
-            blob.push(client).await.context("push a blob")?;
+            blob.give(client).await.context("push a blob")?;
             ensure!(
                 client.fetch(&blob.path(), NOTHING).await? == blob.content,
                 "{} returns other bytes",
@@ -275,6 +276,17 @@ impl Image {
         for blob in &self.blobs {
             blob.push(client).await?;
         }
+        self.put_manifest(client).await
+    }
+
+    async fn give(&self, client: &mut Client) -> Result<()> {
+        for blob in &self.blobs {
+            blob.give(client).await?;
+        }
+        self.put_manifest(client).await
+    }
+
+    async fn put_manifest(&self, client: &mut Client) -> Result<()> {
         let body = Pieces::from([self.manifest.clone()]);
         let answer = client
             .send_with(Method::PUT, &self.path(&self.tag), Some((CONTENT_TYPE, MANIFEST)), body)
@@ -302,6 +314,14 @@ impl Blob {
 
     fn descriptor(&self, media_type: &str) -> serde_json::Value {
         json!({ "mediaType": media_type, "digest": self.digest.to_string(), "size": self.content.len() })
+    }
+
+    /// Pushes the blob unless it is there: a peer keeps its content from run to run.
+    async fn give(&self, client: &mut Client) -> Result<()> {
+        if client.send(Method::HEAD, &self.path()).await?.is_success() {
+            return Ok(());
+        }
+        self.push(client).await
     }
 
     async fn push(&self, client: &mut Client) -> Result<()> {
