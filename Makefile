@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CLUSTER := $(TARGET)/release/stowage-cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check cluster cluster-down build image crds tools
+.PHONY: help run test check cluster cluster-down build bench image crds tools
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,13 @@ check: ## the fast half of the tests
 build: ## the two release binaries
 	cargo build --locked --release -p stowage-registry
 	cargo build --locked --release -p stowage-operator
+
+bench: ## measure Stowage and its peers side by side; ARGS='--help' shows what it takes
+	tools/packages
+	tools/build distribution versitygw
+	cargo build --locked --release -p stowage-registry
+	cargo build --locked --release -p stowage-bench
+	$(TARGET)/release/stowage-bench --stowage $(TARGET)/release/stowage-registry $(ARGS)
 
 image: build ## the two container images, as OCI layout tarballs in target/images
 	mkdir -p $(TARGET)/images
