@@ -45,6 +45,7 @@ image: build ## the two container images, as OCI layout tarballs in target/image
 cluster: tools build ## a local cluster with the operator, S3, Postgres and a sample registry
 	cargo build --locked --release -p stowage-e2e --bins
 	$(CLUSTER) up
+	$(CLUSTER) install
 
 cluster-down: ## take the local cluster down
 	cargo build --locked --release -p stowage-e2e --bins

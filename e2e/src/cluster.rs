@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::control_plane;
 use crate::lifecycle::push;
 use crate::network::within;
-use crate::node::trust_plain_http;
+use crate::node::pull_plainly;
 use crate::process::{command, succeed};
 use crate::services::{Postgres, REGISTRY, S3};
 use crate::state::State;
@@ -189,9 +189,9 @@ impl Cluster {
         Ok(reference)
     }
 
-    /// Lets the node pull from the registry at `host` (`address:port`) without TLS.
-    pub fn trust_plain_http(&self, host: &str) -> Result<()> {
-        trust_plain_http(&self.state, host)
+    /// Makes the node pull images of `registry` (`host:port`, as pods name it) from `address`, without TLS.
+    pub fn pull_plainly(&self, registry: &str, address: &str) -> Result<()> {
+        pull_plainly(&self.state, registry, address)
     }
 
     /// What to read when a test failed: pods, events, and the ends of logs.

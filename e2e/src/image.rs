@@ -47,6 +47,18 @@ impl Image {
         }
     }
 
+    /// The image of one of the product's binaries.
+    pub fn of_product(binary: &Path) -> Result<Self> {
+        let name = binary.file_name().context("the binary has no name")?;
+        let name = name.to_string_lossy();
+        Ok(Self::new(binary, &format!("/usr/local/bin/{name}"))
+            .furnished()
+            .label("org.opencontainers.image.title", &name)
+            .label("org.opencontainers.image.version", env!("CARGO_PKG_VERSION"))
+            .label("org.opencontainers.image.licenses", env!("CARGO_PKG_LICENSE"))
+            .label("org.opencontainers.image.vendor", env!("CARGO_PKG_AUTHORS")))
+    }
+
     /// Adds a label, which is also an annotation of the manifest.
     #[must_use]
     pub fn label(mut self, key: &str, value: &str) -> Self {

@@ -117,11 +117,13 @@ fn configure(state: &State) -> Result<()> {
         fill(state, file, template, &blanks)?;
     }
     write(&state.path("resolv.conf"), &format!("nameserver {DNS_ADDRESS}\n"))?;
-    trust_plain_http(state, REGISTRY)
+    // Images with no registry in their name come from ours too.
+    pull_plainly(state, "docker.io", REGISTRY)?;
+    pull_plainly(state, REGISTRY, REGISTRY)
 }
 
-/// Lets the node pull from the registry at `host` without TLS. Takes effect with the next pull.
-pub(crate) fn trust_plain_http(state: &State, host: &str) -> Result<()> {
-    let hosts = format!("server = \"http://{host}\"\n");
-    write(&state.path(&format!("certs.d/{host}/hosts.toml")), &hosts)
+/// Makes the node pull images of `registry` from `address`, without TLS. Takes effect with the next pull.
+pub(crate) fn pull_plainly(state: &State, registry: &str, address: &str) -> Result<()> {
+    let hosts = format!("server = \"http://{address}\"\n");
+    write(&state.path(&format!("certs.d/{registry}/hosts.toml")), &hosts)
 }

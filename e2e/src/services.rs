@@ -37,15 +37,16 @@ pub(crate) async fn start_registry(state: &State) -> Result<()> {
     start(state, "registry", &serve, REGISTRY).await
 }
 
-/// Starts the name server and makes it known to the cluster.
+/// Starts the name server, and makes it and the other servers known to the cluster.
 pub(crate) async fn start_dns(state: &State) -> Result<()> {
     fill(state, "Corefile", include_str!("../cluster/Corefile"), &[])?;
-    fill(state, "dns.yaml", include_str!("../cluster/dns.yaml"), &[])?;
+    fill(state, "services/dns.yaml", include_str!("../cluster/dns.yaml"), &[])?;
+    fill(state, "services/servers.yaml", include_str!("../cluster/servers.yaml"), &[])?;
     let mut coredns = command(tool("coredns")?);
     coredns.arg("-conf").arg(state.path("Corefile"));
     start(state, "dns", &coredns, &format!("{NODE_ADDRESS}:53")).await?;
     let mut apply = kubectl(state)?;
-    apply.args(["apply", "--filename"]).arg(state.path("dns.yaml"));
+    apply.args(["apply", "--filename"]).arg(state.path("services"));
     until("the namespace kube-system", PATIENCE, async || succeed(&mut apply).await.map(Some)).await.map(drop)
 }
 
@@ -183,7 +184,7 @@ impl<'a> S3<'a> {
     pub const SECRET_KEY: &'static str = "stowage-secret";
 
     const NAME: &'static str = "s3";
-    const PORT: u16 = 7070;
+    const PORT: u16 = 9000;
 
     pub(crate) fn of(state: &'a State) -> Self {
         Self { state }

@@ -27,6 +27,18 @@ pub(crate) fn search_path() -> String {
     format!("{}:{SYSTEM_PATH}", folder().display())
 }
 
+/// A release binary of the product, from `$STOWAGE_BINARIES` or the release folder of the target.
+pub(crate) fn binary(name: &str) -> Result<PathBuf> {
+    let target =
+        || env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
+    let folder = env::var_os("STOWAGE_BINARIES").map_or_else(|| target().join("release"), PathBuf::from);
+    let path = folder.join(name);
+    if !path.is_file() {
+        bail!("{} is missing: `make build` builds it", path.display());
+    }
+    Ok(path)
+}
+
 /// The path of a pinned tool; an error says how to build it.
 pub fn tool(name: &str) -> Result<PathBuf> {
     let path = folder().join(name);

@@ -10,7 +10,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use stowage_e2e::{State, command, down, forward, open_door, repository, up, within};
+use stowage_e2e::{
+    Cluster, Sample, State, command, down, forward, install, open_door, repository, up, within,
+};
 use tokio::net::TcpListener;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,6 +32,8 @@ struct Arguments {
 enum Action {
     /// Bring the cluster up and leave it running.
     Up,
+    /// Install the operator and the sample registry on a cluster that is up.
+    Install,
     /// Take the cluster down.
     Down,
     /// Bring the cluster up, say "ready", and take it down when standard input closes or a signal asks for the end.
@@ -69,9 +73,10 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
             up(&state).await?;
             open(&state)?;
         }
+        Action::Install => install_product(&state)?,
         Action::Down => down(&state).await?,
         Action::Hold => hold(&state).await?,
-        Action::Exec { command } => return exec(&state, &command),
+        Action::Exec { command } => return tokio::task::block_in_place(|| exec(&state, &command)),
         Action::Forward { listen, target } => {
             let listener = TcpListener::bind(listen).await.context("listen")?;
             forward(&state, listener, target).await?;
@@ -87,6 +92,28 @@ fn open(state: &State) -> Result<()> {
     println!("export KUBECONFIG={}", kubeconfig.display());
     Ok(())
 }
+
+#[expect(clippy::print_stdout, reason = "the command-line door")]
+fn install_product(state: &State) -> Result<()> {
+    let cluster = Cluster::attach(state.root())?;
+    tokio::task::block_in_place(|| {
+        within(state, || async {
+            install(&cluster).await?;
+            Sample::apply(&cluster).await.map(drop)
+        })
+    })?;
+    println!("{TO_TRY}");
+    Ok(())
+}
+
+const TO_TRY: &str = "
+The registry `main` is ready. Try:
+
+  kubectl get registries,pods
+  kubectl port-forward service/main 5000 &
+  curl http://127.0.0.1:5000/v2/_catalog
+  kubectl patch registry main --type=merge --patch '{\"spec\":{\"replicas\":3}}'
+";
 
 #[expect(clippy::print_stdout, reason = "the command-line door")]
 async fn hold(state: &State) -> Result<()> {

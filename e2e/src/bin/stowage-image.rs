@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use stowage_e2e::Image;
 
@@ -24,14 +24,7 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let name = arguments.binary.file_name().context("the binary has no name")?;
-    let name = name.to_string_lossy();
-    let image = Image::new(&arguments.binary, &format!("/usr/local/bin/{name}"))
-        .furnished()
-        .label("org.opencontainers.image.title", &name)
-        .label("org.opencontainers.image.version", env!("CARGO_PKG_VERSION"))
-        .label("org.opencontainers.image.licenses", env!("CARGO_PKG_LICENSE"))
-        .label("org.opencontainers.image.vendor", env!("CARGO_PKG_AUTHORS"));
+    let image = Image::of_product(&arguments.binary)?;
     if let Some(tarball) = &arguments.tarball {
         image.write_tarball(tarball)?;
     }
