@@ -134,7 +134,7 @@ impl SqliteStore {
             .bind(None::<&str>)
             .bind(to_json(&[key.to_string()]));
         let (intent,) = tx.single::<(i64,)>(insert).await?;
-        tx.commit().await?;
+        tx.commit_unflushed().await?;
         Ok(Some(Mount { intent, from: from.clone(), to: to.clone(), digest: *digest, generation }))
     }
 

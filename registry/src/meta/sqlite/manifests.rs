@@ -187,7 +187,7 @@ impl SqliteStore {
         let mut pinned =
             Pinned { epoch, intent: 0, repository, manifest, pin: pin.clone(), writes_record: !live, tags };
         pinned.intent = tx.intend_manifest(self, &pinned).await?;
-        tx.commit().await?;
+        tx.commit_unflushed().await?;
         Ok(PinOutcome::Pinned(Box::new(pinned)))
     }
 

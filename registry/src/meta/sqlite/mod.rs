@@ -5,12 +5,13 @@
 //!
 //! Flow: the lock of the data folder is taken, the schema is brought up to date, one connection writes and a
 //! few read. Each start is a new incarnation (see `lock`).
-//! Guarantees: an acknowledged commit survives the end of the process and of the machine (WAL with
-//! `synchronous=FULL`). Times are the database's, which here are this machine's.
+//! Guarantees: what was acknowledged survives the end of the process and of the machine (see `journal`).
+//! Times are the database's, which here are this machine's.
 //! Assumes: the folder is on a local disk; WAL does not work on network file systems.
 
 mod blobs;
 mod error;
+mod journal;
 mod leases;
 mod lock;
 mod manifests;
@@ -89,7 +90,8 @@ impl SqliteStore {
             .filename(folder.join("meta.sqlite"))
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
+            // Commits are flushed by `journal`, where something is promised.
+            .synchronous(SqliteSynchronous::Normal)
             .foreign_keys(true)
             .busy_timeout(options.busy_timeout)
             .statement_cache_capacity(256)

@@ -96,7 +96,7 @@ impl Receive for SqliteStore {
             tx.rollback().await?;
             return Ok(None);
         }
-        tx.commit().await?;
+        tx.commit_unflushed().await?;
         Ok(Some(id))
     }
 
@@ -120,7 +120,7 @@ impl Receive for SqliteStore {
         } else {
             LeaseOutcome::Unknown
         };
-        tx.commit().await?;
+        tx.commit_unflushed().await?;
         Ok(outcome)
     }
 
@@ -128,13 +128,13 @@ impl Receive for SqliteStore {
         let update = "UPDATE uploads SET lock_until = (SELECT now FROM clock) + ?3
                       WHERE id = ?1 AND lock_token = ?2";
         let lease = micros(self.options.upload_lease);
-        Ok(self.writer.run(sqlx::query(update).bind(id).bind(token).bind(lease)).await? > 0)
+        Ok(self.writer.note(sqlx::query(update).bind(id).bind(token).bind(lease)).await? > 0)
     }
 
     async fn release_upload(&self, id: Uuid, token: Uuid) -> Result<(), Error> {
         let update = "UPDATE uploads SET lock_token = NULL, lock_until = NULL
                       WHERE id = ?1 AND lock_token = ?2";
-        self.writer.run(sqlx::query(update).bind(id).bind(token)).await?;
+        self.writer.note(sqlx::query(update).bind(id).bind(token)).await?;
         Ok(())
     }
 
@@ -151,7 +151,7 @@ impl Receive for SqliteStore {
             .bind(token)
             .bind(generation.to_uuid());
         tx.run(update).await?;
-        tx.commit().await?;
+        tx.commit_unflushed().await?;
         Ok(true)
     }
 
@@ -164,7 +164,7 @@ impl Receive for SqliteStore {
             .bind(token)
             .bind(multipart.id.as_str())
             .bind(integer(multipart.part_size));
-        Ok(self.writer.run(query).await? > 0)
+        Ok(self.writer.note(query).await? > 0)
     }
 
     async fn store_progress(&self, id: Uuid, token: Uuid, progress: &Progress) -> Result<bool, Error> {
@@ -186,7 +186,7 @@ impl Receive for SqliteStore {
             .bind(form)
             .bind(tail)
             .bind(integer(plan.size));
-        Ok(self.writer.run(update).await? > 0)
+        Ok(self.writer.note(update).await? > 0)
     }
 
     async fn drop_upload(&self, id: Uuid, token: Uuid) -> Result<bool, Error> {
@@ -195,7 +195,7 @@ impl Receive for SqliteStore {
         if let Some(ended) = &ended {
             tx.discard_upload(ended, self.options.tombstone_delay).await?;
         }
-        tx.commit().await?;
+        tx.commit_unflushed().await?;
         Ok(ended.is_some())
     }
 
@@ -214,7 +214,7 @@ impl Receive for SqliteStore {
         } else {
             CancelOutcome::Unknown
         };
-        tx.commit().await?;
+        tx.commit_unflushed().await?;
         Ok(outcome)
     }
 
@@ -225,7 +225,7 @@ impl Receive for SqliteStore {
             Some((true,)) => Ok(true),
             Some((false,)) => {
                 let touch = sqlx::query(include_str!("sql/touch_stored.sql")).bind(digest.to_bytes());
-                Ok(self.writer.run(touch).await? > 0)
+                Ok(self.writer.note(touch).await? > 0)
             }
         }
     }

@@ -161,6 +161,6 @@ impl SqliteStore {
             tx.run(sqlx::query(free).bind(blob)).await?;
             tx.candidate(Kind::Blob, blob, self.options.blob_grace).await?;
         }
-        tx.commit().await
+        tx.commit_unflushed().await
     }
 }

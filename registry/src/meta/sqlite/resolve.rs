@@ -92,7 +92,7 @@ impl SqliteStore {
         let mut tx = self.writer.begin().await?;
         let renewed = tx.run(sqlx::query(touch).bind(id).bind(self.half_grace())).await? > 0;
         let there = renewed || tx.one::<(i64,)>(sqlx::query_as(exists).bind(id)).await?.is_some();
-        tx.commit().await?;
+        tx.commit_unflushed().await?;
         Ok(there)
     }
 }

@@ -19,6 +19,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use super::error::failed;
+use super::journal::Journal;
 use crate::key::Version;
 use crate::meta::{Epoch, Error};
 
@@ -28,17 +29,20 @@ pub(super) struct Writer {
     options: SqliteConnectOptions,
     fence: Uuid,
     slot: Mutex<Option<SqliteConnection>>,
+    journal: Journal,
 }
 
 /// A transaction under way.
 pub(super) struct Tx<'a> {
+    journal: &'a Journal,
     slot: MutexGuard<'a, Option<SqliteConnection>>,
     connection: SqliteConnection,
 }
 
 impl Writer {
     pub(super) fn new(options: SqliteConnectOptions, fence: Uuid) -> Self {
-        Self { options, fence, slot: Mutex::new(None) }
+        let journal = Journal::of(options.get_filename());
+        Self { options, fence, slot: Mutex::new(None), journal }
     }
 
     /// Begins a transaction.
@@ -48,7 +52,7 @@ impl Writer {
             Some(connection) => connection,
             None => self.options.connect().await.map_err(failed)?,
         };
-        let mut tx = Tx { slot, connection };
+        let mut tx = Tx { journal: &self.journal, slot, connection };
         tx.run(sqlx::query("BEGIN IMMEDIATE")).await?;
         Ok(tx)
     }
@@ -66,18 +70,34 @@ impl Writer {
         Ok(tx)
     }
 
-    /// Runs one statement as a transaction of its own; how many rows it changed.
+    /// Runs one statement as a transaction of its own, permanently; how many rows it changed.
     pub(super) async fn run(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<u64, Error> {
         let mut tx = self.begin().await?;
         let changed = tx.run(query).await?;
         tx.commit().await?;
         Ok(changed)
     }
+
+    /// The same, where a power cut may take it back.
+    pub(super) async fn note(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<u64, Error> {
+        let mut tx = self.begin().await?;
+        let changed = tx.run(query).await?;
+        tx.commit_unflushed().await?;
+        Ok(changed)
+    }
 }
 
 impl Tx<'_> {
-    /// Makes everything permanent.
-    pub(super) async fn commit(mut self) -> Result<(), Error> {
+    /// Makes everything permanent. The next transaction does not wait for the disk.
+    pub(super) async fn commit(self) -> Result<(), Error> {
+        let journal = self.journal;
+        self.commit_unflushed().await?;
+        journal.flush().await
+    }
+
+    /// Makes everything visible, and permanent with the next [`commit`](Self::commit) of anybody: enough for
+    /// what nobody was promised. A power cut leaves at worst an object that no row names.
+    pub(super) async fn commit_unflushed(mut self) -> Result<(), Error> {
         self.run(sqlx::query("COMMIT")).await?;
         *self.slot = Some(self.connection);
         Ok(())
