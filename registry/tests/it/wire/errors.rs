@@ -29,7 +29,7 @@ async fn w091_w092_w117_w119_what_is_missing_is_missing_with_get_and_head(regist
 }
 
 async fn w145_a_blob_that_cannot_be_completed_breaks_the_connection(registry: Registry) {
-    let digest = registry.push_blob("a", &[7; 100_000]).await;
+    let digest = registry.push_blob("a", &vec![7; 100_000]).await;
     registry.faults.add(Fault::at(Request::Get, Effect::BreakAfter(50_000)));
     for range in ["", "bytes=0-", "bytes=0-99,200-80000"] {
         let ask = registry.get(&format!("/v2/a/blobs/{digest}")).header("range", range);

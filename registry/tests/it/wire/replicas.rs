@@ -34,7 +34,7 @@ async fn w024_w174_w850_a_tag_that_moved_on_one_has_moved_on_the_other(one: Regi
 async fn w207_w856_an_upload_goes_on_anywhere(one: Registry) {
     let other = one.replica().await;
     // More than one part on either store.
-    let content: Vec<u8> = (0..9_000_000_u32).flat_map(|n| n.to_le_bytes()).collect();
+    let content: Vec<u8> = (0..9_000_000_u32).flat_map(u32::to_le_bytes).collect();
     let (first, rest) = content.split_at(20_000_001);
     let (second, last) = rest.split_at(5);
     let upload = one.open_upload("a").await;

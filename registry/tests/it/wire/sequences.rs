@@ -3,6 +3,8 @@
 
 //! Sequences of requests as clients and the conformance suite send them.
 
+use std::borrow::Borrow;
+
 use serde_json::{Value, json};
 
 use super::registry::{OCI_IMAGE, Registry, descriptor, image, index, sha256, sha512};
@@ -28,8 +30,8 @@ fn artifact(tag: &'static str, blobs: &[&[u8]], manifests: Vec<Value>) -> Artifa
     Artifact { blobs: blobs.iter().map(|blob| blob.to_vec()).collect(), manifests, tag }
 }
 
-fn with(mut manifest: Value, more: Value) -> Value {
-    manifest.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+fn with(mut manifest: Value, more: impl Borrow<Value>) -> Value {
+    manifest.as_object_mut().unwrap().extend(more.borrow().as_object().unwrap().clone());
     manifest
 }
 
@@ -44,7 +46,7 @@ fn artifacts() -> Vec<Artifact> {
     let elsewhere = descriptor("application/vnd.oci.image.layer.nondistributable.v1.tar", b"elsewhere");
     let inline = with(descriptor("application/octet-stream", b"inline"), json!({ "data": "aW5saW5l" }));
     let no_layers = {
-        let mut manifest = with(image(&[]), typed.clone());
+        let mut manifest = with(image(&[]), &typed);
         manifest.as_object_mut().unwrap().remove("layers");
         manifest
     };
@@ -58,14 +60,14 @@ fn artifacts() -> Vec<Artifact> {
             vec![one.clone(), two.clone(), list.clone(), index(&[&list, &one])],
         ),
         artifact("empty-index", &[], vec![index(&[])]),
-        artifact("artifact", &[b"{}", b"thing"], vec![with(image(&[b"thing"]), typed.clone())]),
-        artifact("artifact-index", &[b"{}", b"one"], vec![one.clone(), with(index(&[&one]), typed.clone())]),
-        artifact("without-layers", &[b"{}"], vec![with(image(&[]), typed.clone())]),
+        artifact("artifact", &[b"{}", b"thing"], vec![with(image(&[b"thing"]), &typed)]),
+        artifact("artifact-index", &[b"{}", b"one"], vec![one.clone(), with(index(&[&one]), &typed)]),
+        artifact("without-layers", &[b"{}"], vec![with(image(&[]), &typed)]),
         artifact("no-layers", &[b"{}"], vec![no_layers]),
         artifact(
             "with-subject",
             &[b"{}", b"one"],
-            vec![one.clone(), with(with(image(&[]), typed.clone()), subject(&one))],
+            vec![one.clone(), with(with(image(&[]), &typed), subject(&one))],
         ),
         artifact(
             "index-with-subject",
