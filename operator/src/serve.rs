@@ -126,7 +126,9 @@ async fn lead(args: RunArgs, client: Client, ops: Ops, tasks: &mut Tasks) -> Res
     };
     info!(version = crate::release::VERSION, "controllers start");
     tasks.spawn("controllers", run(start, tasks.shutdown()));
+    // The reason first: the task that sends it ends right after.
     tokio::select! {
+        biased;
         Ok(why) = lost => {
             error!(%why, "lease lost");
             Err(ServeError::Lost(why))
