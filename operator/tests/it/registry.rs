@@ -247,6 +247,10 @@ async fn replicas_that_refuse_their_configuration_stall_the_registry() {
     let registry = scene.until_reason(ConditionType::Stalled, Reason::InvalidConfiguration).await;
     let available = stowage_crds::conditions::find(of(&registry), ConditionType::Available).unwrap();
     assert!(available.message.contains("spec.auth.htpasswd: no such file"), "{}", available.message);
+
+    // What they miss may be the key that the operator makes.
+    scene.typed::<Secret>().delete("main-token-key", &DeleteParams::default()).await.unwrap();
+    assert!(wait(async || scene.typed::<Secret>().get_opt("main-token-key").await.unwrap().is_some()).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,7 +29,10 @@ use kube::{
     runtime::controller::Action,
 };
 use serde_json::json;
-use stowage_crds::{DeletionPolicy, Registry, RegistryStatus, conditions::ConditionType};
+use stowage_crds::{
+    DeletionPolicy, Registry, RegistryStatus,
+    conditions::{ConditionType, Reason},
+};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -44,7 +47,7 @@ use crate::{
     context::Context,
     controllers::{Retry, condition_states},
     events::{self, Notice},
-    names::{ABANDON_DATA, DATA_FINALIZER, HANDOVER_MANAGER, MANAGER, RECONCILE},
+    names::{ABANDON_DATA, Component, DATA_FINALIZER, HANDOVER_MANAGER, MANAGER, RECONCILE},
     objects::Kind,
     policy::{Class, RESYNC, jittered},
 };
@@ -204,19 +207,15 @@ async fn set_finalizer(registry: &Registry, present: bool, cx: &Context) -> Resu
     }
 }
 
-/// Makes the token key once per process, and again when a replica misses a Secret.
+/// Makes the token key once per process, and again when a replica may be missing it.
 async fn ensure_token_key(
     valid: &Valid,
     seen: &Observed,
     applier: &Applier,
     cx: &Context,
 ) -> Result<(), Failure> {
-    let missed =
-        seen.reports.all().flat_map(|report| &report.resources).any(|resource| {
-            resource.kind == "Registry" && resource.reason.as_deref() == Some("SecretNotFound")
-        });
     let uid = &valid.owner.uid;
-    if missed {
+    if misses_a_secret(seen) {
         cx.token_keys.undo(uid);
     }
     if !valid.spec().has_own_token_key() || cx.token_keys.is_done(uid) {
@@ -228,6 +227,15 @@ async fn ensure_token_key(
     }
     cx.token_keys.done(uid.clone());
     Ok(())
+}
+
+/// A replica that runs says so; one that cannot start refuses its configuration, whatever is wrong with it.
+fn misses_a_secret(seen: &Observed) -> bool {
+    let said = seen.reports.all().flat_map(|report| &report.resources).any(|resource| {
+        resource.kind == "Registry" && resource.reason.as_deref() == Some(Reason::SecretNotFound.as_str())
+    });
+    let trouble = replicas::trouble(seen.pods_of(Component::Registry));
+    said || trouble.is_some_and(|trouble| trouble.reason == Reason::InvalidConfiguration)
 }
 
 /// Before an autoscaler takes over, another manager holds the number of replicas: a field that nobody holds falls
