@@ -274,3 +274,162 @@ fn suspended(
         conditions::clear(conditions, ConditionType::Suspended);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kube::api::DynamicObject;
+    use serde_json::{Value, from_value, json};
+
+    use super::*;
+    use crate::{
+        apply,
+        controllers::registry::{
+            jobs::JobFailure,
+            observe::Observed,
+            validate::{Refusal, Settings, validate},
+        },
+        reports::{Answer, Replica},
+    };
+
+    fn registry() -> Arc<Registry> {
+        let registry: Registry = from_value(json!({
+            "apiVersion": "stowage.dev/v1alpha1", "kind": "Registry",
+            "metadata": { "name": "main", "namespace": "ns", "uid": "u", "generation": 4 },
+            "spec": {
+                "externalURL": "https://registry.example.com",
+                "storage": { "s3": { "bucket": "blobs" } },
+                "database": { "postgres": { "urlSecretRef": { "name": "pg", "key": "uri" } } },
+                "replicas": 1,
+            },
+        }))
+        .unwrap();
+        Arc::new(registry)
+    }
+
+    fn deployment(available: i32) -> DynamicObject {
+        from_value(json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": { "name": "main", "generation": 2 },
+            "spec": { "replicas": 1, "selector": {}, "template": {} },
+            "status": {
+                "observedGeneration": 2, "replicas": 1, "updatedReplicas": 1,
+                "readyReplicas": available, "availableReplicas": available,
+            },
+        }))
+        .unwrap()
+    }
+
+    fn outcome(available: i32, report: &Value, result: Result<Stage, Failure>) -> Outcome {
+        let settings = Settings {
+            registry_image: "a/b:1".parse().unwrap(),
+            operator_namespace: "stowage-system".into(),
+        };
+        let mut seen = Observed::default();
+        seen.live.insert(Kind::Deployment, deployment(available));
+        let valid = validate(&registry(), &seen, &settings).unwrap();
+        let mut whole = json!({
+            "version": "0.1.0", "maxVersion": "1.0", "hash": valid.document.hash,
+            "checks": { "storage": "Ok", "database": "Ok" },
+        });
+        whole.as_object_mut().unwrap().extend(report.as_object().unwrap().clone());
+        let answer = Answer::Report(Box::new(from_value(whole).unwrap()));
+        seen.reports.0.push(Replica { pod: "a".into(), ready: available > 0, answer });
+        Outcome { seen, valid: Some(valid), result, notices: Vec::new() }
+    }
+
+    fn refused() -> Outcome {
+        let refusal = Refusal { reason: Reason::InvalidSpec, message: "no".into() };
+        Outcome::early(Observed::default(), refusal)
+    }
+
+    fn unreachable() -> Failure {
+        let source = kube::Error::Service("gone".into());
+        apply::Error::Api { verb: "apply", kind: Kind::Service, name: "main".into(), source }.into()
+    }
+
+    fn at(second: i64) -> Time {
+        Time(k8s_openapi::jiff::Timestamp::from_second(second).unwrap())
+    }
+
+    fn reason_of(status: &RegistryStatus, condition: ConditionType) -> Option<&str> {
+        conditions::find(&status.conditions, condition).map(|found| found.reason.as_str())
+    }
+
+    #[test]
+    fn every_outcome_has_its_place_in_the_summary() {
+        use ConditionType::{Ready, Reconciling, Stalled};
+        let migration = |exit| Failure::Migration(JobFailure { exit, message: "no".into() });
+        let (none, lost) = (json!({}), json!({ "checks": { "storage": "Ok", "database": "Unreachable" } }));
+        let old = json!({ "hash": "sha256:old" });
+        for (outcome, ready, abnormal) in [
+            (outcome(1, &none, Ok(Stage::Applied)), "Reconciled", None),
+            (outcome(0, &none, Ok(Stage::Applied)), "RollingOut", Some(Reconciling)),
+            (outcome(1, &lost, Ok(Stage::Applied)), "DatabaseUnreachable", Some(Reconciling)),
+            (outcome(1, &old, Ok(Stage::Applied)), "WaitingForReplicas", Some(Reconciling)),
+            (outcome(1, &none, Ok(Stage::MigrationRunning)), "MigratingDatabase", Some(Reconciling)),
+            (outcome(1, &none, Ok(Stage::MigrationRequired)), "MigrationRequired", Some(Stalled)),
+            (outcome(1, &none, Err(migration(Some(2)))), "MigrationFailed", Some(Stalled)),
+            (outcome(1, &none, Err(migration(Some(1)))), "MigrationFailed", Some(Reconciling)),
+            (outcome(1, &none, Ok(Stage::Suspended)), "Reconciled", None),
+            (outcome(1, &none, Ok(Stage::Deleting("purging"))), "Progressing", Some(Reconciling)),
+            (refused(), "InvalidSpec", Some(Stalled)),
+        ] {
+            let status = status(&registry(), &outcome, &at(1));
+            assert_eq!(reason_of(&status, Ready), Some(ready), "{:?}", outcome.result);
+            for condition in [Reconciling, Stalled] {
+                let found = reason_of(&status, condition).is_some();
+                assert_eq!(found, abnormal == Some(condition), "{condition}: {:?}", outcome.result);
+            }
+            assert_eq!(status.observed_generation, Some(4));
+            assert!(status.conditions.iter().all(|condition| condition.observed_generation == Some(4)));
+        }
+    }
+
+    #[test]
+    fn the_same_outcome_again_changes_nothing_however_late() {
+        for outcome in [
+            outcome(1, &json!({}), Ok(Stage::Applied)),
+            outcome(1, &json!({}), Err(unreachable())),
+            refused(),
+        ] {
+            let mut registry = Registry::clone(&registry());
+            registry.status = Some(status(&registry, &outcome, &at(1)));
+            assert_eq!(Some(status(&registry, &outcome, &at(1000))), registry.status);
+        }
+    }
+
+    #[test]
+    fn a_failure_that_may_pass_leaves_what_was_known() {
+        let mut registry = Registry::clone(&registry());
+        registry.status = Some(status(&registry, &outcome(1, &json!({}), Ok(Stage::Applied)), &at(1)));
+        let failed = status(&registry, &outcome(1, &json!({}), Err(unreachable())), &at(2));
+        assert_eq!(reason_of(&failed, ConditionType::Ready), Some("Reconciled"));
+        assert_eq!(reason_of(&failed, ConditionType::Reconciling), Some("Retrying"));
+        assert_eq!(reason_of(&failed, ConditionType::DatabaseMigrated), Some("SchemaCurrent"));
+        registry.status = Some(failed);
+        let again = status(&registry, &outcome(1, &json!({}), Ok(Stage::Applied)), &at(3));
+        assert_eq!(reason_of(&again, ConditionType::Reconciling), None);
+    }
+
+    #[test]
+    fn a_pod_that_dies_in_a_settled_generation_leaves_it_ready() {
+        let mut registry = Registry::clone(&registry());
+        registry.status = Some(status(&registry, &outcome(1, &json!({}), Ok(Stage::Applied)), &at(1)));
+        let numbers = |settled| Numbers { settled, ..Numbers::default() };
+        assert!(is_rolled_out(&registry, numbers(true)));
+        assert!(!is_rolled_out(&registry, numbers(false)));
+        registry.metadata.generation = Some(5);
+        assert!(!is_rolled_out(&registry, numbers(true)));
+    }
+
+    #[test]
+    fn what_replicas_disagree_about_stays_as_it_was() {
+        let agree = [Some("1"), Some("1")];
+        assert_eq!(agreed(agree.into_iter()), Some("1"));
+        for other in [vec![], vec![None], vec![Some("1"), None], vec![Some("1"), Some("2")]] {
+            assert_eq!(agreed(other.into_iter()), None);
+        }
+    }
+}
