@@ -12,6 +12,7 @@ pub mod build;
 mod deletion;
 mod exposed;
 pub mod failure;
+mod freeform;
 mod gate;
 pub mod jobs;
 pub mod observe;

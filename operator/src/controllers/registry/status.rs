@@ -363,7 +363,7 @@ mod tests {
         let migration = |exit| Failure::Migration(JobFailure { exit, message: "no".into() });
         let (none, lost) = (json!({}), json!({ "checks": { "storage": "Ok", "database": "Unreachable" } }));
         let old = json!({ "hash": "sha256:old" });
-        for (outcome, ready, abnormal) in [
+        for (outcome, ready, abnormal) in vec![
             (outcome(1, &none, Ok(Stage::Applied)), "Reconciled", None),
             (outcome(0, &none, Ok(Stage::Applied)), "RollingOut", Some(Reconciling)),
             (outcome(1, &lost, Ok(Stage::Applied)), "DatabaseUnreachable", Some(Reconciling)),

@@ -15,8 +15,8 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 use kube::{Resource as _, ResourceExt as _};
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
 use stowage_crds::{
     AccessPolicy, Freeform, MigrationPolicy, Registry, RegistrySpec,
     conditions::Reason,
@@ -24,7 +24,7 @@ use stowage_crds::{
 };
 use thiserror::Error;
 
-use super::{build::pod, observe::Observed};
+use super::{build::pod, freeform, observe::Observed};
 use crate::{
     image::ImageRef,
     names::{APPROVE_MIGRATION, Component, Names, RECONCILE_REQUESTED_AT, short_hash},
@@ -427,6 +427,11 @@ fn host(spec: &RegistrySpec) -> Result<String, Refusal> {
     Ok(host.to_ascii_lowercase())
 }
 
+/// Reads a part that is Kubernetes' own type.
+fn kubernetes<T: DeserializeOwned + Serialize>(path: &str, asked: &Freeform) -> Result<T, Refusal> {
+    freeform::read(asked).map_err(|error| refuse(Reason::InvalidSpec, format!("{path}: {error}")))
+}
+
 /// The user's part of the pod template. The labels that select our pods are not theirs to change.
 fn template(asked: &Freeform) -> Result<PodTemplateSpec, Refusal> {
     let template: PodTemplateSpec = kubernetes("spec.template", asked)?;
@@ -438,65 +443,5 @@ fn template(asked: &Freeform) -> Result<PodTemplateSpec, Refusal> {
             format!("spec.template.metadata.labels: {key} selects the replicas and cannot be set"),
         )),
         None => Ok(template),
-    }
-}
-
-/// Reads a part that is Kubernetes' own type; a field that this type does not have is an error, not a silence.
-fn kubernetes<T: DeserializeOwned + serde::Serialize>(path: &str, asked: &Freeform) -> Result<T, Refusal> {
-    let asked = with_text_quantities(Value::Object(asked.0.clone()));
-    let invalid = |what: String| refuse(Reason::InvalidSpec, format!("{path}: {what}"));
-    let parsed: T = serde_json::from_value(asked.clone()).map_err(|error| invalid(error.to_string()))?;
-    let kept = serde_json::to_value(&parsed).map_err(|error| invalid(error.to_string()))?;
-    match lost(&asked, &kept) {
-        Some(field) => Err(invalid(format!("unknown field {field}"))),
-        None => Ok(parsed),
-    }
-}
-
-/// `cpu: 2` is a legal amount in YAML; the type wants text.
-fn with_text_quantities(value: Value) -> Value {
-    match value {
-        Value::Object(fields) => Value::Object(fields.into_iter().map(with_text_amounts).collect()),
-        Value::Array(items) => Value::Array(items.into_iter().map(with_text_quantities).collect()),
-        scalar => scalar,
-    }
-}
-
-fn with_text_amounts((key, value): (String, Value)) -> (String, Value) {
-    let value = match value {
-        Value::Object(amounts) if key == "requests" || key == "limits" => {
-            let text = |amount: Value| match amount {
-                Value::Number(number) => Value::String(number.to_string()),
-                other => other,
-            };
-            Value::Object(
-                amounts.into_iter().map(|(name, amount)| (name, text(amount))).collect::<Map<_, _>>(),
-            )
-        }
-        other => with_text_quantities(other),
-    };
-    (key, value)
-}
-
-/// The first field of `asked` that is missing in `kept`.
-fn lost(asked: &Value, kept: &Value) -> Option<String> {
-    match (asked, kept) {
-        (Value::Object(asked), Value::Object(kept)) => asked.iter().find_map(|(key, value)| {
-            let empty = value.is_null()
-                || value.as_object().is_some_and(Map::is_empty)
-                || value.as_array().is_some_and(Vec::is_empty);
-            match kept.get(key) {
-                None if empty => None,
-                None => Some(key.clone()),
-                Some(kept) => lost(value, kept).map(|field| format!("{key}.{field}")),
-            }
-        }),
-        (Value::Array(asked), Value::Array(kept)) => {
-            let items = asked.iter().zip(kept).enumerate();
-            items
-                .into_iter()
-                .find_map(|(at, (asked, kept))| lost(asked, kept).map(|field| format!("{at}.{field}")))
-        }
-        _ => None,
     }
 }
