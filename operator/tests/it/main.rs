@@ -17,6 +17,8 @@ mod process;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod registry;
 #[cfg(test)]
 mod rendered;

@@ -12,6 +12,8 @@ mod meta_postgres;
 #[cfg(test)]
 mod meta_sqlite;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod wire;

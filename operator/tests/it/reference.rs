@@ -3,7 +3,7 @@
 
 //! The program keeps what its reference pages say: its command line and its metrics.
 //!
-//! `UPDATE=1 cargo test -p stowage-operator --test reference` writes the generated parts anew.
+//! `UPDATE=1 cargo test -p stowage-operator --test it reference` writes the generated parts anew.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -3,7 +3,7 @@
 
 //! The program keeps what its reference pages say: its command line, its metrics, its first and its last words.
 //!
-//! `UPDATE=1 cargo test -p stowage-registry --test reference` writes the generated parts anew.
+//! `UPDATE=1 cargo test -p stowage-registry --test it reference` writes the generated parts anew.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -146,10 +146,10 @@ fn metrics(exposition: &str) -> BTreeMap<String, Metric> {
         let words: Vec<&str> = line.splitn(4, ' ').collect();
         match words.as_slice() {
             ["#", "HELP", name, help] => {
-                found.entry((*name).to_owned()).or_default().help = (*help).to_owned()
+                (*help).clone_into(&mut found.entry((*name).to_owned()).or_default().help);
             }
             ["#", "TYPE", name, kind] => {
-                found.entry((*name).to_owned()).or_default().kind = (*kind).to_owned()
+                (*kind).clone_into(&mut found.entry((*name).to_owned()).or_default().kind);
             }
             _ => {
                 let (name, labels) = line.split_once('{').unwrap_or((line, ""));
@@ -158,10 +158,10 @@ fn metrics(exposition: &str) -> BTreeMap<String, Metric> {
                 let names = labels.split("=\"").filter_map(|part| part.rsplit(['"', ',', '{']).next());
                 let names: Vec<&str> =
                     names.filter(|name| !name.is_empty() && !name.contains('}') && *name != "le").collect();
-                if let Some(metric) = found.get_mut(family.unwrap_or(name)) {
-                    if metric.labels.is_empty() {
-                        metric.labels = names.join(", ");
-                    }
+                if let Some(metric) = found.get_mut(family.unwrap_or(name))
+                    && metric.labels.is_empty()
+                {
+                    metric.labels = names.join(", ");
                 }
             }
         }
