@@ -72,9 +72,8 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Whether the request succeeded.
-    pub(crate) fn is_success(&self) -> bool {
-        self.status.is_success()
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
     }
 
     /// Refuses every other status.

@@ -318,7 +318,7 @@ impl Blob {
 
     /// Pushes the blob unless it is there: a peer keeps its content from run to run.
     async fn give(&self, client: &mut Client) -> Result<()> {
-        if client.send(Method::HEAD, &self.path()).await?.is_success() {
+        if client.send(Method::HEAD, &self.path()).await?.status().is_success() {
             return Ok(());
         }
         self.push(client).await
