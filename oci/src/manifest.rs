@@ -131,6 +131,9 @@ pub enum ManifestError {
     /// More descriptors than [`Manifest::MAX_DESCRIPTORS`].
     #[error("manifest has {0} descriptors; at most {max} are allowed", max = Manifest::MAX_DESCRIPTORS)]
     TooManyDescriptors(usize),
+    /// A type or an annotation with U+0000 in it, which no list could show.
+    #[error("{0} must not have the character U+0000 in it")]
+    NulCharacter(&'static str),
     /// Annotations beside a subject that are longer than [`Manifest::MAX_REFERRER_ANNOTATIONS`].
     #[error(
         "annotations of a manifest with a subject take {0} bytes; at most {max} are allowed",
@@ -260,6 +263,14 @@ impl Document {
         let descriptors = listed + [&self.config, &self.subject].into_iter().flatten().count();
         if descriptors > Manifest::MAX_DESCRIPTORS {
             return Err(ManifestError::TooManyDescriptors(descriptors));
+        }
+        let has_nul = |text: &String| text.contains('\0');
+        if self.annotations.iter().flatten().any(|(key, value)| has_nul(key) || has_nul(value)) {
+            return Err(ManifestError::NulCharacter("annotations"));
+        }
+        let config_type = self.config.as_ref().and_then(|Object(config)| config.media_type.as_ref());
+        if self.artifact_type.iter().chain(config_type).any(has_nul) {
+            return Err(ManifestError::NulCharacter("artifactType and config.mediaType"));
         }
         if let (Some(annotations), Some(_), false) = (&self.annotations, &self.subject, kind.is_docker()) {
             let length = serde_json::to_vec(annotations).map_err(ManifestError::Json)?.len();

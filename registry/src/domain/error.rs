@@ -56,6 +56,9 @@ pub enum Error {
     /// What the manifest refers to is not in the repository.
     #[error("manifest refers to content that is not in this repository")]
     ReferencesMissing(Vec<Digest>),
+    /// The subject has as many referrers as it may have.
+    #[error("the subject has {0} referrers already, more are not taken")]
+    TooManyReferrers(u32),
     /// Something live refers to what should be deleted.
     #[error("a manifest of this repository refers to it; delete that first")]
     Referenced,

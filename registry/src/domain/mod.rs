@@ -61,6 +61,8 @@ pub struct Limits {
     pub write_hold: Duration,
     /// Open uploads of one principal.
     pub max_open_uploads: u32,
+    /// Manifests with one subject in a repository.
+    pub max_referrers: u32,
     /// How long an upload lives without progress.
     pub upload_expiry: Duration,
     /// How long deleted tags and manifests rest before they are collected.
@@ -78,6 +80,7 @@ impl Default for Limits {
             cache_memory: 64 * MIB,
             write_hold: Duration::from_secs(20),
             max_open_uploads: 1000,
+            max_referrers: 10_000,
             upload_expiry: Duration::from_secs(24 * HOUR),
             trash_retention: Duration::from_secs(168 * HOUR),
         }

@@ -64,6 +64,9 @@ impl Domain {
         let digest = verified_digest(&put)?;
         let manifest = Manifest::parse(&put.body, put.content_type.as_deref())?;
         let subject = manifest.subject;
+        if let Some(subject) = &subject {
+            self.check_room(&put.repository, subject).await?;
+        }
         let tags = all_tags(put.reference, put.tags);
         let facts = facts(digest, manifest, &put.body);
         let pushed = Pushed { digest, subject, tags: tags.clone() };
@@ -72,6 +75,13 @@ impl Domain {
             hook.manifest_pushed(&put.repository, &pushed).await;
         }
         Ok(pushed)
+    }
+
+    /// Anybody with push can attach referrers. Two at once may exceed the limit by one.
+    async fn check_room(&self, repository: &Name, subject: &Digest) -> Result<(), Error> {
+        let limit = self.limits.max_referrers;
+        let question = |_| self.meta.takes_referrer(repository, subject, limit);
+        if self.write(question).await? { Ok(()) } else { Err(Error::TooManyReferrers(limit)) }
     }
 
     async fn push_until_published(

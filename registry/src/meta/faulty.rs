@@ -238,6 +238,7 @@ decorate! {
             after: Option<ManifestId>,
             limit: u32
         ) -> Vec<ReferrerRow>;
+        fn takes_referrer(repository: &Name, subject: &Digest, limit: u32) -> bool;
         fn repositories(after: Option<&str>, limit: u32) -> Vec<Name>;
         fn repositories_with(digest: &Digest, limit: u32) -> Vec<Name>;
         fn mark_absent(digest: &Digest, generation: Generation) -> ();

@@ -98,6 +98,9 @@ pub trait Resolve: Send + Sync {
         limit: u32,
     ) -> Result<Vec<ReferrerRow>, Error>;
 
+    /// Whether fewer than `limit` manifests have that subject.
+    async fn takes_referrer(&self, repository: &Name, subject: &Digest, limit: u32) -> Result<bool, Error>;
+
     /// Up to `limit` repositories in byte order after `after`.
     async fn repositories(&self, after: Option<&str>, limit: u32) -> Result<Vec<Name>, Error>;
 

@@ -171,6 +171,15 @@ impl Resolve for PostgresStore {
         names(&found)
     }
 
+    async fn takes_referrer(&self, repository: &Name, subject: &Digest, limit: u32) -> Result<bool, Error> {
+        let statement = sqlx::query_as(include_str!("sql/takes_referrer.sql"))
+            .bind(repository.as_str())
+            .bind(subject.to_bytes())
+            .bind(i64::from(limit));
+        let takes: Option<(bool,)> = read(self.row(statement)).await?;
+        Ok(takes.is_some_and(|(takes,)| takes))
+    }
+
     async fn repositories_with(&self, digest: &Digest, limit: u32) -> Result<Vec<Name>, Error> {
         let statement = sqlx::query_as(include_str!("sql/repositories_with.sql"))
             .bind(digest.to_bytes())

@@ -181,6 +181,14 @@ impl Resolve for SqliteStore {
         rows.iter().map(|(name,)| parsed("repositories", name)).collect()
     }
 
+    async fn takes_referrer(&self, repository: &Name, subject: &Digest, limit: u32) -> Result<bool, Error> {
+        let query = sqlx::query_as(include_str!("sql/takes_referrer.sql"))
+            .bind(repository.as_str())
+            .bind(subject.to_bytes())
+            .bind(limit);
+        Ok(self.readers.one::<(bool,)>(query).await?.is_some_and(|(takes,)| takes))
+    }
+
     async fn repositories_with(&self, digest: &Digest, limit: u32) -> Result<Vec<Name>, Error> {
         let query =
             sqlx::query_as(include_str!("sql/repositories_with.sql")).bind(digest.to_bytes()).bind(limit);

@@ -4,6 +4,7 @@
 //! Referrers.
 
 use serde_json::{Value, json};
+use stowage_registry::domain::Limits;
 
 use super::registry::{OCI_IMAGE, OCI_INDEX, Registry, descriptor, image, index, sha256};
 
@@ -15,6 +16,8 @@ super::both_stores!(
     w398_a_referrer_belongs_to_its_repository,
     w341_a_deleted_referrer_is_not_listed,
     w735_annotations_of_a_referrer_are_limited,
+    w735_w906_a_subject_has_so_many_referrers_and_no_more,
+    a_nul_character_is_refused_where_lists_would_show_it,
 );
 
 fn referrer(of: &[u8], artifact_type: &str) -> Value {
@@ -140,5 +143,26 @@ async fn w735_annotations_of_a_referrer_are_limited(registry: Registry) {
     registry.push_blob("a", b"{}").await;
     let mut manifest = referrer(b"subject", "a/b");
     manifest["annotations"] = json!({ "x": "x".repeat(1 << 20) });
+    assert_eq!(registry.put_manifest("a", "v1", &manifest).await.refusal(), (400, "MANIFEST_INVALID".into()));
+}
+
+async fn w735_w906_a_subject_has_so_many_referrers_and_no_more(registry: Registry) {
+    let limits = Limits { max_referrers: 2, ..Limits::default() };
+    let registry = registry.reopened(stowage_registry::Registry::builder().limits(limits)).await;
+    for artifact_type in ["a/1", "a/2"] {
+        push(&registry, &referrer(b"subject", artifact_type)).await;
+    }
+    let third = referrer(b"subject", "a/3");
+    assert_eq!(registry.put_manifest("a", "v1", &third).await.refusal(), (403, "DENIED".into()));
+    push(&registry, &referrer(b"another subject", "a/3")).await;
+    assert_eq!(list(&registry, "").await.len(), 2);
+}
+
+async fn a_nul_character_is_refused_where_lists_would_show_it(registry: Registry) {
+    registry.push_blob("a", b"{}").await;
+    let mut manifest = image(&[]);
+    manifest["annotations"] = json!({ "x": "a\0b" });
+    assert_eq!(registry.put_manifest("a", "v1", &manifest).await.refusal(), (400, "MANIFEST_INVALID".into()));
+    let manifest = referrer(b"subject", "a/\0");
     assert_eq!(registry.put_manifest("a", "v1", &manifest).await.refusal(), (400, "MANIFEST_INVALID".into()));
 }
