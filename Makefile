@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CLUSTER := $(TARGET)/release/stowage-cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check cluster cluster-down build bench image crds tools
+.PHONY: help run test check soak cluster cluster-down build bench image crds tools
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test: ## install what is missing, then check and test everything
 
 check: ## the fast half of the tests
 	tools/test check
+
+soak: tools build ## the reliability tests at full length: SOAK=10m bounds it
+	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-e2e --test product no_client_notices_a_rollout
 
 build: ## the two release binaries
 	cargo build --locked --release -p stowage-registry

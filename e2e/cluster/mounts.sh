@@ -22,6 +22,12 @@ for setting in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on
   mount --bind "$cover" "/proc/sys/$setting"
 done
 
+# Names are those of the cluster. The file may be a link into the /run that was just covered.
+names=$(readlink -f /etc/resolv.conf)
+mkdir -p "$(dirname "$names")"
+[ -e "$names" ] || touch "$names"
+mount --bind "$state/node-resolv.conf" "$names"
+
 mount --make-rshared /
 mkdir -p /run/containerd
 touch "$state/mounts-ready"

@@ -10,20 +10,21 @@ use std::env;
 use std::future::Future;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use tokio::process::Command;
 
 use crate::control_plane;
 use crate::lifecycle::push;
 use crate::network::within;
-use crate::node::pull_plainly;
+use crate::node::{on_node, pull_plainly};
 use crate::process::{command, succeed};
 use crate::services::{Postgres, REGISTRY, S3};
 use crate::state::State;
-use crate::tools::repository;
+use crate::tools::{repository, tool};
 
 /// What the keeper prints when the cluster is up.
 pub(crate) const READY: &str = "ready";
@@ -59,7 +60,7 @@ impl Cluster {
     /// Starts a cluster of its own for the caller, with its state in `folder`.
     pub fn start(folder: &Path) -> Result<Self> {
         let state = State::at(folder)?;
-        let mut keeper = Command::new(keeper_program()?)
+        let mut keeper = std::process::Command::new(keeper_program()?)
             .args(["hold", "--state"])
             .arg(state.root())
             .stdin(Stdio::piped())
@@ -187,6 +188,11 @@ impl Cluster {
         let reference = format!("{REGISTRY}/{name}");
         push(layout, &reference).await?;
         Ok(reference)
+    }
+
+    /// A command that can resolve the names of the cluster, with a pinned tool as its program.
+    pub fn client(&self, name: &str) -> Result<Command> {
+        on_node(&self.state, &tool(name)?)
     }
 
     /// Makes the node pull images of `registry` (`host:port`, as pods name it) from `address`, without TLS.

@@ -34,5 +34,5 @@ pub use process::{command, succeed};
 pub use product::{Sample, install};
 pub use services::{Postgres, S3};
 pub use state::State;
-pub use tools::{repository, tool};
+pub use tools::{binary, repository, tool};
 pub use wait::until;

@@ -6,10 +6,10 @@
 //! The namespace is held open by one sleeping process. `/run` and the folders under `/var` that they write to are in
 //! memory there, so the machine's own container runtime, if it has one, is never met.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tokio::process::Command;
 
 use crate::cgroup::Cgroup;
@@ -21,6 +21,9 @@ use crate::services::REGISTRY;
 use crate::state::State;
 use crate::tools::tool;
 use crate::wait::until;
+
+/// The process that holds the node's mount namespace open.
+const HOLDER: &str = "mounts";
 
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -45,7 +48,7 @@ impl<'a> Node<'a> {
             .args(["--mount", "--propagation", "private", "sh"])
             .arg(state.path("mounts.sh"))
             .arg(state.root());
-        let holder = Process::start(state, "mounts", &unshare)?;
+        let holder = Process::start(state, HOLDER, &unshare)?;
         let ready = state.path("mounts-ready");
         until("the node's mount namespace", PATIENCE, async || Ok(ready.exists().then_some(()))).await?;
         Ok(Self { state, holder })
@@ -97,11 +100,23 @@ impl<'a> Node<'a> {
     }
 
     /// A command in the node's mount namespace; the network is that of the calling thread.
-    fn enter(&self, program: &PathBuf) -> Command {
-        let mut nsenter = command("nsenter");
-        nsenter.arg(format!("--target={}", self.holder.pid)).arg("--mount").arg("--").arg(program);
-        nsenter
+    fn enter(&self, program: &Path) -> Command {
+        enter(&self.holder, program)
     }
+}
+
+/// A command in the node's mount namespace, where the names of the cluster can be resolved.
+pub(crate) fn on_node(state: &State, program: &Path) -> Result<Command> {
+    let recorded = Process::recorded(state)?;
+    let mut holders = recorded.iter().filter(|process| process.name == HOLDER);
+    let holder = holders.next_back().context("the cluster has no node")?;
+    Ok(enter(holder, program))
+}
+
+fn enter(holder: &Process, program: &Path) -> Command {
+    let mut nsenter = command("nsenter");
+    nsenter.arg(format!("--target={}", holder.pid)).arg("--mount").arg("--").arg(program);
+    nsenter
 }
 
 fn configure(state: &State) -> Result<()> {
@@ -117,12 +132,16 @@ fn configure(state: &State) -> Result<()> {
         fill(state, file, template, &blanks)?;
     }
     write(&state.path("resolv.conf"), &format!("nameserver {DNS_ADDRESS}\n"))?;
+    // Names such as `main.default.svc` are short for names in the cluster's domain.
+    let names = format!("nameserver {NODE_ADDRESS}\nsearch cluster.local\noptions ndots:5\n");
+    write(&state.path("node-resolv.conf"), &names)?;
     // Images with no registry in their name come from ours too.
     pull_plainly(state, "docker.io", REGISTRY)?;
     pull_plainly(state, REGISTRY, REGISTRY)
 }
 
-/// Makes the node pull images of `registry` from `address`, without TLS. Takes effect with the next pull.
+/// Makes the node pull images of `registry` (`host:port`, as pods name it) from `address`, without TLS. Takes effect
+/// with the next pull.
 pub(crate) fn pull_plainly(state: &State, registry: &str, address: &str) -> Result<()> {
     let hosts = format!("server = \"http://{address}\"\n");
     write(&state.path(&format!("certs.d/{registry}/hosts.toml")), &hosts)

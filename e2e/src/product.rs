@@ -3,9 +3,12 @@
 
 //! The product on a cluster, installed as its users install it: `kubectl apply -k config`, and the sample registry.
 
+use std::collections::BTreeMap;
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tokio::sync::OnceCell;
 
 use crate::cluster::Cluster;
 use crate::image::Image;
@@ -17,8 +20,14 @@ const IMAGES: [(&str, &str); 2] =
     [("stowage-operator", "stowage/operator"), ("stowage-registry", "stowage/registry")];
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Installs the operator from `config/`, with images of the release binaries; returns when it is available.
+/// Installs the operator from `config/`, with images of the release binaries; returns when it is available. The tests
+/// of a process install it once.
 pub async fn install(cluster: &Cluster) -> Result<()> {
+    static INSTALLED: OnceCell<()> = OnceCell::const_new();
+    INSTALLED.get_or_try_init(|| install_anew(cluster)).await.map(|&()| ())
+}
+
+async fn install_anew(cluster: &Cluster) -> Result<()> {
     for (name, image) in IMAGES {
         let layout = cluster.state().path(&format!("layouts/{name}"));
         Image::of_product(&binary(name)?)?.write_layout(&layout)?;
@@ -30,45 +39,72 @@ pub async fn install(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(["rollout", "status", deployment[0], deployment[1], "--timeout=120s"]).await.map(drop)
 }
 
-/// The registry of `config/samples/registry-s3.yaml`, with what it asks for: a bucket, a database, two Secrets.
+/// The registry of `config/samples/registry-s3.yaml` in a namespace, with what it asks for: a bucket, a database and
+/// two Secrets, all of its own.
 #[derive(Debug)]
 pub struct Sample<'a> {
     cluster: &'a Cluster,
+    namespace: String,
 }
 
 impl<'a> Sample<'a> {
-    /// The host that images of the registry are named by.
-    pub const HOST: &'static str = "main.default.svc:5000";
-
     /// Applies the sample; returns when the registry is ready.
-    pub async fn apply(cluster: &'a Cluster) -> Result<Self> {
-        cluster.s3().create_bucket("blobs")?;
-        cluster.postgres().create_database("registry").await?;
-        secret(cluster, "s3-creds", [("accessKeyId", S3::ACCESS_KEY), ("secretAccessKey", S3::SECRET_KEY)])
+    pub async fn apply(cluster: &'a Cluster, namespace: &str) -> Result<Self> {
+        let registry = Self { cluster, namespace: namespace.to_owned() };
+        cluster.s3().create_bucket(&registry.bucket())?;
+        cluster.postgres().create_database(&registry.database()).await?;
+        registry
+            .secret("s3-creds", [("accessKeyId", S3::ACCESS_KEY), ("secretAccessKey", S3::SECRET_KEY)])
             .await?;
-        let uri = cluster.postgres().url("registry");
-        secret(cluster, "registry-pg-app", [("uri", &uri)]).await?;
-        let sample = repository().join("config/samples/registry-s3.yaml");
-        let sample = fs::read_to_string(sample).context("read the sample")?;
-        cluster.apply_in("default", &sample).await?;
-        cluster.kubectl(["wait", "--for=condition=Ready", "registry/main", "--timeout=180s"]).await?;
-        let registry = Self { cluster };
-        cluster.pull_plainly(Self::HOST, &registry.address().await?)?;
+        let uri = cluster.postgres().url(&registry.database());
+        registry.secret("registry-pg-app", [("uri", &uri)]).await?;
+        cluster.apply_in(namespace, &registry.manifest()?).await?;
+        registry.wait_until_ready().await?;
+        cluster.pull_plainly(&registry.host(), &registry.host())?;
         Ok(registry)
     }
 
-    /// Where the registry answers in the cluster's network.
-    pub async fn address(&self) -> Result<String> {
-        let address = "--output=jsonpath={.spec.clusterIP}";
-        let ip = self.cluster.kubectl(["get", "service", "main", address]).await?;
-        Ok(format!("{ip}:5000"))
+    /// Returns when the registry is as its spec asks.
+    pub async fn wait_until_ready(&self) -> Result<()> {
+        let namespace = format!("--namespace={}", self.namespace);
+        let ready = "--for=condition=Ready";
+        self.cluster.kubectl(["wait", &namespace, ready, "registry/main", "--timeout=180s"]).await.map(drop)
     }
-}
 
-async fn secret<const N: usize>(cluster: &Cluster, name: &str, entries: [(&str, &str); N]) -> Result<()> {
-    let entries = entries.map(|(key, value)| format!("\"{key}\":\"{value}\"")).join(",");
-    let manifest = format!(
-        r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{"name":"{name}"}},"stringData":{{{entries}}}}}"#
-    );
-    cluster.apply_in("default", &manifest).await.map(drop)
+    /// The host that images of the registry are named by, in pods and by clients.
+    #[must_use]
+    pub fn host(&self) -> String {
+        format!("main.{}.svc:5000", self.namespace)
+    }
+
+    /// The bucket that is the registry's own.
+    #[must_use]
+    pub fn bucket(&self) -> String {
+        format!("blobs-{}", self.namespace)
+    }
+
+    /// The database that is the registry's own.
+    #[must_use]
+    pub fn database(&self) -> String {
+        format!("registry-{}", self.namespace)
+    }
+
+    /// The sample as it is shipped, but for the names that would be somebody else's.
+    fn manifest(&self) -> Result<String> {
+        let path = repository().join("config/samples/registry-s3.yaml");
+        let mut text = fs::read_to_string(path).context("read the sample")?;
+        let own_bucket = format!("bucket: {}", self.bucket());
+        for (shipped, own) in [("main.default.svc:5000", self.host()), ("bucket: blobs", own_bucket)] {
+            ensure!(text.contains(shipped), "the sample no longer says {shipped:?}");
+            text = text.replace(shipped, &own);
+        }
+        Ok(text)
+    }
+
+    async fn secret<const N: usize>(&self, name: &str, entries: [(&str, &str); N]) -> Result<()> {
+        let entries: BTreeMap<&str, &str> = entries.into();
+        let secret =
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": entries});
+        self.cluster.apply_in(&self.namespace, &secret.to_string()).await.map(drop)
+    }
 }

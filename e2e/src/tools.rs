@@ -28,7 +28,7 @@ pub(crate) fn search_path() -> String {
 }
 
 /// A release binary of the product, from `$STOWAGE_BINARIES` or the release folder of the target.
-pub(crate) fn binary(name: &str) -> Result<PathBuf> {
+pub fn binary(name: &str) -> Result<PathBuf> {
     let target =
         || env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
     let folder = env::var_os("STOWAGE_BINARIES").map_or_else(|| target().join("release"), PathBuf::from);

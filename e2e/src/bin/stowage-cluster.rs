@@ -99,7 +99,7 @@ fn install_product(state: &State) -> Result<()> {
     tokio::task::block_in_place(|| {
         within(state, || async {
             install(&cluster).await?;
-            Sample::apply(&cluster).await.map(drop)
+            Sample::apply(&cluster, "default").await.map(drop)
         })
     })?;
     println!("{TO_TRY}");

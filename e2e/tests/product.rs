@@ -1,0 +1,168 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The product as its users install it, on a real cluster.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use stowage_e2e::{Cluster, Image, Sample, install, on_cluster, succeed};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+const CLIENTS: usize = 8;
+
+#[test]
+fn a_registry_of_the_sample_takes_a_push_and_a_pod_runs_from_it() {
+    on_cluster(async |cluster| {
+        let (namespace, registry) = registry(cluster, "ship").await?;
+        let layout = cluster.state().path("layouts/echo");
+        Image::new("/bin/echo", "/main").write_layout(&layout)?;
+        push(cluster, &layout, &format!("{}/test/echo:1", registry.host())).await?;
+        let pod = format!(
+            "apiVersion: v1\n\
+             kind: Pod\n\
+             metadata: {{name: shipped}}\n\
+             spec:\n  \
+               restartPolicy: Never\n  \
+               containers: [{{name: main, image: \"{}/test/echo:1\", args: [\"shipped\"]}}]\n",
+            registry.host()
+        );
+        cluster.apply_in(&namespace, &pod).await?;
+        let (namespace, done) =
+            (format!("--namespace={namespace}"), "--for=jsonpath={.status.phase}=Succeeded");
+        cluster.kubectl(["wait", &namespace, done, "pod/shipped", "--timeout=120s"]).await?;
+        let said = cluster.kubectl(["logs", &namespace, "shipped"]).await?;
+        ensure!(said == "shipped\n", "the pod said {said:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn no_client_notices_a_rollout() {
+    on_cluster(async |cluster| {
+        let (namespace, registry) = registry(cluster, "roll").await?;
+        let enough = Arc::new(AtomicBool::new(false));
+        let mut clients = JoinSet::new();
+        for number in 0..CLIENTS {
+            let folder = cluster.state().path(&format!("layouts/client-{number}"));
+            let (host, enough) = (registry.host(), Arc::clone(&enough));
+            clients.spawn(async move { push_and_pull(cluster, &folder, &host, number, &enough).await });
+        }
+        let rolled = roll_for(cluster, &registry, &namespace, length()?).await;
+        enough.store(true, Ordering::Relaxed);
+        let mut pushed = Vec::new();
+        while let Some(client) = clients.join_next().await {
+            pushed.extend(client.context("join a client")??);
+        }
+        rolled?;
+        ensure!(pushed.len() >= CLIENTS, "only {} pushes in all that time", pushed.len());
+        for (image, digest) in &pushed {
+            ensure!(digest_of(cluster, image).await? == *digest, "{image} is no longer what was pushed");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_deleted_registry_leaves_its_bucket_and_its_database() {
+    on_cluster(async |cluster| {
+        let (namespace, registry) = registry(cluster, "keep").await?;
+        let layout = cluster.state().path("layouts/kept");
+        Image::new("/bin/true", "/main").write_layout(&layout)?;
+        push(cluster, &layout, &format!("{}/test/kept:1", registry.host())).await?;
+        let inside = format!("--namespace={namespace}");
+        cluster.kubectl(["delete", &inside, "registry/main", "--timeout=120s"]).await?;
+        let bucket = cluster.s3().bucket(&registry.bucket());
+        let objects = fs::read_dir(&bucket).context("list the bucket")?.count();
+        ensure!(objects > 0, "the bucket is empty");
+        let again = cluster.postgres().create_database(&registry.database()).await;
+        ensure!(again.is_err(), "the database is gone");
+        Ok(())
+    });
+}
+
+/// A registry of the test's own, and its namespace.
+async fn registry<'a>(cluster: &'a Cluster, prefix: &str) -> Result<(String, Sample<'a>)> {
+    install(cluster).await?;
+    let namespace = cluster.namespace(prefix).await?;
+    let registry = Sample::apply(cluster, &namespace).await?;
+    Ok((namespace, registry))
+}
+
+/// How long clients are kept at it: `$SOAK` (`90s`, `10m`, `4h`), a minute without it.
+fn length() -> Result<Duration> {
+    let text = std::env::var("SOAK").unwrap_or_else(|_| "60s".to_owned());
+    let units = [("s", 1), ("m", 60), ("h", 3600)];
+    let seconds = units.into_iter().find_map(|(unit, seconds)| {
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        Some(number * seconds)
+    });
+    seconds.map(Duration::from_secs).with_context(|| format!("SOAK is {text:?}, which is no length of time"))
+}
+
+/// Changes the spec and restarts the replicas, again and again.
+async fn roll_for(cluster: &Cluster, registry: &Sample<'_>, namespace: &str, length: Duration) -> Result<()> {
+    let end = Instant::now() + length;
+    let namespace = format!("--namespace={namespace}");
+    for round in 1.. {
+        let patch =
+            format!(r#"{{"spec":{{"template":{{"metadata":{{"labels":{{"round":"r{round}"}}}}}}}}}}"#);
+        let patch = ["patch", &namespace, "registry/main", "--type=merge", "--patch", &patch];
+        cluster.kubectl(patch).await?;
+        cluster.kubectl(["rollout", "restart", &namespace, "deployment/main"]).await?;
+        cluster.kubectl(["rollout", "status", &namespace, "deployment/main", "--timeout=180s"]).await?;
+        registry.wait_until_ready().await?;
+        if Instant::now() >= end {
+            break;
+        }
+        sleep(Duration::from_secs(2)).await;
+    }
+    Ok(())
+}
+
+/// Pushes images with layers of their own and pulls them, until told that it is enough; the first failure ends it.
+async fn push_and_pull(
+    cluster: &Cluster,
+    folder: &Path,
+    host: &str,
+    number: usize,
+    enough: &AtomicBool,
+) -> Result<Vec<(String, String)>> {
+    fs::create_dir_all(folder).context("make the client's folder")?;
+    let mut pushed = Vec::new();
+    for round in 0.. {
+        if enough.load(Ordering::Relaxed) {
+            break;
+        }
+        let (file, layout) = (folder.join("file"), folder.join(format!("{round}")));
+        fs::write(&file, vec![u8::try_from(number)?; 65536 + round]).context("write a file")?;
+        Image::new(&file, "/file").write_layout(&layout)?;
+        let image = format!("{host}/client-{number}/image:{round}");
+        push(cluster, &layout, &image).await?;
+        pull(cluster, &image, &folder.join("back")).await?;
+        pushed.push((image.clone(), digest_of(cluster, &image).await?));
+        fs::remove_dir_all(&layout).context("remove what was pushed")?;
+    }
+    Ok(pushed)
+}
+
+async fn push(cluster: &Cluster, layout: &Path, image: &str) -> Result<()> {
+    let mut push = cluster.client("crane")?;
+    succeed(push.args(["push", "--insecure"]).arg(layout).arg(image)).await.map(drop)
+}
+
+async fn pull(cluster: &Cluster, image: &str, to: &Path) -> Result<()> {
+    let mut pull = cluster.client("crane")?;
+    succeed(pull.args(["pull", "--insecure", "--format=oci", image]).arg(to)).await?;
+    fs::remove_dir_all(to).context("remove what was pulled")
+}
+
+async fn digest_of(cluster: &Cluster, image: &str) -> Result<String> {
+    let digest = succeed(cluster.client("crane")?.args(["digest", "--insecure", image])).await?;
+    Ok(digest.trim().to_owned())
+}

@@ -1,0 +1,122 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Servers that a test starts for itself on the machine's loopback. They end with their guard.
+
+use std::env;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use stowage_e2e::{binary, command, succeed, tool, until};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The embedded registry: files and SQLite in a temporary folder, anonymous pull and push.
+pub(crate) struct Registry {
+    host: String,
+    _process: Child,
+    _data: TempDir,
+}
+
+impl Registry {
+    /// Starts a registry; returns when it answers.
+    pub(crate) async fn start() -> Result<Self> {
+        let data = tempfile::tempdir().context("make the data folder")?;
+        let host = free_address()?;
+        let mut serve = command(binary("stowage-registry")?);
+        serve.arg("serve").args(["--listen", &host, "--data-dir"]).arg(data.path());
+        for flag in ["--ops-listen", "--admin-listen"] {
+            serve.args([flag, &free_address()?]);
+        }
+        let process = serve.kill_on_drop(true).spawn().context("start the registry")?;
+        until("the registry", PATIENCE, async || Ok(TcpStream::connect(&host).await.ok())).await?;
+        Ok(Self { host, _process: process, _data: data })
+    }
+
+    /// Where it listens.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+}
+
+/// A Docker engine of its own: no network, its data in a temporary folder.
+pub(crate) struct Docker {
+    folder: TempDir,
+    engine: Child,
+}
+
+impl Docker {
+    /// Starts the engine that `tools/packages` unpacked; returns when it answers.
+    pub(crate) async fn start() -> Result<Self> {
+        let folder = tempfile::tempdir().context("make the engine's folder")?;
+        let at = |name: &str| folder.path().join(name);
+        let mut dockerd = command(unpacked("sbin/dockerd")?);
+        dockerd
+            .env("PATH", search_path()?)
+            .args(["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"])
+            .args(["--insecure-registry=127.0.0.0/8", "--log-level=warn"])
+            .arg("--data-root")
+            .arg(at("data"))
+            .arg("--exec-root")
+            .arg(at("exec"))
+            .arg("--pidfile")
+            .arg(at("pid"))
+            .arg("--host")
+            .arg(format!("unix://{}", at("socket").display()))
+            .stdout(Stdio::null());
+        let engine = dockerd.spawn().context("start dockerd")?;
+        let docker = Self { folder, engine };
+        until("the Docker engine", PATIENCE, async || {
+            succeed(docker.client().arg("version")).await.map(Some)
+        })
+        .await?;
+        Ok(docker)
+    }
+
+    /// The classic client, talking to this engine.
+    pub(crate) fn client(&self) -> Command {
+        let mut docker = command(unpacked("bin/docker").unwrap_or_else(|_| PathBuf::from("docker")));
+        let socket = format!("unix://{}", self.folder.path().join("socket").display());
+        docker.env("DOCKER_HOST", socket).env("DOCKER_CONFIG", self.folder.path());
+        docker
+    }
+}
+
+impl Drop for Docker {
+    /// The engine ends its own containerd when it is asked to end, not when it is killed.
+    fn drop(&mut self) {
+        if let Some(pid) = self.engine.id() {
+            let ended = std::process::Command::new("sh")
+                .args(["-c", "kill \"$1\" && for i in $(seq 100); do kill -0 \"$1\" 2>/dev/null || exit 0; sleep 0.1; done", "sh"])
+                .arg(pid.to_string())
+                .status();
+            assert!(ended.is_ok(), "the Docker engine was not ended");
+        }
+    }
+}
+
+fn unpacked(program: &str) -> Result<PathBuf> {
+    let crane = tool("crane")?;
+    let tools = crane.ancestors().nth(2).context("the tools lie in a folder")?;
+    let path = tools.join("docker/usr").join(program);
+    ensure!(path.is_file(), "{} is missing: `make tools` unpacks it", path.display());
+    Ok(path)
+}
+
+/// The engine starts the containerd that was unpacked with it, and the system's runc.
+fn search_path() -> Result<String> {
+    let docker = unpacked("bin/docker")?;
+    let bin = docker.parent().unwrap_or(Path::new("/"));
+    Ok(format!("{}:{}", bin.display(), env::var("PATH").unwrap_or_default()))
+}
+
+fn free_address() -> Result<String> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).context("find a free port")?;
+    Ok(listener.local_addr().context("find a free port")?.to_string())
+}
