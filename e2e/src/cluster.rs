@@ -190,9 +190,14 @@ impl Cluster {
         Ok(reference)
     }
 
-    /// A command that can resolve the names of the cluster, with a pinned tool as its program.
+    /// A command that can resolve the names of the cluster, as the node can.
+    pub fn command(&self, program: &Path) -> Result<Command> {
+        on_node(&self.state, program)
+    }
+
+    /// The same with a pinned tool as its program.
     pub fn client(&self, name: &str) -> Result<Command> {
-        on_node(&self.state, &tool(name)?)
+        self.command(&tool(name)?)
     }
 
     /// Makes the node pull images of `registry` (`host:port`, as pods name it) from `address`, without TLS.

@@ -3,157 +3,55 @@
 
 //! The clients that people use, against the embedded registry as `stowage-registry serve` starts it.
 
+#[path = "support/clients.rs"]
+mod clients;
 mod support;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context, Result, ensure};
-use stowage_e2e::{Image, command, succeed, tool};
+use clients::{Site, file_system};
+use stowage_e2e::{command, succeed};
 use support::{Docker, Registry};
-use tempfile::TempDir;
-use tokio::process::Command;
 
-/// An image as a layout folder, and the digest of its manifest.
-struct Layout {
-    folder: TempDir,
-    digest: String,
-}
-
-impl Layout {
-    fn new() -> Result<Self> {
-        let folder = tempfile::tempdir().context("make a folder")?;
-        Image::new("/bin/true", "/main").furnished().write_layout(folder.path())?;
-        let digest = manifest_of(folder.path())?;
-        Ok(Self { folder, digest })
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// That every blob of this layout is in `other`, byte for byte.
-    fn ensure_is_in(&self, other: &Path) -> Result<()> {
-        let folder = self.path().join("blobs/sha256");
-        for entry in fs::read_dir(&folder).context("list the blobs")? {
-            let name = entry.context("list the blobs")?.file_name();
-            let (ours, theirs) = (folder.join(&name), other.join("blobs/sha256").join(&name));
-            let same = fs::read(ours).ok() == fs::read(theirs).ok();
-            ensure!(same, "{} came back differently or not at all", name.display());
-        }
-        Ok(())
-    }
-}
-
-/// The digest of the first manifest of a layout.
-fn manifest_of(layout: &Path) -> Result<String> {
-    let index = fs::read(layout.join("index.json")).context("read the index")?;
-    let index: serde_json::Value = serde_json::from_slice(&index).context("read the index")?;
-    let digest = index["manifests"][0]["digest"].as_str();
-    digest.map(str::to_owned).context("the index names no manifest")
-}
-
-fn pinned(name: &str) -> Result<Command> {
-    Ok(command(tool(name)?))
+/// An embedded registry, and clients on the machine itself.
+async fn on_embedded(client: impl AsyncFnOnce(&Site<'_>) -> Result<()>) -> Result<()> {
+    let registry = Registry::start().await?;
+    client(&Site { host: registry.host().to_owned(), start: &|program| Ok(command(program)) }).await
 }
 
 #[tokio::test]
 async fn crane_pushes_and_pulls_byte_for_byte() -> Result<()> {
-    let (registry, layout) = (Registry::start().await?, Layout::new()?);
-    let image = format!("{}/crane/deep/path:1", registry.host());
-    succeed(pinned("crane")?.arg("push").arg(layout.path()).arg(&image)).await?;
-    let digest = succeed(pinned("crane")?.args(["digest", &image])).await?;
-    ensure!(digest.trim() == layout.digest, "pushed {}, stored {digest}", layout.digest);
-    let back = tempfile::tempdir().context("make a folder")?;
-    succeed(pinned("crane")?.args(["pull", "--format=oci", &image]).arg(back.path())).await?;
-    layout.ensure_is_in(back.path())?;
-    let tags =
-        succeed(pinned("crane")?.args(["ls", &format!("{}/crane/deep/path", registry.host())])).await?;
-    ensure!(tags == "1\n", "the tags are {tags:?}");
-    let catalog = succeed(pinned("crane")?.args(["catalog", registry.host()])).await?;
-    ensure!(catalog == "crane/deep/path\n", "the catalog is {catalog:?}");
-    Ok(())
+    on_embedded(clients::crane).await
+}
+
+#[tokio::test]
+async fn crane_lists_the_catalog() -> Result<()> {
+    on_embedded(async |site| {
+        clients::crane(site).await?;
+        let catalog = succeed(site.pinned("crane")?.args(["catalog", &site.host])).await?;
+        ensure!(catalog == "crane/deep/path\n", "the catalog is {catalog:?}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]
 async fn regctl_imports_copies_and_deletes_a_tag() -> Result<()> {
-    let (registry, layout) = (Registry::start().await?, Layout::new()?);
-    let home = tempfile::tempdir().context("make a folder")?;
-    let regctl = || -> Result<Command> {
-        let mut regctl = pinned("regctl")?;
-        regctl.env("HOME", home.path()).arg("--host");
-        regctl.arg(format!("reg={},tls=disabled", registry.host()));
-        Ok(regctl)
-    };
-    let first = format!("{}/regctl/first:1", registry.host());
-    let second = format!("{}/regctl/second:1", registry.host());
-    let from = format!("ocidir://{}@{}", layout.path().display(), layout.digest);
-    succeed(regctl()?.args(["image", "copy", &from, &first])).await?;
-    succeed(regctl()?.args(["image", "copy", &first, &second])).await?;
-    let digest = succeed(regctl()?.args(["image", "digest", &second])).await?;
-    ensure!(digest.trim() == layout.digest, "pushed {}, copied {digest}", layout.digest);
-    succeed(regctl()?.args(["tag", "delete", &second])).await?;
-    let gone = succeed(regctl()?.args(["image", "digest", &second])).await;
-    ensure!(gone.is_err(), "the tag is still there after its deletion");
-    succeed(regctl()?.args(["image", "digest", &first])).await.map(drop)
+    on_embedded(async |site| clients::regctl(site, true).await).await
 }
 
 #[tokio::test]
 async fn skopeo_copies_there_and_back_byte_for_byte() -> Result<()> {
-    let (registry, layout) = (Registry::start().await?, Layout::new()?);
-    let image = format!("docker://{}/skopeo/image:1", registry.host());
-    let back = tempfile::tempdir().context("make a folder")?;
-    let mut there = command("skopeo");
-    there.args(["copy", "--insecure-policy", "--preserve-digests", "--dest-tls-verify=false"]);
-    succeed(there.arg(format!("oci:{}", layout.path().display())).arg(&image)).await?;
-    let mut and_back = command("skopeo");
-    and_back.args(["copy", "--insecure-policy", "--preserve-digests", "--src-tls-verify=false"]);
-    succeed(and_back.arg(&image).arg(format!("oci:{}:1", back.path().display()))).await?;
-    layout.ensure_is_in(back.path())
+    on_embedded(clients::skopeo).await
 }
 
 #[tokio::test]
 async fn podman_pushes_and_pulls_the_same_image() -> Result<()> {
-    let (registry, folder) = (Registry::start().await?, tempfile::tempdir().context("make a folder")?);
-    let podman = || {
-        let mut podman = command("podman");
-        podman.arg("--root").arg(folder.path().join("root"));
-        podman.arg("--runroot").arg(folder.path().join("run"));
-        podman.args(["--storage-driver=vfs", "--log-level=error"]);
-        podman
-    };
-    let image = format!("{}/podman/image:1", registry.host());
-    let root = file_system(folder.path()).await?;
-    let id = succeed(podman().args(["import", "--quiet"]).arg(&root)).await?;
-    let id = id.trim().trim_start_matches("sha256:");
-    succeed(podman().args(["push", "--quiet", "--tls-verify=false", id, &image])).await?;
-    succeed(podman().args(["rmi", "--force", id])).await?;
-    let again = succeed(podman().args(["pull", "--quiet", "--tls-verify=false", &image])).await?;
-    ensure!(again.trim() == id, "pushed {id}, pulled {again}");
-    Ok(())
+    on_embedded(clients::podman).await
 }
 
 #[tokio::test]
 async fn oras_pushes_attaches_discovers_and_pulls() -> Result<()> {
-    let registry = Registry::start().await?;
-    let folder = tempfile::tempdir().context("make a folder")?;
-    let (file, back) = (folder.path().join("report.txt"), folder.path().join("back"));
-    fs::write(&file, "all is well\n").context("write a file")?;
-    let artifact = format!("{}/oras/artifact:1", registry.host());
-    let oras = |action: &str| -> Result<Command> {
-        let mut oras = pinned("oras-client")?;
-        oras.args([action, &artifact]);
-        Ok(oras)
-    };
-    succeed(oras("push")?.arg("application/vnd.test.report").arg(&file)).await?;
-    let referrer = succeed(oras("attach")?.arg("application/vnd.test.signature").arg(&file)).await?;
-    let found = succeed(&mut oras("discover")?).await?;
-    let expected = format!("{} application/vnd.test.signature\n", referrer.trim());
-    ensure!(found == expected, "attached {expected:?}, discovered {found:?}");
-    succeed(oras("pull")?.arg(&back)).await?;
-    let text = fs::read_to_string(back.join("report.txt")).context("read what was pulled")?;
-    ensure!(text == "all is well\n", "pulled {text:?}");
-    Ok(())
+    on_embedded(clients::oras).await
 }
 
 #[tokio::test]
@@ -170,13 +68,4 @@ async fn the_classic_docker_engine_pushes_and_pulls_the_same_image() -> Result<(
     let again = succeed(docker.client().args(["images", "--quiet", "--no-trunc", &image])).await?;
     ensure!(id == again, "pushed {id}, pulled {again}");
     Ok(())
-}
-
-/// A tarball that an engine can import as an image's file system.
-async fn file_system(folder: &Path) -> Result<PathBuf> {
-    let tarball = folder.join("root.tar");
-    let mut tar = command("tar");
-    tar.args(["--create", "--directory=/usr/share/zoneinfo", "--file"]).arg(&tarball).arg("Europe");
-    succeed(&mut tar).await?;
-    Ok(tarball)
 }

@@ -30,7 +30,11 @@ impl Registry {
         let data = tempfile::tempdir().context("make the data folder")?;
         let host = free_address()?;
         let mut serve = command(binary("stowage-registry")?);
-        serve.arg("serve").args(["--listen", &host, "--data-dir"]).arg(data.path());
+        serve
+            .env("STOWAGE_LOG", "warn")
+            .arg("serve")
+            .args(["--listen", &host, "--data-dir"])
+            .arg(data.path());
         for flag in ["--ops-listen", "--admin-listen"] {
             serve.args([flag, &free_address()?]);
         }

@@ -3,6 +3,10 @@
 
 //! The product as its users install it, on a real cluster.
 
+#[path = "../support/clients.rs"]
+mod clients;
+mod uploads;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use clients::Site;
 use stowage_e2e::{Cluster, Image, Sample, install, on_cluster, succeed};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -66,6 +71,40 @@ fn no_client_notices_a_rollout() {
         }
         Ok(())
     });
+}
+
+#[test]
+fn the_common_clients_work_with_s3_and_postgres_behind_them() {
+    on_cluster(async |cluster| {
+        let (_, registry) = registry(cluster, "meet").await?;
+        let site = Site { host: registry.host(), start: &|program| cluster.command(program) };
+        clients::crane(&site).await?;
+        clients::regctl(&site, false).await?;
+        clients::skopeo(&site).await?;
+        clients::podman(&site).await?;
+        clients::oras(&site).await
+    });
+}
+
+#[test]
+fn an_operator_with_nothing_to_do_writes_nothing() {
+    on_cluster(async |cluster| {
+        let (namespace, _registry) = registry(cluster, "quiet").await?;
+        let before = versions(cluster, &namespace).await?;
+        ensure!(before.contains("Registry/main"), "this test would see no change: {before}");
+        sleep(Duration::from_mins(1)).await;
+        let after = versions(cluster, &namespace).await?;
+        ensure!(before == after, "written meanwhile:\n{before}\n{after}");
+        Ok(())
+    });
+}
+
+/// Every object that the operator writes in a namespace, with the version it is at.
+async fn versions(cluster: &Cluster, namespace: &str) -> Result<String> {
+    let kinds = "registries,accesspolicies,deployments,services,configmaps,secrets,serviceaccounts,jobs,cronjobs,\
+                 poddisruptionbudgets,networkpolicies,roles,rolebindings";
+    let list = "--output=jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{\"\\n\"}{end}";
+    cluster.kubectl(["get", &format!("--namespace={namespace}"), kinds, list]).await
 }
 
 #[test]
