@@ -99,6 +99,29 @@ fn every_link_leads_somewhere() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn every_target_and_file_of_a_command_exists() -> Result<()> {
+    let makefile = read(Path::new("Makefile"))?;
+    for page in pages()? {
+        let text = read(&page)?;
+        for line in blocks(&text, "sh").into_iter().flat_map(str::lines) {
+            let command = line.split(" #").next().unwrap_or_default();
+            let target = command.strip_prefix("make ").and_then(|rest| rest.split_whitespace().next());
+            let is_known = target.is_none_or(|target| makefile.contains(&format!("\n{target}:")));
+            ensure!(is_known, "{}: there is no such target: {line}", page.display());
+            for word in command.split_whitespace().filter(|word| is_of_the_repository(word)) {
+                let path = word.trim_end_matches("/*.yaml");
+                ensure!(repository().join(path).exists(), "{}: there is no {path}: {line}", page.display());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_of_the_repository(word: &str) -> bool {
+    word == "config" || ["config/", "packaging/", "docs/"].iter().any(|folder| word.starts_with(folder))
+}
+
 /// The words of error bodies, as their enum spells them.
 fn error_codes() -> Result<BTreeSet<String>> {
     let source = read(Path::new("oci/src/error_code.rs"))?;
@@ -168,10 +191,7 @@ fn type_of(field: &Value) -> String {
             members.join(", ")
         }
     };
-    match field["items"].is_object() {
-        true => format!("list of {}", words(&field["items"])),
-        false => words(field),
-    }
+    if field["items"].is_object() { format!("list of {}", words(&field["items"])) } else { words(field) }
 }
 
 fn sentence(field: &Value) -> String {

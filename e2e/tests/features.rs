@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -32,7 +33,7 @@ impl Workspace {
         let there = names.split('\0').filter(|name| repository().join(name).is_file());
         let files: BTreeSet<String> = there.map(str::to_owned).collect();
         let mut functions = BTreeSet::new();
-        for file in files.iter().filter(|file| file.ends_with(".rs")) {
+        for file in files.iter().filter(|file| Path::new(file).extension().is_some_and(|end| end == "rs")) {
             let text = fs::read_to_string(repository().join(file)).with_context(|| format!("read {file}"))?;
             functions.extend(functions_of(&text));
         }
