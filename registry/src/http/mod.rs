@@ -21,6 +21,7 @@ mod respond;
 pub mod token;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -32,6 +33,7 @@ use http::HeaderValue;
 use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
 use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 
 pub use metrics::Metrics;
 pub use parse::Site;
@@ -110,7 +112,21 @@ async fn nothing_else() -> Response {
     Failure::from(parse::Refusal::NoEndpoint).into_response(None)
 }
 
+/// A write goes on when its client goes away: otherwise an upload would stay held by nobody, and the client's
+/// next attempt be refused until its lease runs out.
 async fn serve(State(port): State<DataPort>, request: Request) -> Response {
+    if request.method().is_safe() {
+        return operate(port, request).await;
+    }
+    let tasks = port.tasks.clone();
+    match tasks.spawn(operate(port, request)).await.map_err(JoinError::try_into_panic) {
+        Ok(response) => response,
+        Err(Ok(panic)) => resume_unwind(panic),
+        Err(Err(_aborted)) => Failure::from(Error::Stopping).into_response(None),
+    }
+}
+
+async fn operate(port: DataPort, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = RequestBody::new(body, &parts.headers, port.tasks.clone());
     let query = Query::parse(parts.uri.query());
