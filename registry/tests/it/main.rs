@@ -8,6 +8,8 @@ mod blobs_s3;
 #[cfg(test)]
 mod blobs_s3_wire;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod meta_postgres;
 #[cfg(test)]
 mod meta_sqlite;

@@ -193,3 +193,63 @@ fn programs() -> PathBuf {
         .max();
     newest.expect("PostgreSQL 15 or later is needed: apt-get install postgresql").1
 }
+
+/// A server of one test, that it may stop and start again.
+pub(crate) struct Restartable {
+    folder: PathBuf,
+}
+
+impl Restartable {
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("stowage-postgres-").tempdir().expect("a folder").keep();
+        let server = Self { folder };
+        let data = server.folder.join("data");
+        if is_root() {
+            let owner =
+                Command::new("chown").arg("postgres:").arg(&server.folder).status().expect("run chown");
+            assert!(owner.success(), "give the server its folder");
+        }
+        let mut initdb = as_server(&programs().join("initdb"), is_root());
+        initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]);
+        assert!(initdb.arg("--pgdata").arg(&data).output().expect("run initdb").status.success());
+        server.go_on().await;
+        server
+    }
+
+    /// The address of a migrated database.
+    pub(crate) async fn database(&self) -> String {
+        let url = format!("postgres://postgres@localhost/postgres?host={}", self.folder.display());
+        migrate(&Options::new(&url)).await.expect("migrate the database");
+        url
+    }
+
+    /// Ends the server and its connections.
+    pub(crate) async fn stop(&self) {
+        self.control(&["stop", "--mode=fast"]).await;
+    }
+
+    /// Starts the server.
+    pub(crate) async fn go_on(&self) {
+        let options = format!("-c listen_addresses= -c fsync=off -k {}", self.folder.display());
+        let log = self.folder.join("log").display().to_string();
+        self.control(&["start", "--log", &log, "--options", &options]).await;
+    }
+
+    async fn control(&self, arguments: &[&str]) {
+        let mut command = as_server(&programs().join("pg_ctl"), is_root());
+        command.arg("--pgdata").arg(self.folder.join("data")).arg("--wait").args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let status = tokio::task::spawn_blocking(move || command.status()).await.expect("it ends");
+        assert!(status.expect("run pg_ctl").success(), "pg_ctl {arguments:?}");
+    }
+}
+
+impl Drop for Restartable {
+    fn drop(&mut self) {
+        let mut stop = as_server(&programs().join("pg_ctl"), is_root());
+        stop.arg("--pgdata").arg(self.folder.join("data")).args(["stop", "--mode=immediate"]);
+        // It may be stopped already.
+        drop(stop.stdout(Stdio::null()).stderr(Stdio::null()).status());
+        drop(std::fs::remove_dir_all(&self.folder));
+    }
+}
