@@ -36,7 +36,7 @@ use patient::Patient;
 /// For the head of a request, and for a TLS handshake.
 const HEAD: Duration = Duration::from_secs(10);
 /// For a connection to rest between two requests: longer than proxies keep theirs.
-const IDLE: Duration = Duration::from_secs(120);
+const IDLE: Duration = Duration::from_mins(2);
 /// For a client to take something of its answer.
 const STALL: Duration = Duration::from_mins(5);
 /// What HTTP/1 reads and writes at once; longer heads are refused before they are read whole.
