@@ -9,6 +9,7 @@ pub mod config;
 pub mod domain;
 mod embedded;
 pub mod http;
+pub mod jobs;
 pub mod key;
 pub mod meta;
 pub mod operation;

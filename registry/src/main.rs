@@ -9,32 +9,20 @@
 mod cli;
 
 use std::io::Write as _;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use stowage_registry::config::explained;
 
-use cli::{Cli, Failure};
-
-/// Where a container says why it ended.
-const TERMINATION_LOG: &str = "/dev/termination-log";
+use cli::Cli;
 
 fn main() -> ExitCode {
     match cli::run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let text = explained(&failure);
-            tell(&failure, &text);
+            // Nobody is left to be told that nobody could be told.
+            let _told = writeln!(std::io::stderr().lock(), "stowage-registry: {}", explained(&failure));
             ExitCode::from(failure.code())
         }
-    }
-}
-
-fn tell(failure: &Failure, text: &str) {
-    // Nobody is left to be told that nobody could be told.
-    let _told = writeln!(std::io::stderr().lock(), "stowage-registry: {text}");
-    if failure.ends_a_service() && Path::new(TERMINATION_LOG).exists() {
-        let _told = std::fs::write(TERMINATION_LOG, text);
     }
 }

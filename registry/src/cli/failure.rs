@@ -10,9 +10,14 @@ use stowage_registry::OpenError;
 use stowage_registry::blobs::s3::SettingsError;
 use stowage_registry::config::ConfigError;
 use stowage_registry::domain::OwnershipError;
+use stowage_registry::jobs::PurgeError;
 use stowage_registry::meta;
 use stowage_registry::meta::postgres::ConnectError;
 use stowage_registry::ops::telemetry::TelemetryError;
+
+const FAILED: u8 = 1;
+const UNUSABLE: u8 = 2;
+const REFUSED: u8 = 3;
 
 /// Why a command ended.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +37,9 @@ pub(crate) enum Failure {
     /// The database cannot be used.
     #[error("spec.database.postgres")]
     Database(#[from] ConnectError),
+    /// The data was not purged.
+    #[error(transparent)]
+    Purge(#[from] PurgeError),
     /// A port cannot be had.
     #[error("cannot listen on {address}")]
     Listen {
@@ -51,9 +59,6 @@ pub(crate) enum Failure {
 impl Failure {
     /// The exit code.
     pub(crate) fn code(&self) -> u8 {
-        const FAILED: u8 = 1;
-        const UNUSABLE: u8 = 2;
-        const REFUSED: u8 = 3;
         match self {
             Self::Config(_) | Self::Telemetry(_) | Self::Bucket(_) | Self::Database(ConnectError::Url(_)) => {
                 UNUSABLE
@@ -62,13 +67,18 @@ impl Failure {
                 REFUSED
             }
             Self::Open(error) if is_refusal(error) => REFUSED,
-            Self::Open(_) | Self::Database(_) | Self::Listen { .. } | Self::System { .. } => FAILED,
+            Self::Purge(error) if error.is_refusal() => REFUSED,
+            Self::Open(_)
+            | Self::Database(_)
+            | Self::Purge(_)
+            | Self::Listen { .. }
+            | Self::System { .. } => FAILED,
         }
     }
 
-    /// Whether Kubernetes should show it as the end of a container.
-    pub(crate) const fn ends_a_service(&self) -> bool {
-        !matches!(self, Self::Telemetry(_))
+    /// Whether it did not act, for safety.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.code() == REFUSED
     }
 }
 

@@ -6,6 +6,7 @@
 mod failure;
 mod open;
 mod serve;
+mod termination;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -14,8 +15,10 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use stowage_registry::config::{self, SecretsDir, Sources};
 use stowage_registry::ops::telemetry;
+use uuid::Uuid;
 
 pub(crate) use failure::Failure;
+use termination::Counts;
 
 /// An OCI registry.
 #[derive(Debug, Parser)]
@@ -49,6 +52,8 @@ enum Command {
     Serve(serve::Serve),
     /// Bring the database schema up to this version
     Migrate(Common),
+    /// Delete every object below the registry's prefix, and every table
+    Purge(Purge),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -76,6 +81,15 @@ struct Shown {
     /// Form of the answer
     #[arg(long, env = "STOWAGE_OUTPUT", default_value = "text")]
     output: Output,
+}
+
+#[derive(Debug, Args)]
+struct Purge {
+    #[command(flatten)]
+    common: Common,
+    /// The id of the registry whose data is deleted; refused if bucket or database name another
+    #[arg(long, value_name = "UID", env = "STOWAGE_CONFIRM")]
+    confirm: Uuid,
 }
 
 /// What every command that reads the configuration takes.
@@ -116,11 +130,9 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
     };
     telemetry::init(format, &cli.log)?;
     match cli.command {
-        Command::Serve(serve) => runtime()?.block_on(serve.run()),
-        Command::Migrate(common) => {
-            let database = config::load_database(&common.sources(None))?;
-            runtime()?.block_on(open::migrate(&database, &common.data_dir))
-        }
+        Command::Serve(serve) => termination::told(runtime()?.block_on(serve.run())),
+        Command::Migrate(common) => termination::summed_up("migrate", || migrate(&common)),
+        Command::Purge(asked) => termination::summed_up("purge", || purge(&asked)),
         Command::Config(ConfigCommand::Check(shown)) => check(&shown),
         Command::Config(ConfigCommand::Show(shown)) => show(&shown),
         Command::Completions { shell } => {
@@ -135,6 +147,19 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
             print(&page)
         }
     }
+}
+
+fn migrate(common: &Common) -> Result<Counts, Failure> {
+    let database = config::load_database(&common.sources(None))?;
+    runtime()?.block_on(open::migrate(&database, &common.data_dir))?;
+    Ok(Counts::new())
+}
+
+fn purge(asked: &Purge) -> Result<Counts, Failure> {
+    let common = &asked.common;
+    let backing = config::load_backing(&common.sources(None))?;
+    let purged = runtime()?.block_on(open::purge(&backing, &common.data_dir, asked.confirm))?;
+    Ok([("deletedObjects", purged.objects), ("foreignObjects", purged.foreign)].into())
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use stowage_registry::OpenError;
 use stowage_registry::blobs::{self, Filesystem, Observed, Observer, Outcome, Request, S3, Store, s3};
-use stowage_registry::config::{self, Config, Database, Storage};
+use stowage_registry::config::{self, Backing, Config, Database, Storage};
 use stowage_registry::domain::Limits;
+use stowage_registry::jobs::{self, Purged};
 use stowage_registry::key::Key;
-use stowage_registry::meta::MetaStore;
-use stowage_registry::meta::postgres::{self, PostgresStore};
+use stowage_registry::meta::postgres::{self, ConnectError, PostgresStore};
 use stowage_registry::meta::sqlite::{self, SqliteStore};
+use stowage_registry::meta::{self, Leases, MetaStore};
 use stowage_registry::ops::metrics::Metrics;
+use uuid::Uuid;
 
 use super::Failure;
 
@@ -43,7 +45,7 @@ impl Observer for Counting {
 pub(super) async fn stores(config: &Config, data_dir: &Path, metrics: &Metrics) -> Result<Stores, Failure> {
     let (name, blobs): (_, Arc<dyn Store>) = match &config.storage {
         Storage::Filesystem => ("filesystem", Arc::new(filesystem(data_dir).await?)),
-        Storage::S3(bucket) => ("s3", Arc::new(S3::new(bucket_settings(bucket)).await?)),
+        Storage::S3(bucket) => ("s3", Arc::new(s3(bucket).await?)),
     };
     let (schema, meta): (_, Arc<dyn MetaStore>) = match &config.database {
         Database::Sqlite => (sqlite::SCHEMA, Arc::new(sqlite(data_dir).await?)),
@@ -55,8 +57,8 @@ pub(super) async fn stores(config: &Config, data_dir: &Path, metrics: &Metrics) 
     Ok(Stores { meta, blobs: Arc::new(Observed::over(blobs, counting)), schema })
 }
 
-fn bucket_settings(bucket: &config::S3) -> s3::Settings {
-    s3::Settings {
+async fn s3(bucket: &config::S3) -> Result<S3, Failure> {
+    let settings = s3::Settings {
         bucket: bucket.bucket.clone(),
         prefix: bucket.prefix.clone(),
         region: bucket.region.clone(),
@@ -64,7 +66,8 @@ fn bucket_settings(bucket: &config::S3) -> s3::Settings {
         force_path_style: bucket.force_path_style,
         credentials: bucket.credentials.clone().map_or(s3::Credentials::Ambient, s3::Credentials::Folder),
         ca: bucket.ca.clone(),
-    }
+    };
+    Ok(S3::new(settings).await?)
 }
 
 fn server_options(server: &config::Postgres) -> postgres::Options {
@@ -97,6 +100,24 @@ pub(super) async fn migrate(database: &Database, data_dir: &Path) -> Result<(), 
     }
     tracing::info!("the schema is up to date");
     Ok(())
+}
+
+/// Deletes all data of the registry `confirmed`.
+pub(super) async fn purge(backing: &Backing, data_dir: &Path, confirmed: Uuid) -> Result<Purged, Failure> {
+    let store: Box<dyn Store> = match &backing.storage {
+        Storage::Filesystem => Box::new(filesystem(data_dir).await?),
+        Storage::S3(bucket) => Box::new(s3(bucket).await?),
+    };
+    let meta: Option<Box<dyn Leases>> = match &backing.database {
+        Database::Sqlite => Some(Box::new(sqlite(data_dir).await?)),
+        Database::Postgres(server) => match PostgresStore::connect(&server_options(server)).await {
+            Ok(meta) => Some(Box::new(meta)),
+            // The tables are gone, or were never made.
+            Err(ConnectError::Meta(meta::Error::Schema { found: 0, .. })) => None,
+            Err(error) => return Err(error.into()),
+        },
+    };
+    Ok(jobs::purge(&*store, meta.as_deref(), confirmed).await?)
 }
 
 /// The limits of the configuration, as the domain takes them.

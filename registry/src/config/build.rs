@@ -68,7 +68,7 @@ fn ensure_not_open_to_the_world(rules: &Rules, listen: Option<SocketAddr>) -> Re
     }
 }
 
-fn storage(spec: &RegistrySpec, secrets: &SecretsDir) -> Result<Storage, ConfigError> {
+pub(super) fn storage(spec: &RegistrySpec, secrets: &SecretsDir) -> Result<Storage, ConfigError> {
     let Some(s3) = &spec.storage.s3 else { return Ok(Storage::Filesystem) };
     let credentials = match &s3.credentials_secret_ref {
         None => None,

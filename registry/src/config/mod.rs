@@ -157,6 +157,24 @@ pub fn load_database(sources: &Sources) -> Result<Database, ConfigError> {
     build::database(&read(sources)?.0.registry.spec, &sources.secrets)
 }
 
+/// Where everything lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backing {
+    /// Where content lies.
+    pub storage: Storage,
+    /// Where names and links lie.
+    pub database: Database,
+}
+
+/// Reads only what is needed to reach content and database.
+pub fn load_backing(sources: &Sources) -> Result<Backing, ConfigError> {
+    let spec = &read(sources)?.0.registry.spec;
+    Ok(Backing {
+        storage: build::storage(spec, &sources.secrets)?,
+        database: build::database(spec, &sources.secrets)?,
+    })
+}
+
 /// The document that would hold, for people. Needs no secret.
 #[derive(Clone, Debug)]
 pub struct Shown {

@@ -285,6 +285,7 @@ decorate! {
         fn claim_epoch(bucket: u32, generation: Generation) -> Option<u32>;
         fn enter_epoch(claim: u32, generation: Generation) -> bool;
         fn finish_walk(epoch: Epoch) -> bool;
+        fn destroy(registry: Uuid) -> bool;
         fn ping() -> ();
     }
 }

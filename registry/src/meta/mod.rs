@@ -242,6 +242,10 @@ pub trait Leases: Send + Sync {
     /// Records that all of the bucket was compared with the database in this epoch.
     async fn finish_walk(&self, epoch: Epoch) -> Result<bool, Error>;
 
+    /// Drops everything that was made in the database, if it is that of `registry` or nobody's. `false`: it is
+    /// another's. After it the database is as before its first migration, and the store of no more use.
+    async fn destroy(&self, registry: Uuid) -> Result<bool, Error>;
+
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), Error>;
 }

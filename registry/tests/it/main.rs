@@ -14,6 +14,8 @@ mod meta_postgres;
 #[cfg(test)]
 mod meta_sqlite;
 #[cfg(test)]
+mod purge;
+#[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod support;

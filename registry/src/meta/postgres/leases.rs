@@ -7,6 +7,7 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use super::migrate::LOCK_SCHEMA;
 use super::tx::{read, write};
 use super::{PostgresStore, SCHEMA, row};
 use crate::key::Generation;
@@ -74,6 +75,22 @@ impl Leases for PostgresStore {
             self.changes(statement).await
         });
         done.await
+    }
+
+    async fn destroy(&self, registry: Uuid) -> Result<bool, Error> {
+        write(async || {
+            let mut tx = self.begin().await?;
+            sqlx::query(LOCK_SCHEMA).execute(&mut *tx).await?;
+            let owner: Option<Uuid> =
+                sqlx::query_scalar("SELECT registry FROM meta").fetch_optional(&mut *tx).await?;
+            if owner.is_some_and(|owner| owner != registry) {
+                return tx.undo(false).await;
+            }
+            sqlx::raw_sql(include_str!("sql/destroy.sql")).execute(&mut *tx).await?;
+            tx.commit().await?;
+            Ok(true)
+        })
+        .await
     }
 
     async fn ping(&self) -> Result<(), Error> {

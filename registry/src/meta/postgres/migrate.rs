@@ -12,6 +12,10 @@ use crate::meta::Error;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
+/// One process at a time changes the schema. Held until the end of the transaction; a lock of the session would
+/// leak through a pooler.
+pub(super) const LOCK_SCHEMA: &str = "SELECT pg_advisory_xact_lock(hashtext('stowage migrations'))";
+
 /// Creates or upgrades the tables. Several at once wait for each other.
 pub async fn migrate(options: &Options) -> Result<(), ConnectError> {
     let driver = options.driver().map_err(ConnectError::Url)?;
@@ -23,8 +27,7 @@ pub async fn migrate(options: &Options) -> Result<(), ConnectError> {
 
 async fn run(connection: &mut PgConnection) -> Result<(), Fault> {
     let mut tx = connection.begin().await?;
-    // Held until the end of the transaction; a lock of the session would leak through a pooler.
-    sqlx::query("SELECT pg_advisory_xact_lock(hashtext('stowage migrations'))").execute(&mut *tx).await?;
+    sqlx::query(LOCK_SCHEMA).execute(&mut *tx).await?;
     let mut migrator = Migrator { migrations: MIGRATIONS.migrations.clone(), ..Migrator::DEFAULT };
     migrator.set_locking(false);
     migrator.run_direct(None, &mut *tx, false).await.map_err(refusal)?;

@@ -52,6 +52,18 @@ impl Leases for SqliteStore {
         Ok(self.writer.run(sqlx::query(update).bind(epoch.0).bind(self.lock.fence)).await? > 0)
     }
 
+    async fn destroy(&self, registry: Uuid) -> Result<bool, Error> {
+        let mut tx = self.writer.begin().await?;
+        let owner: Option<(Uuid,)> = tx.one(sqlx::query_as("SELECT registry FROM meta")).await?;
+        if owner.is_some_and(|(owner,)| owner != registry) {
+            tx.rollback().await?;
+            return Ok(false);
+        }
+        tx.run(sqlx::query(include_str!("sql/destroy.sql"))).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
     async fn ping(&self) -> Result<(), Error> {
         self.readers.one::<(i64,)>(sqlx::query_as("SELECT 1")).await?;
         Ok(())

@@ -1,0 +1,49 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! What Kubernetes keeps of a container that has ended: why a service stopped, what a job did.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use stowage_registry::config::explained;
+use stowage_registry::jobs::{End, Run};
+
+use super::Failure;
+
+/// Where Kubernetes looks.
+const LOG: &str = "/dev/termination-log";
+
+/// What a job counted.
+pub(super) type Counts = BTreeMap<&'static str, u64>;
+
+/// The outcome of a service, its failure written down.
+pub(super) fn told(outcome: Result<(), Failure>) -> Result<(), Failure> {
+    if let Err(failure) = &outcome {
+        write(&explained(failure));
+    }
+    outcome
+}
+
+/// Does a job and writes its summary down.
+pub(super) fn summed_up(
+    command: &'static str,
+    job: impl FnOnce() -> Result<Counts, Failure>,
+) -> Result<(), Failure> {
+    let run = Run::begin(command);
+    let outcome = job();
+    let end = match &outcome {
+        Ok(counts) => End::Done(counts.clone()),
+        Err(failure) if failure.is_refusal() => End::Refused(explained(failure)),
+        Err(failure) => End::Failed(explained(failure)),
+    };
+    write(&run.summary(&end));
+    outcome.map(drop)
+}
+
+/// Only a container has such a file. Nobody is left to be told that it could not be written.
+fn write(text: &str) {
+    if Path::new(LOG).exists() {
+        let _written = std::fs::write(LOG, text);
+    }
+}

@@ -1,0 +1,85 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! What is done once and ends, and how it tells what it did.
+//!
+//! Assumes nothing about who else runs: what a job does can be repeated, by anybody, after a crash at any point.
+
+mod purge;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use stowage_crds::{Outcome, Summary};
+
+pub use purge::{PurgeError, Purged, purge};
+
+use crate::ops::clock;
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It did what it was asked; what it counted.
+    Done(BTreeMap<&'static str, u64>),
+    /// It stopped on a failure, in words for a human.
+    Failed(String),
+    /// It did not act, for safety, in words for a human.
+    Refused(String),
+}
+
+/// One run of a command, from its beginning.
+#[derive(Clone, Debug)]
+pub struct Run {
+    command: &'static str,
+    begun: Option<Time>,
+}
+
+impl Run {
+    /// The command begins.
+    #[must_use]
+    pub fn begin(command: &'static str) -> Self {
+        Self { command, begun: now() }
+    }
+
+    /// The run has ended: the text that Kubernetes keeps of it.
+    #[must_use]
+    pub fn summary(&self, end: &End) -> String {
+        let (result, message, counts) = match end {
+            End::Done(counts) => (Outcome::Succeeded, None, counts.clone()),
+            End::Failed(message) => (Outcome::Failed, Some(message.clone()), BTreeMap::new()),
+            End::Refused(message) => (Outcome::Refused, Some(message.clone()), BTreeMap::new()),
+        };
+        let counted =
+            |(name, count): (&str, u64)| (name.to_owned(), i64::try_from(count).unwrap_or(i64::MAX));
+        let summary = Summary {
+            message,
+            start_time: self.begun.clone(),
+            completion_time: now(),
+            counts: counts.into_iter().map(counted).collect(),
+            ..Summary::new(self.command, result)
+        };
+        summary.to_termination_message()
+    }
+}
+
+fn now() -> Option<Time> {
+    Timestamp::from_second(i64::try_from(clock::seconds()).ok()?).ok().map(Time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_says_how_it_ended_and_what_it_counted() {
+        let run = Run::begin("purge");
+        let read = |end: &End| Summary::from_termination_message(&run.summary(end)).unwrap();
+        let done = read(&End::Done([("deletedObjects", 7)].into()));
+        assert_eq!((done.command.as_str(), done.result, done.message), ("purge", Outcome::Succeeded, None));
+        assert_eq!(done.counts.get("deletedObjects"), Some(&7));
+        assert!(done.start_time.is_some() && done.start_time <= done.completion_time);
+        let refused = read(&End::Refused("not yours".to_owned()));
+        assert_eq!((refused.result, refused.message.as_deref()), (Outcome::Refused, Some("not yours")));
+    }
+}
