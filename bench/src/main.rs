@@ -11,6 +11,7 @@ mod measure;
 mod report;
 mod scene;
 mod servers;
+mod table;
 mod work;
 
 use std::collections::BTreeMap;

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::measure::{Figures, precise};
+use crate::table::{MIB, Table, dash, memory, number, ratio, time};
 
 /// The peer that others are set in proportion to.
 const BASELINE: &str = "distribution";
@@ -346,75 +347,9 @@ fn file_system(mounts: &str, path: &Path) -> Option<String> {
     above.max_by_key(|(at, _)| at.len()).map(|(_, kind)| kind.to_owned())
 }
 
-const MIB: f64 = 1_048_576.0;
-
-fn dash() -> String {
-    "–".to_owned()
-}
-
-fn memory(bytes: f64) -> String {
-    format!("{:.1} MiB", bytes / MIB)
-}
-
-fn ratio(ours: f64, theirs: f64) -> String {
-    format!("{:.2}x", ours / theirs)
-}
-
-fn number(value: f64) -> String {
-    let decimals = if value >= 100.0 {
-        0
-    } else if value >= 10.0 {
-        1
-    } else {
-        2
-    };
-    format!("{value:.decimals$}")
-}
-
-/// Microseconds, in the unit that reads best.
-fn time(micros: f64) -> String {
-    match micros {
-        ..1e3 => format!("{} µs", number(micros)),
-        1e3..1e6 => format!("{} ms", number(micros / 1e3)),
-        _ => format!("{} s", number(micros / 1e6)),
-    }
-}
-
 fn section(text: &mut String, title: &str, table: &Table) {
-    if !table.rows.is_empty() {
+    if !table.is_empty() {
         write!(text, "\n## {title}\n\n{}", table.render()).expect("a String takes everything");
-    }
-}
-
-/// A Markdown table whose columns line up in a terminal too.
-struct Table {
-    header: Vec<String>,
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    fn new(header: &[&str]) -> Self {
-        Self { header: header.iter().map(ToString::to_string).collect(), rows: Vec::new() }
-    }
-
-    fn add(&mut self, mut row: Vec<String>) {
-        row.resize_with(self.header.len(), dash);
-        self.rows.push(row.into_iter().map(|cell| cell.replace(['|', '\n'], " ")).collect());
-    }
-
-    fn render(&self) -> String {
-        let width = |column: usize| {
-            let cells = self.rows.iter().chain([&self.header]).filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
-        };
-        let widths: Vec<usize> = (0..self.header.len()).map(width).collect();
-        let line = |row: &[String]| {
-            let cells = row.iter().zip(&widths).map(|(cell, &width)| format!(" {cell:<width$} |"));
-            format!("|{}\n", cells.collect::<String>())
-        };
-        let rule = line(&widths.iter().map(|&width| "-".repeat(width)).collect::<Vec<_>>());
-        let rows: String = self.rows.iter().map(|row| line(row)).collect();
-        line(&self.header) + &rule + &rows
     }
 }
 
