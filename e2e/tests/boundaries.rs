@@ -20,6 +20,7 @@ const CRATES: [(&str, &[&str]); 4] = [
 
 /// Where in the registry's sources a crate may be named.
 const ROOMS: [(&str, &[&str]); 4] = [
+    // The last three are the embeddable door, which hands out a router.
     ("axum", &["http", "lib.rs", "embedded.rs", "testing.rs"]),
     ("sqlx", &["meta"]),
     ("aws_sdk_s3", &["blobs/s3"]),
