@@ -23,7 +23,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 pub use secrets::SecretUse;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-pub use serving::{GarbageCollection, Limits, Mode, Telemetry};
+pub use serving::{GarbageCollection, Limits, Mode};
 pub use status::{GarbageCollectionStatus, RegistryStatus};
 pub use workload::{
     Autoscaling, DeletionPolicy, Disruption, Image, Managed, Monitoring, ServiceAccount, ServiceMonitor,
@@ -123,9 +123,6 @@ pub struct RegistrySpec {
     /// When what nothing names any more is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub garbage_collection: Option<GarbageCollection>,
-    /// Where traces go. Absent: nowhere.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub telemetry: Option<Telemetry>,
 
     /// The image of the replicas. Absent parts: those of the operator's `--registry-image`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::all_defaults;
-use crate::{Cron, Duration, HttpUrl, Quantity, TimeZone};
+use crate::{Cron, Duration, Quantity, TimeZone};
 
 /// Which changes clients may make.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -99,23 +99,5 @@ impl GarbageCollection {
 impl Default for GarbageCollection {
     fn default() -> Self {
         all_defaults()
-    }
-}
-
-/// Where traces go.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Telemetry {
-    /// The OTLP/gRPC endpoint.
-    pub otlp_endpoint: HttpUrl,
-    /// How many of a hundred requests are traced.
-    #[serde(default = "Telemetry::default_sampling_percentage")]
-    #[schemars(range(min = 0, max = 100))]
-    pub sampling_percentage: i32,
-}
-
-impl Telemetry {
-    fn default_sampling_percentage() -> i32 {
-        10
     }
 }

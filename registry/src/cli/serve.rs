@@ -220,7 +220,11 @@ fn address(listener: &Listener) -> Result<SocketAddr, Failure> {
 }
 
 fn settings(config: &Config) -> Settings {
-    Settings { site: Site { hosts: config.hosts.clone() }, mode: config.mode }
+    Settings {
+        site: Site { hosts: config.hosts.clone() },
+        mode: config.mode,
+        redirect: config.redirect.clone(),
+    }
 }
 
 async fn facts_of(stores: &Stores) -> Facts {

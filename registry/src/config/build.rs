@@ -18,6 +18,7 @@ use super::error::ConfigError;
 use super::files::Origin;
 use super::{Config, Database, Limits, Postgres, S3, Secret, SecretsDir, Sources, Storage, tls};
 use crate::auth::{Actions, Htpasswd, Policy, Realms, Rules, SigningKey, Snapshot, Subject};
+use crate::http::Redirect;
 use crate::operation::{Action, Mode};
 
 /// The port of the Service that the operator makes.
@@ -28,15 +29,14 @@ const KEY_FILE: &str = "token-keys.pem";
 pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> Result<Config, ConfigError> {
     let spec = &document.registry.spec;
     let secrets = &sources.secrets;
-    if spec.telemetry.is_some() {
-        return Err(field("spec.telemetry", "this build sends no traces; remove the field"));
-    }
     let rules = rules(&document, origin)?;
     ensure_not_open_to_the_world(&rules, sources.listen)?;
+    let hosts: Vec<String> = urls(&document).iter().map(|url| host(url).to_owned()).collect();
     Ok(Config {
         registry: document.registry.name.clone(),
         hash: document.encode().hash,
-        hosts: urls(&document).iter().map(|url| host(url).to_owned()).collect(),
+        redirect: redirect(spec, &hosts)?,
+        hosts,
         storage: storage(spec, secrets)?,
         database: database(spec, secrets)?,
         write_hold: spec.database.write_hold.to_std(),
@@ -74,9 +74,6 @@ pub(super) fn storage(spec: &RegistrySpec, secrets: &SecretsDir) -> Result<Stora
         None => None,
         Some(secret) => Some(s3_credentials(&secret.name, secrets)?),
     };
-    if s3.redirect.as_ref().is_some_and(|redirect| redirect.mode == RedirectMode::Always) {
-        return Err(field("spec.storage.s3.redirect.mode", "this build does not redirect; expected Never"));
-    }
     Ok(Storage::S3(Box::new(S3 {
         bucket: s3.bucket.clone(),
         prefix: s3.prefix.clone(),
@@ -86,6 +83,49 @@ pub(super) fn storage(spec: &RegistrySpec, secrets: &SecretsDir) -> Result<Stora
         credentials,
         ca: optional_bytes("spec.storage.s3.caSecretRef", s3.ca_secret_ref.as_ref(), secrets)?,
     })))
+}
+
+fn redirect(spec: &RegistrySpec, hosts: &[String]) -> Result<Option<Redirect>, ConfigError> {
+    let Some(s3) = &spec.storage.s3 else { return Ok(None) };
+    let Some(redirect) = s3.redirect.as_ref().filter(|redirect| redirect.mode == RedirectMode::Always) else {
+        return Ok(None);
+    };
+    let store = store_host(s3);
+    if let Some(host) = hosts.iter().map(|host| hostname(host)).find(|host| is_at_or_below(&store, host)) {
+        let problem = format!(
+            "clients would send their credential for {host} to the store at {store}, which then refuses them: \
+             give the store a host that is not below the registry's, or set mode Never"
+        );
+        return Err(field("spec.storage.s3.redirect.mode", problem));
+    }
+    Ok(Some(Redirect {
+        min_size: redirect.min_size.bytes(),
+        exclude_user_agents: redirect.exclude_user_agents.clone(),
+    }))
+}
+
+/// The host to which clients would be sent, without its port.
+fn store_host(s3: &stowage_crds::S3) -> String {
+    let endpoint = s3.endpoint.as_ref().map(ToString::to_string);
+    let service = match &endpoint {
+        Some(url) => hostname(host(url)).to_owned(),
+        None => format!("s3.{}.amazonaws.com", s3.region),
+    };
+    if s3.force_path_style { service } else { format!("{}.{service}", s3.bucket) }
+}
+
+/// A host without its port: clients compare hosts so when they decide who may see a credential.
+fn hostname(host: &str) -> &str {
+    let host = host.split('/').next().unwrap_or_default();
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+fn is_at_or_below(host: &str, parent: &str) -> bool {
+    let (host, parent) = (host.to_ascii_lowercase(), parent.to_ascii_lowercase());
+    host.strip_suffix(&parent).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// The folder of the keys, when they are there.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use stowage_crds::document::DocumentVersion;
 use stowage_crds::report::{Check, Checks, Rejection, Report, ResourceReport, SchemaReport};
-use stowage_crds::{Kind, RegistrySpec};
+use stowage_crds::{Kind, RegistrySpec, Storage};
 
 use super::Config;
 use crate::ops::health::{Health, State};
@@ -129,10 +129,19 @@ fn resources(config: &Config) -> Vec<ResourceReport> {
     config.document.access_policies.iter().map(policy).collect()
 }
 
+/// Who is redirected can change at any time.
+fn without_redirect(storage: &Storage) -> Storage {
+    let mut storage = storage.clone();
+    if let Some(s3) = &mut storage.s3 {
+        s3.redirect = None;
+    }
+    storage
+}
+
 /// What a process cannot swap while it runs.
 fn pending(started: &RegistrySpec, now: &RegistrySpec) -> Vec<String> {
     let changed = [
-        ("spec.storage", started.storage != now.storage),
+        ("spec.storage", without_redirect(&started.storage) != without_redirect(&now.storage)),
         ("spec.database", started.database != now.database),
         ("spec.tls", started.tls.is_some() != now.tls.is_some()),
         ("spec.limits", started.limits != now.limits),

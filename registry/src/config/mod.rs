@@ -32,6 +32,7 @@ pub use tls::TlsError;
 pub use watch::watch;
 
 use crate::auth::Snapshot;
+use crate::http::Redirect;
 use crate::operation::Mode;
 
 /// Where a configuration comes from.
@@ -60,6 +61,8 @@ pub struct Config {
     pub hosts: Vec<String>,
     /// Where content lies.
     pub storage: Storage,
+    /// When clients fetch blobs from the bucket themselves; `None` is never.
+    pub redirect: Option<Redirect>,
     /// Where names and links lie.
     pub database: Database,
     /// How long a write waits for a lost database.

@@ -208,10 +208,46 @@ fn w605_the_operators_document_without_auth_is_closed() {
     assert!(!config.access.rules.is_open());
 }
 
+/// A registry at `registry.example.com:5000` that redirects to this store.
+fn redirecting(store: &str) -> Folder {
+    let registry = REGISTRY
+        .replace("filesystem: {}", &format!("s3: {{bucket: content, redirect: {{mode: Always}}, {store}}}"))
+        .replace("sqlite: {}", "postgres: {urlSecretRef: {name: db, key: url}}");
+    let folder = Folder::with(&registry.replace("localhost:5000", "registry.example.com:5000"));
+    std::fs::create_dir_all(folder.0.path().join("secrets/db")).unwrap();
+    folder.write("secrets/db/url", "postgresql://localhost/stowage");
+    folder
+}
+
 #[test]
-fn what_nothing_honours_is_refused() {
-    let folder = Folder::with(&format!("{REGISTRY}  telemetry: {{otlpEndpoint: \"http://otel:4317\"}}\n"));
-    assert!(folder.error().starts_with("spec.telemetry: "));
+fn w149_a_redirect_to_the_registrys_own_host_or_below_it_is_refused() {
+    for store in [
+        "endpoint: \"https://registry.example.com:9000\", forcePathStyle: true",
+        "endpoint: \"https://s3.Registry.example.com\", forcePathStyle: true",
+        "endpoint: \"https://registry.example.com:9000\"",
+    ] {
+        let error = redirecting(store).error();
+        assert!(error.starts_with("spec.storage.s3.redirect.mode: "), "{store}: {error}");
+    }
+    for store in [
+        "region: eu-central-1",
+        "endpoint: \"https://s3.example.com\"",
+        "endpoint: \"https://s3-registry.example.com:5000\", forcePathStyle: true",
+    ] {
+        let config = redirecting(store).load().unwrap();
+        let expected = Redirect { min_size: 1 << 20, exclude_user_agents: Vec::new() };
+        assert_eq!(config.redirect, Some(expected), "{store}");
+    }
+}
+
+#[test]
+fn w023_blobs_are_proxied_unless_the_configuration_says_otherwise() {
+    assert_eq!(Folder::with(REGISTRY).load().unwrap().redirect, None);
+    let text =
+        std::fs::read_to_string(redirecting("region: a").0.path().join("config/registry.yaml")).unwrap();
+    let folder = redirecting("region: a");
+    folder.write("config/registry.yaml", &text.replace("mode: Always", "mode: Never"));
+    assert_eq!(folder.load().unwrap().redirect, None);
 }
 
 async fn until(what: impl Fn() -> bool) {

@@ -174,7 +174,15 @@ async fn get_blob(
 ) -> Result<Response, Failure> {
     let domain = &port.domain;
     let blob = domain.blob(repository, digest, false).await?;
-    let (mut response, content) = match conditions::select(headers, digest, blob.location.size) {
+    let size = blob.location.size;
+    let selection = conditions::select(headers, digest, size);
+    if matches!(selection, Selection::Whole | Selection::One(_))
+        && port.settings.load().redirect.as_ref().is_some_and(|redirect| redirect.fits(headers, size))
+        && let Some(address) = domain.direct_address(&blob).await?
+    {
+        return Ok(respond::blob_elsewhere(&blob, &address));
+    }
+    let (mut response, content) = match selection {
         Selection::NotModified => return Ok(respond::blob_not_modified(&blob)),
         Selection::Unsatisfiable => return Ok(respond::blob_out_of_range(&blob)),
         Selection::Whole => (respond::blob(&blob), domain.read_blob(&blob, None).await?),

@@ -9,6 +9,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -45,13 +46,15 @@ pub(super) struct Facts {
     pub(super) operation: &'static str,
     pub(super) repository: Option<Name>,
     pub(super) subject: Option<String>,
+    /// The policies that grant it.
+    pub(super) granted_by: Vec<Arc<str>>,
 }
 
 impl Facts {
     /// Those of a request that is no operation.
     fn of_path(path: &str) -> Self {
         let operation = if path == "/token" { "token" } else { "none" };
-        Self { operation, repository: None, subject: None }
+        Self { operation, repository: None, subject: None, granted_by: Vec::new() }
     }
 }
 
@@ -94,7 +97,7 @@ async fn guarded(port: &DataPort, request: Request, next: Next) -> (Response, Op
     if let Err(failure) = check_head(&request) {
         return (failure.into_response(None), None);
     }
-    let Ok(slot) = std::sync::Arc::clone(&port.slots).try_acquire_owned() else {
+    let Ok(slot) = Arc::clone(&port.slots).try_acquire_owned() else {
         return (Failure::Busy.into_response(None), None);
     };
     // What a panic left half-done is dropped with the request; what is shared guards itself.
@@ -171,12 +174,15 @@ impl http_body::Body for Observed {
 impl Drop for Record {
     fn drop(&mut self) {
         let duration = self.begun.elapsed();
+        let granted_by = &self.facts.granted_by;
+        let granted_by = (!granted_by.is_empty()).then(|| granted_by.join(" "));
         self.metrics.request_ends(self.facts.operation, self.code, duration.as_secs_f64());
         tracing::info!(
             request.id = self.id.to_str().unwrap_or_default(),
             http.operation = self.facts.operation,
             http.status = self.code,
             identity.subject = self.facts.subject,
+            access.policies = granted_by,
             repo.name = self.facts.repository.as_ref().map(Name::as_str),
             bytes = self.bytes,
             duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),

@@ -29,9 +29,9 @@ use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::Response;
 use axum::routing::any;
-use http::HeaderValue;
-use http::header::{AUTHORIZATION, HOST};
+use http::header::{AUTHORIZATION, HOST, USER_AGENT};
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 
@@ -55,6 +55,27 @@ pub struct Settings {
     pub site: Site,
     /// What it takes at present.
     pub mode: Mode,
+    /// When a client is sent to the store for a blob's bytes; `None` is never.
+    pub redirect: Option<Redirect>,
+}
+
+/// Which pulls of blobs are answered with the address of the bytes in the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Redirect {
+    /// Smaller blobs are answered here.
+    pub min_size: u64,
+    /// Clients whose `User-Agent` begins with one of these are answered here: they would take their credential
+    /// for the registry along, which stores refuse.
+    pub exclude_user_agents: Vec<String>,
+}
+
+impl Redirect {
+    /// Whether a `GET` of a blob of `size` bytes with these headers may be redirected.
+    fn fits(&self, headers: &HeaderMap, size: u64) -> bool {
+        let agent = headers.get(USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
+        let is_excluded = |prefix: &String| agent.starts_with(prefix.as_bytes());
+        size >= self.min_size && !self.exclude_user_agents.iter().any(is_excluded)
+    }
 }
 
 /// Everything the data port works with. Clones share it.
@@ -135,8 +156,12 @@ async fn operate(port: DataPort, request: Request) -> Response {
         Ok(operation) => operation,
         Err(refusal) => return Failure::from(refusal).into_response(None),
     };
-    let mut facts =
-        Facts { operation: operation.name(), repository: operation.repository().cloned(), subject: None };
+    let mut facts = Facts {
+        operation: operation.name(),
+        repository: operation.repository().cloned(),
+        subject: None,
+        granted_by: Vec::new(),
+    };
     let answer = answer(&port, settings.mode, parts, query, body, operation.clone(), &mut facts).await;
     let mut response = answer.unwrap_or_else(|failure| failure.into_response(Some(&operation)));
     response.extensions_mut().insert(facts);
@@ -154,6 +179,7 @@ async fn answer(
 ) -> Result<Response, Failure> {
     let authorized = port.access.admit(presented(&parts), operation).await?;
     facts.subject = authorized.subject().map(str::to_owned);
+    facts.granted_by = authorized.granted_by().to_vec();
     if let Some(reason) = mode.forbids(authorized.operation()) {
         return Err(Error::ModeForbids(reason).into());
     }

@@ -4,7 +4,7 @@
 //! Outcomes to status, headers and body. Pure.
 //!
 //! Every `Location` and `Link` is a path that names the repository as the client did, so that a client stays
-//! on the host, and behind the proxy, that it came through.
+//! on the host, and behind the proxy, that it came through. But one: the address of a blob's bytes in the store.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -169,6 +169,18 @@ pub(super) fn blob_out_of_range(blob: &Blob) -> Response {
     let headers =
         [(CONTENT_RANGE, content_range), (ACCEPT_RANGES, fixed("bytes")), (CACHE_CONTROL, fixed("no-store"))];
     empty(StatusCode::RANGE_NOT_SATISFIABLE, headers)
+}
+
+/// The bytes are to be had at `address`, for a while. A client repeats its range there.
+pub(super) fn blob_elsewhere(blob: &Blob, address: &str) -> Response {
+    let headers = [
+        (LOCATION, value(address)),
+        (CONTENT_DIGEST, value(blob.digest.to_string())),
+        (CACHE_CONTROL, fixed("no-store")),
+    ];
+    let mut response = empty(StatusCode::TEMPORARY_REDIRECT, headers);
+    warn_if(blob.degraded, response.headers_mut());
+    response
 }
 
 /// `bytes <first>-<last>/<size>`

@@ -7,8 +7,6 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use stowage_registry::blobs::s3::{Credentials, S3, Settings};
 use stowage_registry::blobs::{Error, Read, Store, Sweep, Write, conformance};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::support::s3::{Kind, bucket, expire_after_a_day, store};
 
@@ -122,11 +120,5 @@ async fn a_rule_that_expires_objects_is_found() {
 }
 
 async fn ask(url: &str, method: &str, headers: &str) -> String {
-    let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
-    let mut connection = TcpStream::connect(host).await.unwrap();
-    let request = format!("{method} /{path} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n");
-    connection.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).await.unwrap();
-    answer
+    String::from_utf8(crate::support::s3::ask(url, method, headers).await).unwrap()
 }

@@ -27,10 +27,10 @@ use crate::support::postgres::database;
 use crate::support::s3::{Kind, bucket};
 
 /// Where a registry lies, and its configuration.
-struct Place {
+pub(crate) struct Place {
     folder: TempDir,
     /// Bucket and database; without them, files and SQLite in the folder.
-    shared: Option<(Settings, String)>,
+    pub(crate) shared: Option<(Settings, String)>,
 }
 
 struct Stores {
@@ -45,8 +45,13 @@ impl Place {
         place
     }
 
-    async fn clustered() -> Self {
-        let bucket = Settings { prefix: "some/prefix".to_owned(), ..bucket(Kind::Versitygw).await };
+    pub(crate) async fn clustered() -> Self {
+        Self::on(Kind::Versitygw).await
+    }
+
+    /// Over PostgreSQL and a bucket of this server.
+    pub(crate) async fn on(server: Kind) -> Self {
+        let bucket = Settings { prefix: "some/prefix".to_owned(), ..bucket(server).await };
         let place = Self { folder: tempfile::tempdir().unwrap(), shared: Some((bucket, database().await)) };
         let (bucket, url) = place.shared.as_ref().unwrap();
         let Credentials::Static { access_key_id, secret_access_key, .. } = &bucket.credentials else {
@@ -66,11 +71,11 @@ impl Place {
         place
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    fn write(&self, file: &str, text: &str) {
+    pub(crate) fn write(&self, file: &str, text: &str) {
         let path = self.path().join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();

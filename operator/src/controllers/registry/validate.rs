@@ -18,7 +18,7 @@ use kube::{Resource as _, ResourceExt as _};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use stowage_crds::{
-    AccessPolicy, Freeform, MigrationPolicy, Registry, RegistrySpec,
+    AccessPolicy, Freeform, MigrationPolicy, Registry, RegistrySpec, S3,
     conditions::Reason,
     document::{self, Document, Encoded, InvalidRegistry, Schedules, Sources},
 };
@@ -219,12 +219,13 @@ impl Valid {
     pub fn restart_hash(&self) -> String {
         let spec = self.spec();
         let (storage, database) = (&spec.storage, &spec.database);
+        // Who is redirected to the bucket can change at any time.
+        let s3 = storage.s3.clone().map(|s3| S3 { redirect: None, ..s3 });
         // Not as JSON values: the order of their keys depends on features that any crate may switch on.
         let parts = serde_json::to_string(&(
-            (&storage.s3, &storage.filesystem),
+            (&s3, &storage.filesystem),
             (&database.postgres, &database.sqlite, &database.write_hold),
             spec.tls.is_some(),
-            &spec.telemetry,
         ));
         short_hash(&parts.expect("a spec is JSON"))
     }

@@ -21,6 +21,8 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use stowage_registry::blobs::Store;
 use stowage_registry::blobs::s3::{Credentials, S3, Settings};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -91,6 +93,17 @@ fn settings(endpoint: &str) -> Settings {
 async fn create_bucket(settings: &Settings) -> Result<(), aws_sdk_s3::Error> {
     client(settings).create_bucket().bucket(&settings.bucket).send().await?;
     Ok(())
+}
+
+/// The whole answer to a request without a body, as it comes over the wire.
+pub(crate) async fn ask(url: &str, method: &str, headers: &str) -> Vec<u8> {
+    let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let mut connection = TcpStream::connect(host).await.unwrap();
+    let request = format!("{method} /{path} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer).await.unwrap();
+    answer
 }
 
 /// Gives the bucket a rule of the name `old`.

@@ -11,6 +11,7 @@ mod headers;
 mod manifests;
 mod mount;
 mod ranges;
+mod redirect;
 mod referrers;
 mod registry;
 mod replicas;
