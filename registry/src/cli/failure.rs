@@ -34,6 +34,12 @@ pub(crate) enum Failure {
     /// The bucket's settings cannot be used.
     #[error("spec.storage.s3")]
     Bucket(#[from] SettingsError),
+    /// The bucket's own rules would remove content.
+    #[error(
+        "the bucket's lifecycle rule {0:?} removes objects of the registry when they become old: \
+         remove the rule, or restrict it to other objects"
+    )]
+    Expiry(String),
     /// The database cannot be used.
     #[error("spec.database.postgres")]
     Database(#[from] ConnectError),
@@ -66,6 +72,7 @@ impl Failure {
             Self::Database(ConnectError::Unsafe { .. } | ConnectError::Meta(meta::Error::Schema { .. })) => {
                 REFUSED
             }
+            Self::Expiry(_) => REFUSED,
             Self::Open(error) if is_refusal(error) => REFUSED,
             Self::Purge(error) if error.is_refusal() => REFUSED,
             Self::Open(_)

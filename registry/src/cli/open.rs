@@ -5,21 +5,27 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stowage_registry::OpenError;
 use stowage_registry::blobs::{self, Filesystem, Observed, Observer, Outcome, Request, S3, Store, s3};
-use stowage_registry::config::{self, Backing, Config, Database, Storage};
+use stowage_registry::config::{self, Backing, Config, Database, Storage, explained};
 use stowage_registry::domain::Limits;
 use stowage_registry::jobs::{self, Purged};
 use stowage_registry::key::Key;
 use stowage_registry::meta::postgres::{self, ConnectError, PostgresStore};
 use stowage_registry::meta::sqlite::{self, SqliteStore};
 use stowage_registry::meta::{self, Leases, MetaStore};
+use stowage_registry::ops::health::{Dependency, Health};
 use stowage_registry::ops::metrics::Metrics;
 use uuid::Uuid;
 
 use super::Failure;
+
+/// How long a start waits for a database that is away.
+const PATIENCE: Duration = Duration::from_mins(10);
+/// How long it is left alone before it is asked again.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// What a registry stands on.
 pub(super) struct Stores {
@@ -41,20 +47,62 @@ impl Observer for Counting {
     }
 }
 
-/// Opens both.
-pub(super) async fn stores(config: &Config, data_dir: &Path, metrics: &Metrics) -> Result<Stores, Failure> {
+/// Opens both. Waits for a database that is away.
+pub(super) async fn stores(
+    config: &Config,
+    data_dir: &Path,
+    metrics: &Metrics,
+    health: &Health,
+) -> Result<Stores, Failure> {
     let (name, blobs): (_, Arc<dyn Store>) = match &config.storage {
         Storage::Filesystem => ("filesystem", Arc::new(filesystem(data_dir).await?)),
-        Storage::S3(bucket) => ("s3", Arc::new(s3(bucket).await?)),
+        Storage::S3(bucket) => {
+            let store = s3(bucket).await?;
+            ensure_nothing_expires(&store).await?;
+            ("s3", Arc::new(store))
+        }
     };
     let (schema, meta): (_, Arc<dyn MetaStore>) = match &config.database {
         Database::Sqlite => (sqlite::SCHEMA, Arc::new(sqlite(data_dir).await?)),
         Database::Postgres(server) => {
-            (postgres::SCHEMA, Arc::new(PostgresStore::connect(&server_options(server)).await?))
+            let store = connected(server, health).await?;
+            (postgres::SCHEMA, Arc::new(store.with_metrics(metrics.clone())))
         }
     };
     let counting = Arc::new(Counting { store: name, metrics: metrics.clone() });
     Ok(Stores { meta, blobs: Arc::new(Observed::over(blobs, counting)), schema })
+}
+
+/// A rule that removes old objects would remove content that is in use.
+async fn ensure_nothing_expires(store: &S3) -> Result<(), Failure> {
+    match store.expiry_rule().await {
+        Ok(None) => Ok(()),
+        Ok(Some(rule)) => Err(Failure::Expiry(rule)),
+        Err(error) => {
+            tracing::info!(error = explained(&error), "the bucket's lifecycle rules cannot be read");
+            Ok(())
+        }
+    }
+}
+
+/// Connects; asks again while the database is away, but not for ever.
+async fn connected(server: &config::Postgres, health: &Health) -> Result<PostgresStore, ConnectError> {
+    let options = server_options(server);
+    let begun = Instant::now();
+    loop {
+        let error = match PostgresStore::connect(&options).await {
+            Ok(store) => {
+                health.note::<&str>(Dependency::Database, &Ok(()));
+                return Ok(store);
+            }
+            Err(ConnectError::Meta(error @ meta::Error::Unavailable(_))) if begun.elapsed() < PATIENCE => {
+                error
+            }
+            Err(error) => return Err(error),
+        };
+        health.note(Dependency::Database, &Err(explained(&error)));
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 async fn s3(bucket: &config::S3) -> Result<S3, Failure> {

@@ -95,7 +95,13 @@ impl Serve {
             .spawn(ops.serve(move |peer| connection::service(ops_router.clone(), peer), ops_end.clone()));
 
         let current = live.current();
-        let stores = open::stores(&current, &self.common.data_dir, &metrics).await?;
+        let stores = tokio::select! {
+            stores = open::stores(&current, &self.common.data_dir, &metrics, &health) => stores?,
+            signal = signals.next() => {
+                tracing::info!(signal, "stopped before it served");
+                return Ok(());
+            }
+        };
         facts.store(Arc::new(facts_of(&stores).await));
         let access = Arc::new(Access::new(current.access.clone()));
         let registry = Registry::builder()

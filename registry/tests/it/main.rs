@@ -18,6 +18,8 @@ mod purge;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
+mod start;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod wire;

@@ -31,6 +31,7 @@ use sqlx::{Connection as _, PgPool};
 
 use self::error::Fault;
 use super::Error;
+use crate::ops::metrics::Metrics;
 pub use migrate::migrate;
 
 /// The schema this version works with.
@@ -99,6 +100,7 @@ impl From<Fault> for ConnectError {
 pub struct PostgresStore {
     pool: PgPool,
     lease: Duration,
+    metrics: Option<Metrics>,
 }
 
 impl PostgresStore {
@@ -106,10 +108,16 @@ impl PostgresStore {
     pub async fn connect(options: &Options) -> Result<Self, ConnectError> {
         let driver = options.driver().map_err(ConnectError::Url)?;
         let pool = pool(options).connect_with(driver).await.map_err(Fault::from)?;
-        let store = Self { pool, lease: options.lease };
+        let store = Self { pool, lease: options.lease, metrics: None };
         store.check_server().await?;
         store.check_schema().await?;
         Ok(store)
+    }
+
+    /// Tells these how its connections are used.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     /// Ends all connections.

@@ -9,7 +9,7 @@
 //! Conflicts (40001, 40P01) repeat the whole attempt; a caller never sees them.
 
 use std::ops::{Deref, DerefMut};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -101,7 +101,13 @@ impl DerefMut for Tx {
 
 impl PostgresStore {
     pub(super) async fn lend(&self) -> Result<Lent, sqlx::Error> {
-        Ok(Lent(Some(self.pool.acquire().await?)))
+        let begun = Instant::now();
+        let connection = self.pool.acquire().await;
+        if let Some(metrics) = &self.metrics {
+            metrics.pool_waited(begun.elapsed());
+            metrics.pool_connections(self.pool.size());
+        }
+        Ok(Lent(Some(connection?)))
     }
 
     /// Begins a transaction.
