@@ -153,7 +153,7 @@ pub(super) struct Failed {
     #[expect(dead_code, reason = "is printed")]
     pub(super) step: &'static str,
     /// `None`: the connection broke.
-    pub(super) answer: Option<Answer>,
+    pub(super) answer: Option<Box<Answer>>,
 }
 
 impl Failed {
@@ -173,7 +173,7 @@ impl Failed {
 fn expect(step: &'static str, status: u16, answer: Result<Answer, Broken>) -> Result<Answer, Failed> {
     match answer {
         Ok(answer) if answer.status == status => Ok(answer),
-        answer => Err(Failed { step, answer: answer.ok() }),
+        answer => Err(Failed { step, answer: answer.ok().map(Box::new) }),
     }
 }
 
