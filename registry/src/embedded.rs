@@ -18,6 +18,7 @@ use crate::key::Generation;
 use crate::meta::MetaStore;
 use crate::meta::sqlite::{self, SqliteStore};
 use crate::ops::clock;
+use crate::ops::permits::Permits;
 use crate::ops::tasks::Tasks;
 
 /// Requests answered at the same time, unless a configuration says otherwise.
@@ -58,6 +59,7 @@ pub struct Registry {
     port: DataPort,
     domain: Domain,
     settings: Arc<ArcSwap<Settings>>,
+    slots: Permits,
     tasks: Tasks,
 }
 
@@ -77,7 +79,6 @@ impl Registry {
 
     /// The routes `/v2`, `/v2/…` and `/token`, to be merged into another router. They must stay at the root:
     /// clients know no other place.
-    #[must_use]
     pub fn router(&self) -> Router {
         crate::http::router(self.port.clone())
     }
@@ -87,6 +88,12 @@ impl Registry {
     pub fn apply(&self, settings: Settings, strict_indexes: Vec<stowage_oci::Glob>) {
         self.settings.store(Arc::new(settings));
         self.domain.set_strict_indexes(strict_indexes);
+    }
+
+    /// Other limits from now on. Requests that run keep what they have.
+    pub fn set_limits(&self, limits: Limits, max_requests: usize) {
+        self.domain.set_limits(limits);
+        self.slots.set(max_requests, &self.tasks);
     }
 
     /// Tells what runs in the background to end: transfers stop at what is durable.
@@ -182,15 +189,16 @@ impl Builder {
             None => Arc::new(open_access(&self.settings)?),
         };
         let settings = Arc::new(ArcSwap::from_pointee(self.settings));
+        let slots = Permits::new(self.max_requests);
         let port = DataPort::new(
             domain.clone(),
             access,
             Arc::clone(&settings),
             self.metrics,
             tasks.clone(),
-            self.max_requests,
+            slots.clone(),
         );
-        Ok(Registry { port, domain, settings, tasks })
+        Ok(Registry { port, domain, settings, slots, tasks })
     }
 }
 

@@ -21,7 +21,6 @@ pub mod testing;
 pub use embedded::{Builder, OpenError, Registry};
 
 /// The routes of `registry`, to be merged into another axum application.
-#[must_use]
 pub fn router(registry: &Registry) -> axum::Router {
     registry.router()
 }

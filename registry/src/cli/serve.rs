@@ -115,7 +115,7 @@ impl Serve {
         facts.store(Arc::new(facts_of(&stores).await));
 
         let process = Process { registry, access, certificate: Certificate::default(), live, health, tasks };
-        process.apply(&current);
+        apply_to(&process.registry, &current);
         process.certificate.store(current.tls.clone());
         process.watch(sources, &stores);
 
@@ -192,7 +192,7 @@ impl Process {
         let (certificate, live) = (Arc::clone(&self.certificate), Arc::clone(&self.live));
         let apply = move |config: &Config| {
             access.swap(config.access.clone());
-            registry.apply(settings(config), config.strict_indexes.clone());
+            apply_to(&registry, config);
             // Whether there is TLS at all is decided at the start.
             if certificate.load().is_some() && config.tls.is_some() {
                 certificate.store(config.tls.clone());
@@ -211,10 +211,12 @@ impl Process {
             health.watch(Dependency::Storage, PROBE, || open::ask(&*blobs), stopping).await;
         });
     }
+}
 
-    fn apply(&self, config: &Config) {
-        self.registry.apply(settings(config), config.strict_indexes.clone());
-    }
+/// What of a configuration a registry that serves takes over at once.
+fn apply_to(registry: &Registry, config: &Config) {
+    registry.apply(settings(config), config.strict_indexes.clone());
+    registry.set_limits(open::limits(config), config.limits.max_concurrent_requests);
 }
 
 async fn bind(address: SocketAddr) -> Result<Listener, Failure> {

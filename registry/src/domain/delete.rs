@@ -12,14 +12,14 @@ use crate::outbox;
 impl Domain {
     /// Deletes a tag; what it names stays.
     pub async fn delete_tag(&self, repository: &Name, tag: &Tag) -> Result<(), Error> {
-        let retain = self.limits.trash_retention;
+        let retain = self.limits.load().trash_retention;
         let removal = self.write(|epoch| self.meta.delete_tag(epoch, repository, tag, retain)).await?;
         self.carry_out(removal.ok_or(Error::ManifestUnknown)?).await
     }
 
     /// Deletes a manifest and all its tags.
     pub async fn delete_manifest(&self, repository: &Name, digest: &Digest) -> Result<(), Error> {
-        let retain = self.limits.trash_retention;
+        let retain = self.limits.load().trash_retention;
         let outcome =
             self.write(|epoch| self.meta.delete_manifest(epoch, repository, digest, retain)).await?;
         match outcome {

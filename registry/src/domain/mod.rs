@@ -28,14 +28,15 @@ mod upload;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, Weighter};
 use stowage_oci::Digest;
-use tokio::sync::Semaphore;
 
 use crate::blobs::Store;
 use crate::meta::{Epoch, Error as MetaError, MetaStore};
+use crate::ops::permits::Permits;
 use crate::ops::tasks::Tasks;
 
 pub use error::Error;
@@ -93,12 +94,12 @@ pub struct Domain {
     meta: Arc<dyn MetaStore>,
     store: Arc<dyn Store>,
     trust: Arc<Trust>,
-    limits: Limits,
+    limits: Arc<ArcSwap<Limits>>,
     /// In KiB.
-    upload_memory: Arc<Semaphore>,
-    running_uploads: Arc<Semaphore>,
+    upload_memory: Permits,
+    running_uploads: Permits,
     manifests: Arc<Cache<Digest, CachedManifest, ByteWeight>>,
-    strict_indexes: Arc<arc_swap::ArcSwap<Vec<stowage_oci::Glob>>>,
+    strict_indexes: Arc<ArcSwap<Vec<stowage_oci::Glob>>>,
     hook: Option<Arc<dyn Hook>>,
     /// Whether multipart objects are read back before they are trusted.
     reads_back: bool,
@@ -137,11 +138,10 @@ impl Domain {
             DefaultHashBuilder::default(),
             DefaultLifecycle::default(),
         );
-        let kib = usize::try_from(limits.upload_memory >> 10).unwrap_or(Semaphore::MAX_PERMITS);
         Self {
             trust: Arc::new(Trust::new(Arc::clone(&meta), Arc::clone(&store))),
-            upload_memory: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
-            running_uploads: Arc::new(Semaphore::new(limits.max_concurrent_uploads)),
+            upload_memory: Permits::new(kib(limits.upload_memory)),
+            running_uploads: Permits::new(limits.max_concurrent_uploads),
             manifests: Arc::new(manifests),
             strict_indexes: Arc::default(),
             hook: None,
@@ -149,7 +149,7 @@ impl Domain {
             outage: Arc::new(outage::Outage::none()),
             meta,
             store,
-            limits,
+            limits: Arc::new(ArcSwap::from_pointee(limits)),
             tasks,
         }
     }
@@ -166,6 +166,14 @@ impl Domain {
     pub fn reading_back(mut self) -> Self {
         self.reads_back = true;
         self
+    }
+
+    /// Other limits from now on.
+    pub fn set_limits(&self, limits: Limits) {
+        self.upload_memory.set(kib(limits.upload_memory), &self.tasks);
+        self.running_uploads.set(limits.max_concurrent_uploads, &self.tasks);
+        self.manifests.set_capacity(limits.cache_memory);
+        self.limits.store(Arc::new(limits));
     }
 
     /// From now on index children must exist in repositories that one of `globs` matches.
@@ -187,7 +195,7 @@ impl Domain {
         step: impl Fn(Epoch) -> BoxFuture<'a, Result<T, MetaError>> + Sync,
     ) -> Result<T, Error> {
         const PAUSE: Duration = Duration::from_millis(100);
-        let deadline = tokio::time::Instant::now() + self.limits.write_hold;
+        let deadline = tokio::time::Instant::now() + self.limits.load().write_hold;
         loop {
             let attempt = match self.trust.enter().await {
                 Ok(epoch) => (step(epoch).await.map_err(Error::from), Some(epoch)),
@@ -205,4 +213,8 @@ impl Domain {
             }
         }
     }
+}
+
+fn kib(bytes: u64) -> usize {
+    usize::try_from(bytes >> 10).unwrap_or(usize::MAX)
 }

@@ -79,7 +79,7 @@ impl Domain {
 
     /// Anybody with push can attach referrers. Two at once may exceed the limit by one.
     async fn check_room(&self, repository: &Name, subject: &Digest) -> Result<(), Error> {
-        let limit = self.limits.max_referrers;
+        let limit = self.limits.load().max_referrers;
         let question = |_| self.meta.takes_referrer(repository, subject, limit);
         if self.write(question).await? { Ok(()) } else { Err(Error::TooManyReferrers(limit)) }
     }

@@ -97,7 +97,7 @@ async fn guarded(port: &DataPort, request: Request, next: Next) -> (Response, Op
     if let Err(failure) = check_head(&request) {
         return (failure.into_response(None), None);
     }
-    let Ok(slot) = Arc::clone(&port.slots).try_acquire_owned() else {
+    let Some(slot) = port.slots.try_one() else {
         return (Failure::Busy.into_response(None), None);
     };
     // What a panic left half-done is dropped with the request; what is shared guards itself.

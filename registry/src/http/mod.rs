@@ -32,7 +32,6 @@ use axum::routing::any;
 use http::header::{AUTHORIZATION, HOST, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
-use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 
 pub use metrics::Metrics;
@@ -41,6 +40,7 @@ pub use parse::Site;
 use crate::auth::{Access, Presented};
 use crate::domain::{Domain, Error};
 use crate::operation::{Mode, Operation};
+use crate::ops::permits::Permits;
 use crate::ops::tasks::Tasks;
 use body::RequestBody;
 use dispatch::Incoming;
@@ -86,11 +86,11 @@ pub struct DataPort {
     settings: Arc<ArcSwap<Settings>>,
     metrics: Metrics,
     tasks: Tasks,
-    slots: Arc<Semaphore>,
+    slots: Permits,
 }
 
 impl DataPort {
-    /// Over these; answers at most `max_requests` at the same time.
+    /// Over these; answers at most as many requests at the same time as `slots` has.
     #[must_use]
     pub fn new(
         domain: Domain,
@@ -98,9 +98,8 @@ impl DataPort {
         settings: Arc<ArcSwap<Settings>>,
         metrics: Metrics,
         tasks: Tasks,
-        max_requests: usize,
+        slots: Permits,
     ) -> Self {
-        let slots = Arc::new(Semaphore::new(max_requests.min(Semaphore::MAX_PERMITS)));
         Self { domain, access, settings, metrics, tasks, slots }
     }
 }

@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod health;
 pub mod metrics;
+pub mod permits;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;

@@ -46,7 +46,14 @@ fn compare(page: &str, part: &str, expected: &str) {
 #[test]
 fn the_command_line_page_is_what_the_programs_print() {
     let mut text = String::new();
-    for command in [vec![], vec!["serve"], vec!["migrate"], vec!["purge"], vec!["config", "check"], vec!["config", "show"]] {
+    for command in [
+        vec![],
+        vec!["serve"],
+        vec!["migrate"],
+        vec!["purge"],
+        vec!["config", "check"],
+        vec!["config", "show"],
+    ] {
         let name =
             ["stowage-registry"].into_iter().chain(command.iter().copied()).collect::<Vec<_>>().join(" ");
         let help = printed(&command.into_iter().chain(["--help"]).collect::<Vec<_>>());

@@ -31,7 +31,7 @@ impl Domain {
 
     /// Adds a last chunk, which may be empty or everything, and makes the upload a blob.
     pub async fn close(&self, key: &UploadKey, digest: &Digest, chunk: Chunk) -> Result<(), Error> {
-        let _slot = self.running_uploads.try_acquire().map_err(|_full| Error::TooManyUploads)?;
+        let _slot = self.running_uploads.try_one().ok_or(Error::TooManyUploads)?;
         let held = match self.hold(key).await {
             // Perhaps our answer to the first attempt was lost.
             Err(Error::UploadUnknown) => return self.closed_before(key, digest).await,

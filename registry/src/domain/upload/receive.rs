@@ -68,7 +68,7 @@ struct Flight {
 impl Domain {
     /// Adds a chunk to an upload; returns the offset that is durable then.
     pub async fn append(&self, key: &UploadKey, chunk: Chunk) -> Result<u64, Error> {
-        let _slot = self.running_uploads.try_acquire().map_err(|_full| Error::TooManyUploads)?;
+        let _slot = self.running_uploads.try_one().ok_or(Error::TooManyUploads)?;
         let held = self.hold(key).await?;
         let offset = held.upload.progress.offset;
         if held.upload.plan.is_some() || chunk.start.is_some_and(|start| start != offset) {
@@ -158,7 +158,7 @@ impl Receiver {
     }
 
     async fn take(&mut self, mut bytes: Bytes) -> Result<(), Error> {
-        if let Some(limit) = self.domain.limits.max_blob_size
+        if let Some(limit) = self.domain.limits.load().max_blob_size
             && self.offset + bytes.len() as u64 > limit
         {
             return Err(Error::BlobTooLarge { limit });
@@ -192,10 +192,9 @@ impl Receiver {
             return;
         }
         let part = self.announced.map_or(self.part_size, |announced| announced.min(self.part_size));
-        let wanted = part.min(self.domain.limits.upload_memory) >> 10;
+        let wanted = part.min(self.domain.limits.load().upload_memory) >> 10;
         let permits = u32::try_from(wanted).unwrap_or(u32::MAX);
-        let memory = Arc::clone(&self.domain.upload_memory).acquire_many_owned(permits).await;
-        self.memory = memory.ok();
+        self.memory = self.domain.upload_memory.many(permits).await;
     }
 
     /// Sends the full part on its way. At most one flies while the next one fills.

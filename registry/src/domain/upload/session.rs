@@ -43,7 +43,8 @@ impl Domain {
             algorithm,
             generation: Generation::at(clock::milliseconds()),
         };
-        let (expiry, most) = (self.limits.upload_expiry, self.limits.max_open_uploads);
+        let limits = self.limits.load_full();
+        let (expiry, most) = (limits.upload_expiry, limits.max_open_uploads);
         let opened = self.write(|_| self.meta.open_upload(&upload, expiry, most)).await?;
         opened.ok_or(Error::TooManyUploads)
     }
