@@ -80,12 +80,12 @@ async fn recovered(client: &Client, target: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn w475_l_62_ten_seconds_without_a_database_stop_no_pull_and_fail_no_push_that_can_wait() {
+async fn w400_w475_l_62_ten_seconds_without_a_database_stop_no_pull_and_fail_no_push_that_can_wait() {
     ten_seconds_without(State::Refused).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn w475_l_62_ten_seconds_of_a_database_that_stalls_stop_no_pull_and_fail_no_push_that_can_wait() {
+async fn w400_w475_l_62_ten_seconds_of_a_database_that_stalls_stop_no_pull_and_fail_no_push_that_can_wait() {
     ten_seconds_without(State::Stalled).await;
 }
 
