@@ -276,7 +276,11 @@ async fn a_change_is_swapped_in_and_a_broken_one_keeps_the_last_good() {
         assert_eq!(live.current().mode, Mode::ReadOnly);
         replace(folder.0.path(), &format!("{REGISTRY}  limits: {{maxConcurrentRequests: 7}}\n"));
         until(|| live.current().mode == Mode::ReadWrite).await;
-        assert_eq!((live.rejected(), live.pending_restart()), (None, vec!["spec.limits".to_owned()]));
+        assert_eq!(live.current().limits.max_concurrent_requests, 7);
+        assert_eq!((live.rejected(), live.pending_restart()), (None, vec![]));
+        replace(folder.0.path(), &REGISTRY.replace("sqlite: {}", "sqlite: {}, writeHold: 5s"));
+        until(|| !live.pending_restart().is_empty()).await;
+        assert_eq!(live.pending_restart(), vec!["spec.database".to_owned()]);
         stopping.cancel();
     };
     tokio::join!(watching, story);
