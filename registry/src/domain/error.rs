@@ -95,7 +95,9 @@ impl From<meta::Error> for Error {
     fn from(error: meta::Error) -> Self {
         match error {
             // A caller that meets a new incarnation takes over and repeats; here it could not.
-            meta::Error::Unavailable(_) | meta::Error::Superseded => Self::DatabaseAway(error),
+            meta::Error::Unavailable(_) | meta::Error::Full(_) | meta::Error::Superseded => {
+                Self::DatabaseAway(error)
+            }
             meta::Error::Unreadable { .. } | meta::Error::Schema { .. } | meta::Error::Broken(_) => {
                 Self::Internal(Box::new(error))
             }

@@ -33,6 +33,7 @@ use futures::future::BoxFuture;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, Weighter};
 use stowage_oci::Digest;
+use tokio::time::Instant;
 
 use crate::blobs::Store;
 use crate::meta::{Epoch, Error as MetaError, MetaStore};
@@ -195,19 +196,18 @@ impl Domain {
         step: impl Fn(Epoch) -> BoxFuture<'a, Result<T, MetaError>> + Sync,
     ) -> Result<T, Error> {
         const PAUSE: Duration = Duration::from_millis(100);
-        let deadline = tokio::time::Instant::now() + self.limits.load().write_hold;
+        let deadline = Instant::now() + self.limits.load().write_hold;
         loop {
             let attempt = match self.trust.enter().await {
                 Ok(epoch) => (step(epoch).await.map_err(Error::from), Some(epoch)),
                 Err(error) => (Err(error), None),
             };
             match attempt {
-                (Err(Error::DatabaseAway(cause)), epoch) if tokio::time::Instant::now() < deadline => {
-                    if let (MetaError::Superseded, Some(epoch)) = (&cause, epoch) {
-                        self.trust.leave(epoch);
-                    } else {
-                        tokio::time::sleep(PAUSE).await;
-                    }
+                (Err(Error::DatabaseAway(MetaError::Superseded)), Some(epoch)) if Instant::now() < deadline => {
+                    self.trust.leave(epoch);
+                }
+                (Err(Error::DatabaseAway(MetaError::Unavailable(_))), _) if Instant::now() < deadline => {
+                    tokio::time::sleep(PAUSE).await;
                 }
                 (outcome, _) => return outcome,
             }

@@ -40,6 +40,9 @@ pub enum Error {
     /// The database is away or did not answer in time.
     #[error("the database is not available")]
     Unavailable(#[source] sqlx::Error),
+    /// The database has no room; waiting does not make any.
+    #[error("the database is full")]
+    Full(#[source] sqlx::Error),
     /// The database was restarted, failed over or restored since the caller's epoch: take over and start again.
     #[error("the database has a new incarnation")]
     Superseded,

@@ -51,6 +51,7 @@ impl From<sqlx::Error> for Fault {
         match kind {
             Kind::Conflict => Self::Conflict(error),
             Kind::Unavailable => Self::Final(Error::Unavailable(error)),
+            Kind::Full => Self::Final(Error::Full(error)),
             Kind::NoSchema => Self::Final(Error::Schema { found: 0, supported: super::SCHEMA }),
             Kind::Broken => Self::Final(Error::Broken(error)),
         }
@@ -60,6 +61,7 @@ impl From<sqlx::Error> for Fault {
 enum Kind {
     Conflict,
     Unavailable,
+    Full,
     NoSchema,
     Broken,
 }
@@ -72,6 +74,8 @@ fn state(code: &str) -> Kind {
         // lock_not_available and query_canceled are our time limits; a standby says
         // read_only_sql_transaction; a database may be dropped and restored.
         "55P03" | "57014" | "25P03" | "25006" | "3D000" => Kind::Unavailable,
+        // disk_full
+        "53100" => Kind::Full,
         // undefined_table
         "42P01" => Kind::NoSchema,
         // Connections, authorization (a rotated password), resources, shutdown, the server's own I/O.

@@ -48,16 +48,14 @@ pub(super) fn failed(error: sqlx::Error) -> Error {
     const FULL: i32 = 13;
     const CANNOT_OPEN: i32 = 14;
     const PROTOCOL: i32 = 15;
-    let passes = match primary_code(&error) {
-        Some(code) => {
-            matches!(
-                code,
-                BUSY | LOCKED | OUT_OF_MEMORY | READ_ONLY | INPUT_OUTPUT | FULL | CANNOT_OPEN | PROTOCOL
-            )
+    match primary_code(&error) {
+        Some(FULL) => Error::Full(error),
+        Some(BUSY | LOCKED | OUT_OF_MEMORY | READ_ONLY | INPUT_OUTPUT | CANNOT_OPEN | PROTOCOL) => {
+            Error::Unavailable(error)
         }
-        None => matches!(error, sqlx::Error::WorkerCrashed | sqlx::Error::Io(_)),
-    };
-    if passes { Error::Unavailable(error) } else { Error::Broken(error) }
+        None if matches!(error, sqlx::Error::WorkerCrashed | sqlx::Error::Io(_)) => Error::Unavailable(error),
+        Some(_) | None => Error::Broken(error),
+    }
 }
 
 /// A failed migration to schema `supported`.
