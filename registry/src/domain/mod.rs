@@ -203,7 +203,9 @@ impl Domain {
                 Err(error) => (Err(error), None),
             };
             match attempt {
-                (Err(Error::DatabaseAway(MetaError::Superseded)), Some(epoch)) if Instant::now() < deadline => {
+                (Err(Error::DatabaseAway(MetaError::Superseded)), Some(epoch))
+                    if Instant::now() < deadline =>
+                {
                     self.trust.leave(epoch);
                 }
                 (Err(Error::DatabaseAway(MetaError::Unavailable(_))), _) if Instant::now() < deadline => {

@@ -76,6 +76,6 @@ async fn pump(
     };
     if dead {
         // Neither side is told.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
