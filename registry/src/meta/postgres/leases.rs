@@ -86,7 +86,8 @@ impl Leases for PostgresStore {
             if owner.is_some_and(|owner| owner != registry) {
                 return tx.undo(false).await;
             }
-            sqlx::raw_sql(include_str!("sql/destroy.sql")).execute(&mut *tx).await?;
+            sqlx::query(include_str!("sql/destroy.sql")).execute(&mut *tx).await?;
+            sqlx::query("DROP SEQUENCE versions").execute(&mut *tx).await?;
             tx.commit().await?;
             Ok(true)
         })

@@ -3,5 +3,4 @@
 
 -- Those of the migrations by name: others may share the schema.
 DROP TABLE outbox, gc_queue, uploads, tag_holds, intents, tags, manifest_children, manifest_blobs, manifests,
-           repo_blobs, blobs, repositories, meta, _sqlx_migrations;
-DROP SEQUENCE versions;
+           repo_blobs, blobs, repositories, meta, _sqlx_migrations
