@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+
+pub use crate::ops::gate::Gate;
 
 use super::layered::Around;
 use super::{ByteStream, Content, Error, Layered, Request, Store};
@@ -29,42 +29,6 @@ impl Faulty {
     pub fn over(inner: Arc<dyn Store>) -> (Self, Faults) {
         let faults = Faults::default();
         (Self::new(inner, faults.clone()), faults)
-    }
-}
-
-/// Where a held request waits. Clones are the same gate.
-#[derive(Clone, Debug)]
-pub struct Gate {
-    arrived: Arc<Semaphore>,
-    open: CancellationToken,
-}
-
-impl Default for Gate {
-    fn default() -> Self {
-        Self { arrived: Arc::new(Semaphore::new(0)), open: CancellationToken::new() }
-    }
-}
-
-impl Gate {
-    /// A closed gate.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Waits until one more request stands at the gate.
-    pub async fn reached(&self) {
-        self.arrived.acquire().await.expect("the semaphore is never closed").forget();
-    }
-
-    /// Lets all through, now and from now on.
-    pub fn release(&self) {
-        self.open.cancel();
-    }
-
-    async fn pass(&self) {
-        self.arrived.add_permits(1);
-        self.open.cancelled().await;
     }
 }
 

@@ -13,8 +13,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use stowage_oci::{Digest, Name, Reference, Tag};
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
@@ -23,42 +21,7 @@ use super::{
     Plan, Progress, Publish, PublishOutcome, Receive, ReferrerRow, Removal, Resolve, UploadKey,
 };
 use crate::key::Generation;
-
-/// Where a held step waits. Clones are the same gate.
-#[derive(Clone, Debug)]
-pub struct Gate {
-    arrived: Arc<Semaphore>,
-    open: CancellationToken,
-}
-
-impl Default for Gate {
-    fn default() -> Self {
-        Self { arrived: Arc::new(Semaphore::new(0)), open: CancellationToken::new() }
-    }
-}
-
-impl Gate {
-    /// A closed gate.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Waits until one more step stands at the gate.
-    pub async fn reached(&self) {
-        self.arrived.acquire().await.expect("the semaphore is never closed").forget();
-    }
-
-    /// Lets all through, now and from now on.
-    pub fn release(&self) {
-        self.open.cancel();
-    }
-
-    async fn pass(&self) {
-        self.arrived.add_permits(1);
-        self.open.cancelled().await;
-    }
-}
+pub use crate::ops::gate::Gate;
 
 /// What happens to a step.
 #[derive(Clone, Debug)]

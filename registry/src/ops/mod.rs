@@ -1,9 +1,10 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! What every room needs to run: the clock, tasks that shutdown knows, health, metrics, the log, signals.
+//! What every room needs to run: the clock, gates for tests, tasks that shutdown knows, health, metrics, the log, signals.
 
 pub mod clock;
+pub mod gate;
 pub mod health;
 pub mod metrics;
 pub mod permits;

@@ -118,6 +118,11 @@ impl Domain {
         if actual == digest {
             return Ok(());
         }
+        self.refuse(held, actual).await
+    }
+
+    /// Ends an upload whose content is not what was claimed.
+    async fn refuse(&self, held: &Held, actual: Digest) -> Result<(), Error> {
         let (id, token) = (held.upload.id, held.token);
         self.write(|_| self.meta.drop_upload(id, token)).await?;
         Err(Error::DigestMismatch { actual })
@@ -188,10 +193,7 @@ impl Receiver {
         if self.hasher.algorithm() != digest.algorithm() {
             let actual = hash(digest.algorithm(), &segments);
             if actual != digest {
-                let (id, token) = (self.held.upload.id, self.held.token);
-                let meta = &self.domain.meta;
-                self.domain.write(|_| meta.drop_upload(id, token)).await?;
-                return Err(Error::DigestMismatch { actual });
+                return self.domain.refuse(&self.held, actual).await;
             }
         }
         self.close_as_planned(key, digest, Form::Inline, Some(segments)).await
