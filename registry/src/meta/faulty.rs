@@ -9,18 +9,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use async_trait::async_trait;
-use stowage_oci::{Digest, Name, Reference, Tag};
-use uuid::Uuid;
-
-use super::{
-    BlobCommit, BlobRow, CancelOutcome, CommitOutcome, DeleteOutcome, Envelope, Epoch, Error, LeaseOutcome,
-    Leases, LinkId, ManifestId, ManifestRow, MetaStore, Mount, Multipart, NewUpload, Pin, PinOutcome, Pinned,
-    Plan, Progress, Publish, PublishOutcome, Receive, ReferrerRow, Removal, Resolve, UploadKey,
-};
-use crate::key::Generation;
+use super::layered::{Around, STEPS};
+use super::{Error, Layered, MetaStore};
 pub use crate::ops::gate::Gate;
 
 /// What happens to a step.
@@ -127,11 +118,13 @@ impl Faults {
         }
         effects
     }
+}
 
-    async fn around<T>(
+impl Around for Faults {
+    async fn around<T: Send>(
         &self,
         step: &'static str,
-        work: impl Future<Output = Result<T, Error>>,
+        work: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
         let effects = self.strike(step);
         for effect in &effects {
@@ -159,96 +152,13 @@ fn away() -> Error {
 }
 
 /// A database with [`Faults`].
-pub struct Faulty {
-    inner: Arc<dyn MetaStore>,
-    faults: Faults,
-}
+pub type Faulty = Layered<Faults>;
 
 impl Faulty {
     /// `inner`, and the handle that makes it fail.
     #[must_use]
     pub fn over(inner: Arc<dyn MetaStore>) -> (Self, Faults) {
         let faults = Faults::default();
-        (Self { inner, faults: faults.clone() }, faults)
-    }
-}
-
-/// Each role, each step of it around the same step of the inner store; and the list of all steps.
-macro_rules! decorate {
-    ($($role:ident { $(fn $step:ident($($argument:ident: $type:ty),*) -> $answer:ty;)* })*) => {
-        const STEPS: &[&str] = &[$($(stringify!($step)),*),*];
-
-        $(#[async_trait]
-        impl $role for Faulty {
-            $(async fn $step(&self, $($argument: $type),*) -> Result<$answer, Error> {
-                self.faults.around(stringify!($step), self.inner.$step($($argument),*)).await
-            })*
-        })*
-    };
-}
-
-decorate! {
-    Resolve {
-        fn manifest(repository: &Name, reference: &Reference) -> Option<ManifestRow>;
-        fn blob(repository: &Name, digest: &Digest) -> Option<BlobRow>;
-        fn renew_link(link: LinkId) -> bool;
-        fn renew_manifest(manifest: ManifestId) -> bool;
-        fn tags(repository: &Name, after: Option<&str>, limit: u32) -> Option<Vec<Tag>>;
-        fn referrers(
-            repository: &Name,
-            subject: &Digest,
-            artifact_types: &[String],
-            after: Option<ManifestId>,
-            limit: u32
-        ) -> Vec<ReferrerRow>;
-        fn takes_referrer(repository: &Name, subject: &Digest, limit: u32) -> bool;
-        fn repositories(after: Option<&str>, limit: u32) -> Vec<Name>;
-        fn repositories_with(digest: &Digest, limit: u32) -> Vec<Name>;
-        fn mark_absent(digest: &Digest, generation: Generation) -> ();
-    }
-    Receive {
-        fn open_upload(upload: &NewUpload, expiry: Duration, limit: u32) -> Option<Uuid>;
-        fn upload_offset(key: &UploadKey) -> Option<u64>;
-        fn lease_upload(key: &UploadKey, token: Uuid) -> LeaseOutcome;
-        fn extend_lease(id: Uuid, token: Uuid) -> bool;
-        fn release_upload(id: Uuid, token: Uuid) -> ();
-        fn restart_upload(id: Uuid, token: Uuid, generation: Generation) -> bool;
-        fn record_multipart(id: Uuid, token: Uuid, multipart: &Multipart) -> bool;
-        fn store_progress(id: Uuid, token: Uuid, progress: &Progress) -> bool;
-        fn record_plan(id: Uuid, token: Uuid, plan: &Plan, progress: &Progress) -> bool;
-        fn drop_upload(id: Uuid, token: Uuid) -> bool;
-        fn cancel_upload(key: &UploadKey) -> CancelOutcome;
-        fn touch_stored(digest: &Digest) -> bool;
-        fn commit_blob(epoch: Epoch, commit: &BlobCommit) -> CommitOutcome;
-        fn begin_mount(
-            epoch: Epoch,
-            from: &Name,
-            to: &Name,
-            digest: &Digest,
-            generation: Generation
-        ) -> Option<Mount>;
-        fn finish_mount(epoch: Epoch, mount: &Mount) -> bool;
-    }
-    Publish {
-        fn pin_manifest(epoch: Epoch, pin: &Pin) -> PinOutcome;
-        fn publish_manifest(pinned: &Pinned) -> PublishOutcome;
-        fn delete_tag(epoch: Epoch, repository: &Name, tag: &Tag, retain: Duration) -> Option<Removal>;
-        fn delete_manifest(
-            epoch: Epoch,
-            repository: &Name,
-            digest: &Digest,
-            retain: Duration
-        ) -> DeleteOutcome;
-        fn delete_blob(epoch: Epoch, repository: &Name, digest: &Digest) -> DeleteOutcome;
-        fn finish_removal(removal: &Removal) -> ();
-    }
-    Leases {
-        fn envelope() -> Option<Envelope>;
-        fn found(registry: Uuid) -> bool;
-        fn claim_epoch(bucket: u32, generation: Generation) -> Option<u32>;
-        fn enter_epoch(claim: u32, generation: Generation) -> bool;
-        fn finish_walk(epoch: Epoch) -> bool;
-        fn destroy(registry: Uuid) -> bool;
-        fn ping() -> ();
+        (Self::new(inner, faults.clone()), faults)
     }
 }

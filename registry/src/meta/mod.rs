@@ -19,6 +19,8 @@
 pub mod conformance;
 #[cfg(any(test, feature = "testing"))]
 pub mod faulty;
+#[cfg(any(test, feature = "testing"))]
+mod layered;
 pub mod postgres;
 pub mod sqlite;
 mod steps;
@@ -31,6 +33,8 @@ use stowage_oci::{Digest, Name, Reference, Tag};
 use uuid::Uuid;
 
 use crate::key::Generation;
+#[cfg(any(test, feature = "testing"))]
+pub use layered::Layered;
 pub use values::*;
 
 /// Why a step was not done. In each case nothing was changed, except where a lost connection leaves the
