@@ -43,7 +43,7 @@ pub use registry::{
     GarbageCollectionStatus, Htpasswd, HttpRoute, Image, Ingress, Limits, Managed, MigrationPolicy,
     Migrations, Mode, Monitoring, OPERATOR_FIELDS, ParentRef, Postgres, Redirect, RedirectMode, Registry,
     RegistrySpec, RegistryStatus, S3, SecretUse, ServiceAccount, ServiceExposure, ServiceMonitor,
-    ServiceType, Storage, Tls, Tokens, Volume,
+    ServiceType, Storage, Telemetry, Tls, Tokens, Volume,
 };
 pub use report::Report;
 pub use schema::{crd, manifests};

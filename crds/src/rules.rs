@@ -153,6 +153,13 @@ static RULES: &[Rule] = &[
         holds: Holds::Always(|expose| has_one_of(expose, &["ingress", "httpRoute", "service"])),
     },
     Rule {
+        kind: Kind::Registry,
+        at: "spec.telemetry",
+        cel: "!self.otlpEndpoint.matches('^[^/]*//[^/]*:4317(/|$)')",
+        message: "port 4317 of a collector takes OTLP over gRPC, which is not spoken here: name its port for OTLP over HTTP, by custom 4318",
+        holds: Holds::Always(|telemetry| !has_port(&telemetry["otlpEndpoint"], "4317")),
+    },
+    Rule {
         kind: Kind::AccessPolicy,
         at: "",
         cel: NAME_CEL,
@@ -196,6 +203,13 @@ fn is_named(object: &Value) -> bool {
 
 fn on_volume(spec: &Value) -> bool {
     has(&spec["storage"], "filesystem") || has(&spec["database"], "sqlite")
+}
+
+/// Whether a URL names that port.
+fn has_port(url: &Value, port: &str) -> bool {
+    let url = url.as_str().unwrap_or_default();
+    let authority = url.split_once("//").and_then(|(_, rest)| rest.split('/').next());
+    authority.and_then(|authority| authority.rsplit_once(':')).is_some_and(|(_, found)| found == port)
 }
 
 fn has(node: &Value, field: &str) -> bool {

@@ -19,12 +19,16 @@ const CRATES: [(&str, &[&str]); 4] = [
 ];
 
 /// Where in the registry's sources a crate may be named.
-const ROOMS: [(&str, &[&str]); 4] = [
+const ROOMS: [(&str, &[&str]); 7] = [
     // The last three are the embeddable door, which hands out a router.
     ("axum", &["http", "lib.rs", "embedded.rs", "testing.rs"]),
     ("sqlx", &["meta"]),
     ("aws_sdk_s3", &["blobs/s3"]),
     ("stowage_crds", &["config", "jobs"]),
+    // Elsewhere spans are spans of `tracing`.
+    ("opentelemetry", &["ops/traces"]),
+    ("opentelemetry_sdk", &["ops/traces"]),
+    ("tracing_opentelemetry", &["ops/traces"]),
 ];
 
 #[test]

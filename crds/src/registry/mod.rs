@@ -14,6 +14,7 @@ mod exposure;
 mod secrets;
 mod serving;
 mod status;
+mod telemetry;
 mod workload;
 
 pub use access::{Anonymous, Auth, Htpasswd, Tls, Tokens};
@@ -25,6 +26,7 @@ pub use secrets::SecretUse;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub use serving::{GarbageCollection, Limits, Mode};
 pub use status::{GarbageCollectionStatus, RegistryStatus};
+pub use telemetry::Telemetry;
 pub use workload::{
     Autoscaling, DeletionPolicy, Disruption, Image, Managed, Monitoring, ServiceAccount, ServiceMonitor,
     Volume,
@@ -123,6 +125,9 @@ pub struct RegistrySpec {
     /// When what nothing names any more is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub garbage_collection: Option<GarbageCollection>,
+    /// Where traces of requests are sent. Absent: there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<Telemetry>,
 
     /// The image of the replicas. Absent parts: those of the operator's `--registry-image`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

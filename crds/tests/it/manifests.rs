@@ -73,6 +73,7 @@ fn every_field_for_the_operator_alone_exists() {
         "mode",
         "storage",
         "strictIndexes",
+        "telemetry",
         "tls",
     ];
     assert_eq!(replicas, expected.into_iter().collect());

@@ -21,6 +21,7 @@ mod observed;
 mod request;
 pub mod s3;
 pub mod selftest;
+mod traced;
 
 use std::ops::Range;
 
@@ -35,6 +36,7 @@ pub use self::memory::Memory;
 pub use self::observed::{Counts, Observed, Observer, Outcome, Recorder};
 pub use self::request::Request;
 pub use self::s3::S3;
+pub use self::traced::{Spans, Traced};
 pub use crate::key::Part;
 
 /// The size of all parts but the last, and the limit below which content is stored with one `put`.

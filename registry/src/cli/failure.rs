@@ -14,6 +14,7 @@ use stowage_registry::jobs::PurgeError;
 use stowage_registry::meta;
 use stowage_registry::meta::postgres::ConnectError;
 use stowage_registry::ops::telemetry::TelemetryError;
+use stowage_registry::ops::traces::TracesError;
 
 const FAILED: u8 = 1;
 const UNUSABLE: u8 = 2;
@@ -28,6 +29,9 @@ pub(crate) enum Failure {
     /// The log cannot be set up.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
+    /// Traces cannot be sent.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// The registry does not open.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -66,9 +70,11 @@ impl Failure {
     /// The exit code.
     pub(crate) fn code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Telemetry(_) | Self::Bucket(_) | Self::Database(ConnectError::Url(_)) => {
-                UNUSABLE
-            }
+            Self::Config(_)
+            | Self::Telemetry(_)
+            | Self::Traces(_)
+            | Self::Bucket(_)
+            | Self::Database(ConnectError::Url(_)) => UNUSABLE,
             Self::Database(ConnectError::Unsafe { .. } | ConnectError::Meta(meta::Error::Schema { .. })) => {
                 REFUSED
             }

@@ -128,9 +128,9 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Some(LogFormat::Json) => telemetry::Format::Json,
         None => telemetry::Format::fitting(),
     };
-    telemetry::init(format, &cli.log)?;
+    let traces = telemetry::init(format, &cli.log)?;
     match cli.command {
-        Command::Serve(serve) => termination::told(runtime()?.block_on(serve.run())),
+        Command::Serve(serve) => termination::told(runtime()?.block_on(serve.run(traces))),
         Command::Migrate(common) => termination::summed_up("migrate", || migrate(&common)),
         Command::Purge(asked) => termination::summed_up("purge", || purge(&asked)),
         Command::Config(ConfigCommand::Check(shown)) => check(&shown),

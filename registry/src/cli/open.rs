@@ -62,15 +62,23 @@ pub(super) async fn stores(
             ("s3", Arc::new(store))
         }
     };
-    let (schema, meta): (_, Arc<dyn MetaStore>) = match &config.database {
-        Database::Sqlite => (sqlite::SCHEMA, Arc::new(sqlite(data_dir).await?)),
+    let (system, schema, meta): (_, _, Arc<dyn MetaStore>) = match &config.database {
+        Database::Sqlite => ("sqlite", sqlite::SCHEMA, Arc::new(sqlite(data_dir).await?)),
         Database::Postgres(server) => {
             let store = connected(server, health).await?;
-            (postgres::SCHEMA, Arc::new(store.with_metrics(metrics.clone())))
+            ("postgresql", postgres::SCHEMA, Arc::new(store.with_metrics(metrics.clone())))
         }
     };
     let counting = Arc::new(Counting { store: name, metrics: metrics.clone() });
-    Ok(Stores { meta, blobs: Arc::new(Observed::over(blobs, counting)), schema })
+    let stores = Stores { meta, blobs: Arc::new(Observed::over(blobs, counting)), schema };
+    if config.traces.is_none() {
+        return Ok(stores);
+    }
+    Ok(Stores {
+        meta: Arc::new(meta::Traced::over(stores.meta, system)),
+        blobs: Arc::new(blobs::Traced::over(stores.blobs, name)),
+        ..stores
+    })
 }
 
 /// A rule that removes old objects would remove content that is in use.

@@ -22,6 +22,7 @@ use stowage_registry::ops::health::{Dependency, Health};
 use stowage_registry::ops::metrics::Metrics;
 use stowage_registry::ops::shutdown::{Notice, Signals, notify};
 use stowage_registry::ops::tasks::Tasks;
+use stowage_registry::ops::traces::Traces;
 use stowage_registry::server::{Certificate, End, Listener};
 
 use super::open::{self, Stores};
@@ -65,7 +66,7 @@ struct Process {
 }
 
 impl Serve {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self, traces: Traces) -> Result<(), Failure> {
         let mut signals =
             Signals::listen().map_err(|source| Failure::System { what: "listen for signals", source })?;
         let sources = self.common.sources(Some(self.listen));
@@ -95,6 +96,8 @@ impl Serve {
             .spawn(ops.serve(move |peer| connection::service(ops_router.clone(), peer), ops_end.clone()));
 
         let current = live.current();
+        let exporting =
+            current.traces.as_ref().map(|settings| traces.start(settings, &metrics)).transpose()?;
         let stores = tokio::select! {
             stores = open::stores(&current, &self.common.data_dir, &metrics, &health) => stores?,
             signal = signals.next() => {
@@ -130,7 +133,13 @@ impl Serve {
         ops_end.drain.cancel();
         ops_end.cut.cancel();
         ops_serving.abort();
-        process.tasks.wait(PATIENCE).await;
+        // All requests have ended, and with them their spans.
+        let sent = async {
+            if let Some(exporting) = exporting {
+                exporting.finish(PATIENCE).await;
+            }
+        };
+        tokio::join!(process.tasks.wait(PATIENCE), sent);
         tracing::info!("stopped");
         Ok(())
     }

@@ -20,6 +20,7 @@ use super::{Config, Database, Limits, Postgres, S3, Secret, SecretsDir, Sources,
 use crate::auth::{Actions, Htpasswd, Policy, Realms, Rules, SigningKey, Snapshot, Subject};
 use crate::http::Redirect;
 use crate::operation::{Action, Mode};
+use crate::ops::traces;
 
 /// The port of the Service that the operator makes.
 const SERVICE_PORT: u16 = 5000;
@@ -49,6 +50,7 @@ pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> R
             keys: keys(&document, origin, rules.is_open(), sources)?,
             rules: Arc::new(rules),
         },
+        traces: traces_of(&document)?,
         tls: server_tls(spec, secrets)?,
         document,
     })
@@ -172,6 +174,19 @@ fn globs(path: &str, globs: &[stowage_crds::Glob]) -> Result<Vec<Glob>, ConfigEr
         glob.as_str().parse().map_err(|error| field(format!("{path}[{at}]"), error))
     };
     globs.iter().enumerate().map(parse).collect()
+}
+
+fn traces_of(document: &Document) -> Result<Option<traces::Settings>, ConfigError> {
+    let registry = &document.registry;
+    let Some(telemetry) = &registry.spec.telemetry else { return Ok(None) };
+    let base = telemetry.otlp_endpoint.as_str().trim_end_matches('/');
+    let collector = format!("{base}/v1/traces").parse::<http::Uri>();
+    Ok(Some(traces::Settings {
+        collector: collector.map_err(|error| field("spec.telemetry.otlpEndpoint", error))?,
+        share: f64::from(telemetry.sampling_percentage.clamp(0, 100)) / 100.0,
+        registry: registry.name.clone(),
+        namespace: registry.namespace.clone(),
+    }))
 }
 
 fn rules(document: &Document, origin: Origin) -> Result<Rules, ConfigError> {

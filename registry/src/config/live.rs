@@ -144,6 +144,7 @@ fn pending(started: &RegistrySpec, now: &RegistrySpec) -> Vec<String> {
         ("spec.storage", without_redirect(&started.storage) != without_redirect(&now.storage)),
         ("spec.database", started.database != now.database),
         ("spec.tls", started.tls.is_some() != now.tls.is_some()),
+        ("spec.telemetry", started.telemetry != now.telemetry),
     ];
     changed.into_iter().filter(|(_, changed)| *changed).map(|(path, _)| path.to_owned()).collect()
 }

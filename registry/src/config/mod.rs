@@ -34,6 +34,7 @@ pub use watch::watch;
 use crate::auth::Snapshot;
 use crate::http::Redirect;
 use crate::operation::Mode;
+use crate::ops::traces;
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug)]
@@ -75,6 +76,8 @@ pub struct Config {
     pub strict_indexes: Vec<Glob>,
     /// Who may do what.
     pub access: Snapshot,
+    /// Where traces are sent; `None` is nowhere.
+    pub traces: Option<traces::Settings>,
     /// TLS on the data port, if any.
     pub tls: Option<Arc<ServerConfig>>,
     document: Document,

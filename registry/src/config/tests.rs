@@ -250,6 +250,27 @@ fn w023_blobs_are_proxied_unless_the_configuration_says_otherwise() {
     assert_eq!(folder.load().unwrap().redirect, None);
 }
 
+#[test]
+fn traces_go_to_the_conventional_path_of_the_collector() {
+    assert_eq!(Folder::with(REGISTRY).load().unwrap().traces, None);
+    for (endpoint, collector) in [
+        ("http://otel.monitoring:4318", "http://otel.monitoring:4318/v1/traces"),
+        ("https://otel.example.com/team/a/", "https://otel.example.com/team/a/v1/traces"),
+    ] {
+        let folder = Folder::with(&format!("{REGISTRY}  telemetry: {{otlpEndpoint: \"{endpoint}\"}}\n"));
+        let traces = folder.load().unwrap().traces.unwrap();
+        assert_eq!((traces.collector.to_string().as_str(), traces.registry.as_str()), (collector, "main"));
+        assert!((traces.share - 0.1).abs() < f64::EPSILON, "{traces:?}");
+    }
+}
+
+#[test]
+fn the_port_for_grpc_is_refused_with_what_to_write_instead() {
+    let folder = Folder::with(&format!("{REGISTRY}  telemetry: {{otlpEndpoint: \"http://otel:4317\"}}\n"));
+    let error = explained(&show(&folder.sources()).unwrap_err());
+    assert!(error.contains("document 1: spec.telemetry: ") && error.contains("4318"), "{error}");
+}
+
 async fn until(what: impl Fn() -> bool) {
     for _ in 0..500 {
         if what() {
@@ -281,6 +302,8 @@ async fn a_change_is_swapped_in_and_a_broken_one_keeps_the_last_good() {
         replace(folder.0.path(), &REGISTRY.replace("sqlite: {}", "sqlite: {}, writeHold: 5s"));
         until(|| !live.pending_restart().is_empty()).await;
         assert_eq!(live.pending_restart(), vec!["spec.database".to_owned()]);
+        replace(folder.0.path(), &format!("{REGISTRY}  telemetry: {{otlpEndpoint: \"http://otel:4318\"}}\n"));
+        until(|| live.pending_restart() == ["spec.telemetry"]).await;
         stopping.cancel();
     };
     tokio::join!(watching, story);

@@ -3,7 +3,7 @@
 
 //! What every request goes through, whatever it asks for.
 //!
-//! Outermost first: count and log, when the last byte of the answer is gone → the headers that every answer
+//! Outermost first: count, trace and log, when the last byte of the answer is gone → the headers that every answer
 //! has → a panic becomes a 500, so that the connection lives → limits on the request's head → a slot, held
 //! until the answer is gone. Limits come inside the headers, so that refusals have them too.
 
@@ -24,11 +24,13 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
 use stowage_oci::Name;
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
-use super::DataPort;
 use super::error::Failure;
 use super::metrics::Metrics;
+use super::{DataPort, span};
+use crate::ops::traces;
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -65,7 +67,8 @@ pub(super) async fn around(State(port): State<DataPort>, request: Request, next:
     let path = request.uri().path();
     let (is_api, no_operation) = (is_api(path), Facts::of_path(path));
     let id = request_id(request.headers());
-    let (mut response, slot) = guarded(&port, request, next).await;
+    let span = span::of(&request, &id);
+    let (mut response, slot) = guarded(&port, request, next).instrument(span.clone()).await;
     let facts = response.extensions_mut().remove::<Facts>().unwrap_or(no_operation);
     let headers = response.headers_mut();
     if is_api {
@@ -74,7 +77,7 @@ pub(super) async fn around(State(port): State<DataPort>, request: Request, next:
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REQUEST_ID, id.clone());
     let code = response.status().as_u16();
-    let record = Record { metrics: port.metrics, begun, id, code, facts, bytes: 0, _slot: slot };
+    let record = Record { metrics: port.metrics, begun, id, code, facts, bytes: 0, span, _slot: slot };
     response.map(|body| Body::new(Observed { body, record }))
 }
 
@@ -137,6 +140,7 @@ struct Record {
     code: u16,
     facts: Facts,
     bytes: u64,
+    span: Span,
     _slot: Option<OwnedSemaphorePermit>,
 }
 
@@ -145,17 +149,18 @@ impl http_body::Body for Observed {
     type Error = axum::Error;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        let Self { body, record } = self.get_mut();
+        let frame = record.span.in_scope(|| Pin::new(body).poll_frame(cx));
         match &frame {
             Poll::Ready(Some(Ok(frame))) => {
-                self.record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
             }
             Poll::Ready(Some(Err(error))) => {
                 // The head is sent; all that is left is to break the connection.
-                tracing::error!(error = error as &dyn std::error::Error, request.id = ?self.record.id, "answer broke off");
+                tracing::error!(error = error as &dyn std::error::Error, request.id = ?record.id, "answer broke off");
             }
             Poll::Ready(None) | Poll::Pending => {}
         }
@@ -174,6 +179,7 @@ impl http_body::Body for Observed {
 impl Drop for Record {
     fn drop(&mut self) {
         let duration = self.begun.elapsed();
+        span::end(&self.span, &self.facts, self.code, self.bytes);
         let granted_by = &self.facts.granted_by;
         let granted_by = (!granted_by.is_empty()).then(|| granted_by.join(" "));
         self.metrics.request_ends(self.facts.operation, self.code, duration.as_secs_f64());
@@ -184,6 +190,7 @@ impl Drop for Record {
             identity.subject = self.facts.subject,
             access.policies = granted_by,
             repo.name = self.facts.repository.as_ref().map(Name::as_str),
+            trace_id = traces::id(&self.span),
             bytes = self.bytes,
             duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             "request answered"

@@ -18,6 +18,7 @@ pub mod ops;
 mod parse;
 mod query;
 mod respond;
+mod span;
 pub mod token;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -33,6 +34,7 @@ use http::header::{AUTHORIZATION, HOST, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use tokio::task::JoinError;
+use tracing::Instrument as _;
 
 pub use metrics::Metrics;
 pub use parse::Site;
@@ -139,7 +141,7 @@ async fn serve(State(port): State<DataPort>, request: Request) -> Response {
         return operate(port, request).await;
     }
     let tasks = port.tasks.clone();
-    match tasks.spawn(operate(port, request)).await.map_err(JoinError::try_into_panic) {
+    match tasks.spawn(operate(port, request).in_current_span()).await.map_err(JoinError::try_into_panic) {
         Ok(response) => response,
         Err(Ok(panic)) => resume_unwind(panic),
         Err(Err(_aborted)) => Failure::from(Error::Stopping).into_response(None),

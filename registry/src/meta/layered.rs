@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! One place where every step of a database passes: what faults need now, and traces will.
+//! One place where every step of a database passes: what faults and traces share.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -19,11 +19,11 @@
 pub mod conformance;
 #[cfg(any(test, feature = "testing"))]
 pub mod faulty;
-#[cfg(any(test, feature = "testing"))]
 mod layered;
 pub mod postgres;
 pub mod sqlite;
 mod steps;
+mod traced;
 mod values;
 
 use std::time::Duration;
@@ -33,8 +33,8 @@ use stowage_oci::{Digest, Name, Reference, Tag};
 use uuid::Uuid;
 
 use crate::key::Generation;
-#[cfg(any(test, feature = "testing"))]
 pub use layered::Layered;
+pub use traced::{Spans, Traced};
 pub use values::*;
 
 /// Why a step was not done. In each case nothing was changed, except where a lost connection leaves the

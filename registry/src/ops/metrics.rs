@@ -52,6 +52,11 @@ struct DependencyLabel {
     dependency: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Ended {
+    result: &'static str,
+}
+
 /// What is counted beside requests. Cheap to clone; clones share the counts.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -62,6 +67,7 @@ pub struct Metrics {
     config: Family<Document, Gauge>,
     config_rejected: Gauge,
     dependency_up: Family<DependencyLabel, Gauge>,
+    trace_spans: Family<Ended, Counter>,
 }
 
 impl Metrics {
@@ -76,6 +82,7 @@ impl Metrics {
             config: Family::default(),
             config_rejected: Gauge::default(),
             dependency_up: Family::default(),
+            trace_spans: Family::default(),
         };
         registry.register(
             "stowage_store_requests",
@@ -108,6 +115,14 @@ impl Metrics {
             "Whether a dependency answers",
             metrics.dependency_up.clone(),
         );
+        registry.register(
+            "stowage_trace_spans",
+            "Spans of traces by what became of them",
+            metrics.trace_spans.clone(),
+        );
+        for result in ["sent", "dropped", "failed"] {
+            drop(metrics.trace_spans(result));
+        }
         metrics
     }
 
@@ -138,6 +153,12 @@ impl Metrics {
         self.config.clear();
         self.config.get_or_create(&Document { hash: hash.to_owned() }).set(1);
         self.config_rejected.set(i64::from(rejected));
+    }
+
+    /// Counts spans that were sent, dropped because too many waited, or failed to be sent.
+    #[must_use]
+    pub fn trace_spans(&self, result: &'static str) -> Counter {
+        self.trace_spans.get_or_create_owned(&Ended { result })
     }
 
     /// Whether a dependency answers.
@@ -175,6 +196,7 @@ mod tests {
             r#"stowage_config_info{hash="sha256:new"} 1"#,
             "stowage_config_rejected 1",
             r#"stowage_dependency_up{dependency="database"} 1"#,
+            r#"stowage_trace_spans_total{result="dropped"} 0"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
         }

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! What every room needs to run: the clock, gates for tests, tasks that shutdown knows, health, metrics, the log, signals.
+//! What every room needs to run: the clock, gates for tests, tasks that shutdown knows, health, metrics, the log, traces,
+//! signals.
 
 pub mod clock;
 pub mod gate;
@@ -11,3 +12,4 @@ pub mod permits;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;
+pub mod traces;

@@ -1,12 +1,16 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! The log: where it goes, in which form, and how much of it.
+//! The log: where it goes, in which form, and how much of it. And the place where traces are taken up.
 
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, filter_fn};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use super::traces::{self, Traces};
 
 /// The form of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,14 +46,21 @@ pub enum TelemetryError {
     Twice(#[source] tracing_subscriber::util::TryInitError),
 }
 
-/// Sends the log to standard error. Standard output is for what a command was asked for.
-pub fn init(format: Format, filter: &str) -> Result<(), TelemetryError> {
+/// Sends the log to standard error. Standard output is for what a command was asked for. Traces are sent nowhere
+/// until they are [started](Traces::start).
+pub fn init(format: Format, filter: &str) -> Result<Traces, TelemetryError> {
     let parsed = EnvFilter::try_new(filter);
-    let filter = parsed.map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
-    let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        Format::Text => base.with_ansi(std::io::stderr().is_terminal()).finish().try_init(),
-        Format::Json => base.json().flatten_event(true).with_current_span(true).finish().try_init(),
-    }
-    .map_err(TelemetryError::Twice)
+    let levels = parsed.map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
+    let no_trace = filter_fn(|metadata| metadata.target() != traces::TARGET);
+    // Without a hint of its own it would make every callsite of every level be asked.
+    let filter = levels.and(no_trace.with_max_level_hint(LevelFilter::TRACE));
+    let base = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let log = match format {
+        Format::Text => base.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        Format::Json => base.json().flatten_event(true).with_current_span(true).boxed(),
+    };
+    let traces = Traces::default();
+    let all = tracing_subscriber::registry().with(log.with_filter(filter)).with(traces.layer());
+    all.try_init().map_err(TelemetryError::Twice)?;
+    Ok(traces)
 }

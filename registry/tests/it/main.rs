@@ -22,4 +22,6 @@ mod start;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod traces;
+#[cfg(test)]
 mod wire;

@@ -39,7 +39,7 @@ struct Stores {
 }
 
 impl Place {
-    fn embedded() -> Self {
+    pub(crate) fn embedded() -> Self {
         let place = Self { folder: tempfile::tempdir().unwrap(), shared: None };
         place.configure("filesystem: {}", "sqlite: {}");
         place

@@ -226,6 +226,7 @@ impl Valid {
             (&s3, &storage.filesystem),
             (&database.postgres, &database.sqlite, &database.write_hold),
             spec.tls.is_some(),
+            &spec.telemetry,
         ));
         short_hash(&parts.expect("a spec is JSON"))
     }

@@ -15,6 +15,7 @@ use futures::StreamExt as _;
 use stowage_oci::{Algorithm, Hasher};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 use super::super::{Domain, Error};
 use super::Chunk;
@@ -205,10 +206,11 @@ impl Receiver {
         let mut segments = self.staged_bytes().await?;
         segments.append(&mut self.segments);
         let (store, key, part_size) = (Arc::clone(&self.domain.store), self.upload_key(), self.part_size);
-        let part = self.domain.tasks.spawn(async move {
+        let flight = async move {
             let offset = u64::from(number - 1) * part_size;
             store.upload_part(&key, &MultipartId(multipart.id), number, offset, segments).await
-        });
+        };
+        let part = self.domain.tasks.spawn(flight.in_current_span());
         let (offset, hash) = (self.offset, self.hasher.save());
         self.flight = Some(Flight { part, offset, hash, _memory: self.memory.take() });
         (self.filled, self.staged) = (0, 0);
