@@ -14,6 +14,7 @@ mod error;
 mod leases;
 mod migrate;
 mod mount;
+mod pool;
 mod publish;
 mod queue;
 mod receive;
@@ -26,10 +27,10 @@ use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
-use sqlx::{Connection as _, PgPool};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use self::error::Fault;
+use self::pool::Pool;
 use super::Error;
 use crate::ops::metrics::Metrics;
 pub use migrate::migrate;
@@ -98,7 +99,7 @@ impl From<Fault> for ConnectError {
 /// A `MetaStore` over a pool of connections.
 #[derive(Clone, Debug)]
 pub struct PostgresStore {
-    pool: PgPool,
+    pool: Pool,
     lease: Duration,
     metrics: Option<Metrics>,
 }
@@ -107,7 +108,7 @@ impl PostgresStore {
     /// Connects, and refuses a server that would lose commits or that has another schema.
     pub async fn connect(options: &Options) -> Result<Self, ConnectError> {
         let driver = options.driver().map_err(ConnectError::Url)?;
-        let pool = pool(options).connect_with(driver).await.map_err(Fault::from)?;
+        let pool = Pool::new(driver, options.max_connections);
         let store = Self { pool, lease: options.lease, metrics: None };
         store.check_server().await?;
         store.check_schema().await?;
@@ -158,24 +159,6 @@ impl PostgresStore {
     fn half_lease(&self) -> f64 {
         seconds(self.lease / 2)
     }
-}
-
-fn pool(options: &Options) -> PgPoolOptions {
-    const PATIENCE: Duration = Duration::from_secs(1);
-    const TRUSTED_IDLE: Duration = Duration::from_secs(1);
-    PgPoolOptions::new()
-        .max_connections(options.max_connections)
-        .acquire_timeout(PATIENCE)
-        // A ping before each statement would double the round trips; one that was idle may be dead.
-        .test_before_acquire(false)
-        .before_acquire(|connection, about| {
-            Box::pin(async move {
-                if about.idle_for > TRUSTED_IDLE {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        })
 }
 
 /// As statements take durations.

@@ -11,13 +11,13 @@
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
-use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::{Query, QueryAs};
 use sqlx::{FromRow, PgConnection, Postgres};
 
 use super::PostgresStore;
 use super::error::Fault;
+use super::pool::Lent;
 use crate::meta::{Epoch, Error};
 
 /// One round trip. The limits are the server's, so that they hold when we are gone; SET LOCAL, because a session
@@ -32,41 +32,6 @@ const READ_LIMIT: Duration = Duration::from_secs(2);
 /// How long one attempt of a write may take. Its outcome is unknown then.
 const WRITE_LIMIT: Duration = Duration::from_secs(15);
 
-/// A connection for one step.
-///
-/// One that is dropped in the middle of it (a time limit, a client that went) is closed: if its server is gone,
-/// the pool would wait for it for as long as the network keeps trying.
-pub(super) struct Lent(Option<PoolConnection<Postgres>>);
-
-const LENT: &str = "it is only taken when the loan ends";
-
-impl Lent {
-    /// Back to the pool: no statement runs, no transaction is open.
-    pub(super) fn give_back(mut self) {
-        drop(self.0.take());
-    }
-}
-
-impl Deref for Lent {
-    type Target = PgConnection;
-
-    fn deref(&self) -> &PgConnection {
-        self.0.as_ref().expect(LENT)
-    }
-}
-
-impl DerefMut for Lent {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        self.0.as_mut().expect(LENT)
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        drop(self.0.take().map(PoolConnection::detach));
-    }
-}
-
 /// A transaction. Dropped without an end, it is undone by the end of its connection.
 pub(super) struct Tx(Lent);
 
@@ -75,6 +40,17 @@ impl Tx {
         sqlx::raw_sql("COMMIT").execute(&mut *self.0).await?;
         self.0.give_back();
         Ok(())
+    }
+
+    /// Goes on if it decides in the current epoch. The incarnation cannot change beneath it: a restart of the
+    /// server ends it.
+    pub(super) async fn in_epoch(mut self, epoch: Epoch) -> Result<Self, Fault> {
+        let ours: Option<bool> =
+            sqlx::query_scalar("SELECT epoch = $1 AND fence = pg_postmaster_start_time() FROM meta")
+                .bind(i64::from(epoch.0))
+                .fetch_optional(&mut *self)
+                .await?;
+        if ours == Some(true) { Ok(self) } else { self.undo(Err(Error::Superseded.into())).await? }
     }
 
     /// Undoes everything, and answers so.
@@ -102,12 +78,12 @@ impl DerefMut for Tx {
 impl PostgresStore {
     pub(super) async fn lend(&self) -> Result<Lent, sqlx::Error> {
         let begun = Instant::now();
-        let connection = self.pool.acquire().await;
+        let connection = self.pool.lend().await;
         if let Some(metrics) = &self.metrics {
             metrics.pool_waited(begun.elapsed());
-            metrics.pool_connections(self.pool.size());
+            metrics.pool_connections(u32::try_from(self.pool.size()).unwrap_or(u32::MAX));
         }
-        Ok(Lent(Some(connection?)))
+        connection
     }
 
     /// Begins a transaction.
@@ -117,16 +93,9 @@ impl PostgresStore {
         Ok(Tx(connection))
     }
 
-    /// Begins a transaction that decides something in `epoch`. The incarnation cannot change beneath it: a
-    /// restart of the server ends it.
+    /// Begins a transaction that decides something in `epoch`.
     pub(super) async fn begin_in(&self, epoch: Epoch) -> Result<Tx, Fault> {
-        let mut tx = self.begin().await?;
-        let ours: Option<bool> =
-            sqlx::query_scalar("SELECT epoch = $1 AND fence = pg_postmaster_start_time() FROM meta")
-                .bind(i64::from(epoch.0))
-                .fetch_optional(&mut *tx)
-                .await?;
-        if ours == Some(true) { Ok(tx) } else { tx.undo(Err(Error::Superseded.into())).await? }
+        self.begin().await?.in_epoch(epoch).await
     }
 
     /// A statement that answers with at most one row, outside a transaction.
