@@ -16,7 +16,9 @@
 mod degraded;
 mod delete;
 mod error;
+mod gather;
 mod lists;
+mod lookups;
 mod mount;
 mod outage;
 mod ownership;
@@ -93,6 +95,7 @@ impl Default for Limits {
 #[derive(Clone)]
 pub struct Domain {
     meta: Arc<dyn MetaStore>,
+    lookups: Arc<lookups::Lookups>,
     store: Arc<dyn Store>,
     trust: Arc<Trust>,
     limits: Arc<ArcSwap<Limits>>,
@@ -139,7 +142,9 @@ impl Domain {
             DefaultHashBuilder::default(),
             DefaultLifecycle::default(),
         );
+        let outage = Arc::new(outage::Outage::none());
         Self {
+            lookups: Arc::new(lookups::Lookups::new(&meta, &outage, &tasks)),
             trust: Arc::new(Trust::new(Arc::clone(&meta), Arc::clone(&store))),
             upload_memory: Permits::new(kib(limits.upload_memory)),
             running_uploads: Permits::new(limits.max_concurrent_uploads),
@@ -147,7 +152,7 @@ impl Domain {
             strict_indexes: Arc::default(),
             hook: None,
             reads_back: false,
-            outage: Arc::new(outage::Outage::none()),
+            outage,
             meta,
             store,
             limits: Arc::new(ArcSwap::from_pointee(limits)),

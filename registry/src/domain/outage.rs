@@ -27,11 +27,11 @@ impl Outage {
         Self { start: Instant::now(), until: AtomicU64::new(0) }
     }
 
-    fn is_on(&self) -> bool {
+    pub(super) fn is_on(&self) -> bool {
         self.milliseconds() < self.until.load(Ordering::Relaxed)
     }
 
-    fn found(&self) {
+    pub(super) fn found(&self) {
         let moment = u64::try_from(MOMENT.as_millis()).unwrap_or(u64::MAX);
         self.until.store(self.milliseconds() + moment, Ordering::Relaxed);
     }

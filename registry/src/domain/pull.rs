@@ -88,11 +88,11 @@ impl Domain {
         head: bool,
     ) -> Result<Option<ManifestRow>, meta::Error> {
         let promises = head && matches!(reference, Reference::Digest(_));
-        let row = self.meta.manifest(repository, reference).await?;
+        let row = self.lookups.manifest(repository, reference).await?;
         match &row {
             // The row went between the two statements: what the second reading says counts.
             Some(found) if promises && found.lease_is_old && !self.meta.renew_manifest(found.id).await? => {
-                self.meta.manifest(repository, reference).await
+                self.lookups.manifest(repository, reference).await
             }
             _ => Ok(row),
         }
@@ -129,10 +129,10 @@ impl Domain {
         digest: &Digest,
         head: bool,
     ) -> Result<Option<meta::BlobRow>, meta::Error> {
-        let row = self.meta.blob(repository, digest).await?;
+        let row = self.lookups.blob(repository, digest).await?;
         match &row {
             Some(found) if head && found.lease_is_old && !self.meta.renew_link(found.link).await? => {
-                self.meta.blob(repository, digest).await
+                self.lookups.blob(repository, digest).await
             }
             _ => Ok(row),
         }

@@ -129,7 +129,7 @@ impl Around for Faults {
         let effects = self.strike(step);
         for effect in &effects {
             match effect {
-                Effect::Fail => return Err(away()),
+                Effect::Fail => return Err(Error::away()),
                 Effect::Supersede => return Err(Error::Superseded),
                 Effect::HoldBefore(gate) => gate.pass().await,
                 Effect::HoldAfter(_) | Effect::LoseAnswer => {}
@@ -139,16 +139,12 @@ impl Around for Faults {
         for effect in &effects {
             match effect {
                 Effect::HoldAfter(gate) => gate.pass().await,
-                Effect::LoseAnswer => outcome = Err(away()),
+                Effect::LoseAnswer => outcome = Err(Error::away()),
                 Effect::Fail | Effect::Supersede | Effect::HoldBefore(_) => {}
             }
         }
         outcome
     }
-}
-
-fn away() -> Error {
-    Error::Unavailable(sqlx::Error::PoolTimedOut)
 }
 
 /// A database with [`Faults`].

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use stowage_oci::{Digest, Name, Reference, Tag};
+use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
 use super::{
@@ -57,8 +57,9 @@ macro_rules! decorate {
 
 decorate! {
     Resolve {
-        fn manifest(repository: &Name, reference: &Reference) -> Option<ManifestRow>;
-        fn blob(repository: &Name, digest: &Digest) -> Option<BlobRow>;
+        fn tagged(wanted: &[(Name, Tag)]) -> Vec<Option<ManifestRow>>;
+        fn manifests(wanted: &[(Name, Digest)]) -> Vec<Option<ManifestRow>>;
+        fn blobs(wanted: &[(Name, Digest)]) -> Vec<Option<BlobRow>>;
         fn renew_link(link: LinkId) -> bool;
         fn renew_manifest(manifest: ManifestId) -> bool;
         fn tags(repository: &Name, after: Option<&str>, limit: u32) -> Option<Vec<Tag>>;

@@ -29,7 +29,7 @@ mod values;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use stowage_oci::{Digest, Name, Reference, Tag};
+use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
 use crate::key::Generation;
@@ -71,14 +71,40 @@ pub enum Error {
     Broken(#[source] sqlx::Error),
 }
 
+impl Error {
+    /// The database was found to be away a moment ago.
+    #[must_use]
+    pub(crate) fn away() -> Self {
+        Self::Unavailable(sqlx::Error::PoolTimedOut)
+    }
+
+    /// The same, for another who waited for the same step. Of what the driver said the text remains.
+    #[must_use]
+    pub(crate) fn again(&self) -> Self {
+        let text = |cause: &sqlx::Error| sqlx::Error::Io(std::io::Error::other(cause.to_string()));
+        match self {
+            Self::Unavailable(cause) => Self::Unavailable(text(cause)),
+            Self::Full(cause) => Self::Full(text(cause)),
+            Self::Superseded => Self::Superseded,
+            Self::Unreadable { table, what } => Self::Unreadable { table, what: what.clone() },
+            Self::Schema { found, supported } => Self::Schema { found: *found, supported: *supported },
+            Self::Broken(cause) => Self::Broken(text(cause)),
+        }
+    }
+}
+
 /// Reads that answer requests. One round trip each.
 #[async_trait]
 pub trait Resolve: Send + Sync {
-    /// The live manifest that `reference` names, with its bytes if they are kept in the row.
-    async fn manifest(&self, repository: &Name, reference: &Reference) -> Result<Option<ManifestRow>, Error>;
+    /// The live manifests that these tags name, in the order of `wanted`, with their bytes if they are kept in
+    /// the row.
+    async fn tagged(&self, wanted: &[(Name, Tag)]) -> Result<Vec<Option<ManifestRow>>, Error>;
 
-    /// The blob, if the repository has a visible link to it and its data is stored.
-    async fn blob(&self, repository: &Name, digest: &Digest) -> Result<Option<BlobRow>, Error>;
+    /// The live manifests of these digests, likewise.
+    async fn manifests(&self, wanted: &[(Name, Digest)]) -> Result<Vec<Option<ManifestRow>>, Error>;
+
+    /// The blobs that their repository has a visible link to and whose data is stored, in the order of `wanted`.
+    async fn blobs(&self, wanted: &[(Name, Digest)]) -> Result<Vec<Option<BlobRow>>, Error>;
 
     /// Restarts the lease of a link. `false`: the link is gone, read again.
     async fn renew_link(&self, link: LinkId) -> Result<bool, Error>;

@@ -12,6 +12,38 @@ async fn tags(world: &World, after: Option<&str>, limit: u32) -> Vec<String> {
     tags.iter().map(ToString::to_string).collect()
 }
 
+/// Found and not found, twice the same, of several repositories: each answer stands where its question stood.
+pub async fn what_is_looked_up_together_is_answered_in_order(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    let [one, two] = ["one", "two"];
+    for repository in ["a", "b"] {
+        let blob = world.push(repository, &format!("blob of {repository}")).await;
+        for content in [one, two] {
+            let facts = facts(&format!("{content} of {repository}"), &[blob.digest]);
+            world.push_manifest(repository, facts, &[content]).await;
+        }
+    }
+    let of = |content: &str, repository: &str| digest(&format!("{content} of {repository}"));
+
+    let wanted =
+        [("b", two), ("a", "none"), ("a", one), ("none", one), ("b", two)].map(|(r, t)| (name(r), tag(t)));
+    let found = world.store.tagged(&wanted).await.expect("tagged");
+    let digests: Vec<_> = found.iter().map(|row| row.as_ref().map(|row| row.digest)).collect();
+    assert_eq!(digests, [Some(of(two, "b")), None, Some(of(one, "a")), None, Some(of(two, "b"))]);
+    assert_eq!(found[2].as_ref().and_then(|row| row.body.as_deref()), Some(&b"one of a"[..]));
+
+    let wanted = [("a", of(one, "b")), ("b", of(one, "b")), ("a", of(two, "a"))].map(|(r, d)| (name(r), d));
+    let found = world.store.manifests(&wanted).await.expect("manifests");
+    let digests: Vec<_> = found.into_iter().map(|row| row.map(|row| row.digest)).collect();
+    assert_eq!(digests, [None, Some(of(one, "b")), Some(of(two, "a"))]);
+
+    let wanted = ["b", "a"].map(|repository| (name(repository), of("blob", "a")));
+    let found = world.store.blobs(&wanted).await.expect("blobs");
+    assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true]);
+
+    assert_eq!(world.store.tagged(&[]).await.expect("nothing is asked"), []);
+}
+
 pub async fn tags_are_pages_in_byte_order(fixture: Fixture) {
     let world = World::begin(fixture).await;
     let pushed = ["b", "B", "a.1", "_x", "a-1", "a_1", "10", "9", "gone"];

@@ -89,7 +89,8 @@ macro_rules! meta_conformance {
                     a_push_and_a_delete_of_its_blob_never_both_succeed,
                     a_push_and_a_delete_of_its_child_never_both_succeed,
                     pushes_and_deletes_of_one_tag_end_as_its_order_says;
-                lists: tags_are_pages_in_byte_order,
+                lists: what_is_looked_up_together_is_answered_in_order,
+                    tags_are_pages_in_byte_order,
                     a_repository_that_was_never_pushed_to_has_no_tags,
                     referrers_are_newest_first_and_filtered,
                     a_subject_need_not_exist,
@@ -237,7 +238,9 @@ impl World {
     }
 
     async fn blob(&self, repository: &str, digest: Digest) -> Option<BlobRow> {
-        self.store.blob(&name(repository), &digest).await.expect("blob")
+        let mut found = self.store.blobs(&[(name(repository), digest)]).await.expect("blobs");
+        assert_eq!(found.len(), 1);
+        found.remove(0)
     }
 
     async fn pin(&self, repository: &str, facts: ManifestFacts, tags: &[&str]) -> Pinned {
@@ -262,7 +265,13 @@ impl World {
 
     async fn manifest(&self, repository: &str, reference: &str) -> Option<ManifestRow> {
         let reference: Reference = reference.parse().expect("a reference");
-        self.store.manifest(&name(repository), &reference).await.expect("manifest")
+        let found = match reference {
+            Reference::Tag(tag) => self.store.tagged(&[(name(repository), tag)]).await,
+            Reference::Digest(digest) => self.store.manifests(&[(name(repository), digest)]).await,
+        };
+        let mut found = found.expect("manifests");
+        assert_eq!(found.len(), 1);
+        found.remove(0)
     }
 
     async fn tag(&self, repository: &str, tag: &str) -> Option<Digest> {

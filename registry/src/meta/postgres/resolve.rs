@@ -1,12 +1,12 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! Reads that answer requests: one prepared statement each.
+//! Reads that answer requests: one prepared statement each. A look-up alone has a simpler one than many.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::types::Json;
-use stowage_oci::{Digest, Name, Reference, Tag};
+use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
 use super::tx::{read, write};
@@ -39,6 +39,33 @@ impl ManifestColumns {
     }
 }
 
+/// One of many, and at which place it was asked for, from 1.
+#[derive(sqlx::FromRow)]
+struct Placed<C> {
+    place: i64,
+    #[sqlx(flatten)]
+    row: C,
+}
+
+/// What was found, at its place among `count`.
+fn in_place<C, R>(
+    found: Vec<Placed<C>>,
+    count: usize,
+    read: impl Fn(C) -> Result<R, Error>,
+) -> Result<Vec<Option<R>>, Error> {
+    let mut rows: Vec<Option<R>> = std::iter::repeat_with(|| None).take(count).collect();
+    for Placed { place, row } in found {
+        let place: usize = row::number("unnest", place - 1)?;
+        rows[place] = Some(read(row)?);
+    }
+    Ok(rows)
+}
+
+/// The repositories and the digests of a question.
+fn lists(wanted: &[(Name, Digest)]) -> (Vec<&str>, Vec<Vec<u8>>) {
+    wanted.iter().map(|(repository, digest)| (repository.as_str(), digest.to_bytes())).unzip()
+}
+
 #[derive(sqlx::FromRow)]
 struct BlobColumns {
     link: i64,
@@ -47,6 +74,16 @@ struct BlobColumns {
     tail: Option<i32>,
     size: i64,
     lease_is_old: bool,
+}
+
+impl BlobColumns {
+    fn read(self) -> Result<BlobRow, Error> {
+        Ok(BlobRow {
+            link: LinkId(self.link),
+            location: row::location(self.generation, self.form, self.tail, self.size)?,
+            lease_is_old: self.lease_is_old,
+        })
+    }
 }
 
 #[derive(sqlx::FromRow)]
@@ -78,34 +115,56 @@ fn names(rows: &[(String,)]) -> Result<Vec<Name>, Error> {
 
 #[async_trait]
 impl Resolve for PostgresStore {
-    async fn manifest(&self, repository: &Name, reference: &Reference) -> Result<Option<ManifestRow>, Error> {
-        let statement = match reference {
-            Reference::Tag(tag) => sqlx::query_as(include_str!("sql/manifest_by_tag.sql"))
+    async fn tagged(&self, wanted: &[(Name, Tag)]) -> Result<Vec<Option<ManifestRow>>, Error> {
+        if let [(repository, tag)] = wanted {
+            let statement = sqlx::query_as(include_str!("sql/manifest_by_tag.sql"))
                 .bind(repository.as_str())
-                .bind(tag.as_str()),
-            Reference::Digest(digest) => sqlx::query_as(include_str!("sql/manifest_by_digest.sql"))
-                .bind(repository.as_str())
-                .bind(digest.to_bytes()),
-        };
-        let found = read(self.row(statement.bind(self.half_lease()))).await?;
-        found.map(ManifestColumns::read).transpose()
+                .bind(tag.as_str())
+                .bind(self.half_lease());
+            let found = read(self.row(statement)).await?;
+            return Ok(vec![found.map(ManifestColumns::read).transpose()?]);
+        }
+        let (repositories, tags): (Vec<&str>, Vec<&str>) =
+            wanted.iter().map(|(repository, tag)| (repository.as_str(), tag.as_str())).unzip();
+        let statement = sqlx::query_as(include_str!("sql/manifests_by_tag.sql"))
+            .bind(repositories)
+            .bind(tags)
+            .bind(self.half_lease());
+        in_place(read(self.rows(statement)).await?, wanted.len(), ManifestColumns::read)
     }
 
-    async fn blob(&self, repository: &Name, digest: &Digest) -> Result<Option<BlobRow>, Error> {
-        let statement = sqlx::query_as(include_str!("sql/blob.sql"))
-            .bind(repository.as_str())
-            .bind(digest.to_bytes())
+    async fn manifests(&self, wanted: &[(Name, Digest)]) -> Result<Vec<Option<ManifestRow>>, Error> {
+        if let [(repository, digest)] = wanted {
+            let statement = sqlx::query_as(include_str!("sql/manifest_by_digest.sql"))
+                .bind(repository.as_str())
+                .bind(digest.to_bytes())
+                .bind(self.half_lease());
+            let found = read(self.row(statement)).await?;
+            return Ok(vec![found.map(ManifestColumns::read).transpose()?]);
+        }
+        let (repositories, digests) = lists(wanted);
+        let statement = sqlx::query_as(include_str!("sql/manifests_by_digest.sql"))
+            .bind(repositories)
+            .bind(digests)
             .bind(self.half_lease());
-        let found: Option<BlobColumns> = read(self.row(statement)).await?;
-        found
-            .map(|found| {
-                Ok(BlobRow {
-                    link: LinkId(found.link),
-                    location: row::location(found.generation, found.form, found.tail, found.size)?,
-                    lease_is_old: found.lease_is_old,
-                })
-            })
-            .transpose()
+        in_place(read(self.rows(statement)).await?, wanted.len(), ManifestColumns::read)
+    }
+
+    async fn blobs(&self, wanted: &[(Name, Digest)]) -> Result<Vec<Option<BlobRow>>, Error> {
+        if let [(repository, digest)] = wanted {
+            let statement = sqlx::query_as(include_str!("sql/blob.sql"))
+                .bind(repository.as_str())
+                .bind(digest.to_bytes())
+                .bind(self.half_lease());
+            let found = read(self.row(statement)).await?;
+            return Ok(vec![found.map(BlobColumns::read).transpose()?]);
+        }
+        let (repositories, digests) = lists(wanted);
+        let statement = sqlx::query_as(include_str!("sql/blobs.sql"))
+            .bind(repositories)
+            .bind(digests)
+            .bind(self.half_lease());
+        in_place(read(self.rows(statement)).await?, wanted.len(), BlobColumns::read)
     }
 
     async fn renew_link(&self, link: LinkId) -> Result<bool, Error> {

@@ -5,11 +5,13 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use stowage_oci::{Digest, Name, Reference, Tag};
+use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
 use super::SqliteStore;
-use super::values::{digest as digest_column, from_json, location, micros, parsed, to_json, unreadable};
+use super::values::{
+    digest as digest_column, digest_hex, from_json, location, micros, parsed, to_json, unreadable,
+};
 use crate::key::Generation;
 use crate::meta::{BlobRow, Error, LinkId, ManifestId, ManifestRow, ReferrerRow, Resolve};
 
@@ -36,6 +38,34 @@ impl ManifestColumns {
             lease_is_old: self.lease_is_old,
         })
     }
+}
+
+/// One of many, and at which place it was asked for.
+#[derive(sqlx::FromRow)]
+struct Placed<C> {
+    place: i64,
+    #[sqlx(flatten)]
+    row: C,
+}
+
+/// What was found, at its place among `count`.
+fn in_place<C, R>(
+    found: Vec<Placed<C>>,
+    count: usize,
+    read: impl Fn(C) -> Result<R, Error>,
+) -> Result<Vec<Option<R>>, Error> {
+    let mut rows: Vec<Option<R>> = std::iter::repeat_with(|| None).take(count).collect();
+    for Placed { place, row } in found {
+        let place = usize::try_from(place).map_err(|error| unreadable("json_each", error))?;
+        rows[place] = Some(read(row)?);
+    }
+    Ok(rows)
+}
+
+/// A question as a list to bind; of a digest, as `unhex` gives what columns hold.
+fn list(wanted: &[(Name, Digest)]) -> String {
+    let pairs = wanted.iter().map(|(repository, digest)| (repository.as_str(), digest_hex(digest)));
+    to_json(&pairs.collect::<Vec<_>>())
 }
 
 #[derive(sqlx::FromRow)]
@@ -99,25 +129,45 @@ impl SqliteStore {
 
 #[async_trait]
 impl Resolve for SqliteStore {
-    async fn manifest(&self, repository: &Name, reference: &Reference) -> Result<Option<ManifestRow>, Error> {
-        let query = match reference {
-            Reference::Tag(tag) => sqlx::query_as(include_str!("sql/manifest_by_tag.sql"))
+    async fn tagged(&self, wanted: &[(Name, Tag)]) -> Result<Vec<Option<ManifestRow>>, Error> {
+        if let [(repository, tag)] = wanted {
+            let query = sqlx::query_as(include_str!("sql/manifest_by_tag.sql"))
                 .bind(repository.as_str())
-                .bind(tag.as_str()),
-            Reference::Digest(digest) => sqlx::query_as(include_str!("sql/manifest_by_digest.sql"))
-                .bind(repository.as_str())
-                .bind(digest.to_bytes()),
-        };
-        let columns = self.readers.one(query.bind(self.half_grace())).await?;
-        columns.map(ManifestColumns::into_row).transpose()
+                .bind(tag.as_str())
+                .bind(self.half_grace());
+            return Ok(vec![self.readers.one(query).await?.map(ManifestColumns::into_row).transpose()?]);
+        }
+        let pairs: Vec<_> = wanted.iter().map(|(name, tag)| (name.as_str(), tag.as_str())).collect();
+        let query = sqlx::query_as(include_str!("sql/manifests_by_tag.sql"))
+            .bind(to_json(&pairs))
+            .bind(self.half_grace());
+        in_place(self.readers.all(query).await?, wanted.len(), ManifestColumns::into_row)
     }
 
-    async fn blob(&self, repository: &Name, digest: &Digest) -> Result<Option<BlobRow>, Error> {
-        let query = sqlx::query_as(include_str!("sql/blob.sql"))
-            .bind(repository.as_str())
-            .bind(digest.to_bytes())
+    async fn manifests(&self, wanted: &[(Name, Digest)]) -> Result<Vec<Option<ManifestRow>>, Error> {
+        if let [(repository, digest)] = wanted {
+            let query = sqlx::query_as(include_str!("sql/manifest_by_digest.sql"))
+                .bind(repository.as_str())
+                .bind(digest.to_bytes())
+                .bind(self.half_grace());
+            return Ok(vec![self.readers.one(query).await?.map(ManifestColumns::into_row).transpose()?]);
+        }
+        let query = sqlx::query_as(include_str!("sql/manifests_by_digest.sql"))
+            .bind(list(wanted))
             .bind(self.half_grace());
-        self.readers.one(query).await?.map(BlobColumns::into_row).transpose()
+        in_place(self.readers.all(query).await?, wanted.len(), ManifestColumns::into_row)
+    }
+
+    async fn blobs(&self, wanted: &[(Name, Digest)]) -> Result<Vec<Option<BlobRow>>, Error> {
+        if let [(repository, digest)] = wanted {
+            let query = sqlx::query_as(include_str!("sql/blob.sql"))
+                .bind(repository.as_str())
+                .bind(digest.to_bytes())
+                .bind(self.half_grace());
+            return Ok(vec![self.readers.one(query).await?.map(BlobColumns::into_row).transpose()?]);
+        }
+        let query = sqlx::query_as(include_str!("sql/blobs.sql")).bind(list(wanted)).bind(self.half_grace());
+        in_place(self.readers.all(query).await?, wanted.len(), BlobColumns::into_row)
     }
 
     async fn renew_link(&self, link: LinkId) -> Result<bool, Error> {

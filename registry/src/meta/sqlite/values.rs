@@ -49,10 +49,14 @@ pub(super) fn from_json<T: DeserializeOwned>(table: &'static str, text: &str) ->
     serde_json::from_str(text).map_err(|error| unreadable(table, error))
 }
 
-/// A list of digests to bind: `unhex(value)` of its elements is what columns hold.
+/// `unhex` of it is what columns hold.
+pub(super) fn digest_hex(digest: &Digest) -> String {
+    format!("{:02x}{}", digest.algorithm().code(), digest.hex())
+}
+
+/// A list of digests to bind.
 pub(super) fn digests_json(digests: &[Digest]) -> String {
-    let hex = |digest: &Digest| format!("{:02x}{}", digest.algorithm().code(), digest.hex());
-    to_json(&digests.iter().map(hex).collect::<Vec<_>>())
+    to_json(&digests.iter().map(digest_hex).collect::<Vec<_>>())
 }
 
 /// The columns `form` and `tail`.

@@ -7,10 +7,13 @@ SELECT l.id AS link,
        b.tail,
        b.size,
        l.touched < clock_timestamp() - make_interval(secs => $3) AS lease_is_old
-FROM repositories r
-JOIN repo_blobs l ON l.repo_id = r.id
-JOIN blobs b ON b.id = l.blob_id
-WHERE r.name = $1
-  AND l.digest = $2
-  AND l.gen IS NOT NULL  -- else it is hidden
-  AND b.form <> 0        -- else its data is absent
+FROM (
+  SELECT l.id, l.blob_id, l.touched
+  FROM repositories r
+  JOIN repo_blobs l ON l.repo_id = r.id
+  WHERE r.name = $1
+    AND l.digest = $2
+    AND l.gen IS NOT NULL  -- else it is hidden
+  LIMIT 1  -- see manifest_by_tag
+) l
+CROSS JOIN LATERAL (SELECT * FROM blobs WHERE id = l.blob_id AND form <> 0 LIMIT 1) b  -- 0: its data is absent

@@ -9,10 +9,13 @@ SELECT m.id,
        m.gen AS generation,
        m.body,
        m.touched < clock_timestamp() - make_interval(secs => $3) AS lease_is_old
-FROM repositories r
-JOIN tags t ON t.repo_id = r.id
-JOIN manifests m ON m.id = t.manifest_id
-WHERE r.name = $1
-  AND t.name = $2
-  AND t.trashed_until IS NULL  -- else the row is a tombstone
-  AND m.state = 1
+FROM (
+  SELECT t.manifest_id
+  FROM repositories r
+  JOIN tags t ON t.repo_id = r.id
+  WHERE r.name = $1
+    AND t.name = $2
+    AND t.trashed_until IS NULL  -- else the row is a tombstone
+  LIMIT 1  -- there is one at most; said, so that a plan made before there are statistics begins here too
+) t
+CROSS JOIN LATERAL (SELECT * FROM manifests WHERE id = t.manifest_id AND state = 1 LIMIT 1) m
