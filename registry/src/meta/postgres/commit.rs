@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: EUPL-1.2
 
 //! The commit of a blob: row, link, end of the upload. Data, pointer and link record are in the bucket.
+//!
+//! The usual one is a single statement. It does all or nothing; then the steps follow in a transaction.
 
 use stowage_oci::{Digest, Name};
 use uuid::Uuid;
@@ -139,6 +141,33 @@ async fn hold_or_insert(tx: &mut Connection, digest: Digest, ours: &Location) ->
 
 impl PostgresStore {
     pub(super) async fn try_commit(&self, epoch: Epoch, commit: &BlobCommit) -> Result<CommitOutcome, Fault> {
+        if let Some(ours) = &commit.location
+            && self.commit_new(epoch, commit, ours).await?
+        {
+            return Ok(CommitOutcome::Committed);
+        }
+        self.commit_any(epoch, commit).await
+    }
+
+    /// `false`: nothing is done, as the content is not new, or something is left to remove, or to refuse.
+    async fn commit_new(&self, epoch: Epoch, commit: &BlobCommit, ours: &Location) -> Result<bool, Fault> {
+        let (form, tail) = row::form_columns(ours.form)?;
+        let statement = sqlx::query_as(include_str!("sql/commit_new_blob.sql"))
+            .bind(i64::from(epoch.0))
+            .bind(commit.upload)
+            .bind(commit.token)
+            .bind(commit.digest.to_bytes())
+            .bind(row::stored(ours.size)?)
+            .bind(ours.generation.to_uuid())
+            .bind(form)
+            .bind(tail)
+            .bind(commit.link.to_uuid())
+            .bind(seconds(self.lease));
+        let link: Option<(i64,)> = self.row(statement).await?;
+        Ok(link.is_some())
+    }
+
+    async fn commit_any(&self, epoch: Epoch, commit: &BlobCommit) -> Result<CommitOutcome, Fault> {
         let mut tx = self.begin_in(epoch).await?;
         let ended: Option<EndedColumns> = sqlx::query_as(include_str!("sql/end_upload.sql"))
             .bind(commit.upload)

@@ -2,6 +2,9 @@
 // SPDX-License-Identifier: EUPL-1.2
 
 //! Manifests: pin what a push refers to, then make it live and move its tags.
+//!
+//! The usual push, of an image under new tags, is a statement and its intent, then a statement. They do all or
+//! nothing of their part; for what they do not fit the steps follow one by one.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,13 +17,13 @@ use uuid::Uuid;
 use super::error::Fault;
 use super::queue::{Removals, candidates};
 use super::receive::ensure_repository;
-use super::tags::{move_tag, place};
+use super::tags::{distinct, move_tag, place, records};
 use super::tx::{Connection, write};
-use super::{PostgresStore, row};
+use super::{PostgresStore, row, seconds};
 use crate::meta::steps::{self, intended_keys};
 use crate::meta::{
     DeleteOutcome, Epoch, Error, ManifestFacts, ManifestId, Pin, PinOutcome, Pinned, Publish, PublishOutcome,
-    Removal, RepositoryId,
+    Removal, RepositoryId, TagRecord,
 };
 
 /// What a pin holds by now.
@@ -46,6 +49,66 @@ async fn hold_targets(tx: &mut Connection, repo_id: RepositoryId, pin: &Pin) -> 
     let missing = lacking.chain(strict).filter(|digest| seen.insert(**digest)).copied().collect();
     let links = links.iter().filter(|(_, digest)| own.contains(digest)).map(|(link, _)| *link).collect();
     Ok(Targets { links, missing })
+}
+
+/// A manifest that is pinned, but for its intent.
+struct Held {
+    repository: RepositoryId,
+    manifest: i64,
+    writes_record: bool,
+    tags: Vec<TagRecord>,
+}
+
+#[derive(sqlx::FromRow)]
+struct HeldColumns {
+    repo_id: RepositoryId,
+    id: i64,
+    pending: bool,
+    name: Option<String>,
+    seq: Option<i64>,
+    milliseconds: Option<i64>,
+}
+
+/// Pins a manifest without children at once. `None`: something must be made or refused first.
+async fn hold_image(tx: &mut Connection, epoch: Epoch, pin: &Pin) -> Result<Option<Held>, Fault> {
+    let Pin { repository, facts, tags, .. } = pin;
+    if !facts.children.is_empty() {
+        return Ok(None);
+    }
+    let rows: Vec<HeldColumns> = sqlx::query_as(include_str!("sql/pin_image.sql"))
+        .bind(i64::from(epoch.0))
+        .bind(repository.as_str())
+        .bind(row::digests(&facts.blobs))
+        .bind(facts.digest.to_bytes())
+        .bind(&facts.media_type)
+        .bind(&facts.artifact_type)
+        .bind(facts.subject.map(|subject| subject.to_bytes()))
+        .bind(facts.annotations.as_ref().map(Json))
+        .bind(row::stored_small(facts.size)?)
+        .bind(facts.body.as_deref())
+        .bind(distinct(tags))
+        .fetch_all(tx)
+        .await?;
+    let Some(HeldColumns { repo_id, id, pending, .. }) = rows.first() else { return Ok(None) };
+    let (repository, manifest, writes_record) = (*repo_id, *id, *pending);
+    // A push without tags is one row without a name.
+    let placed = rows.into_iter().filter_map(|row| Some((row.name?, row.seq?, row.milliseconds?)));
+    let tags = records(epoch, placed.collect())?;
+    Ok(Some(Held { repository, manifest, writes_record, tags }))
+}
+
+/// Pins any manifest; or what is missing.
+async fn hold(tx: &mut Connection, epoch: Epoch, pin: &Pin) -> Result<Result<Held, Vec<Digest>>, Fault> {
+    let repository = ensure_repository(&mut *tx, &pin.repository).await?;
+    let targets = hold_targets(&mut *tx, repository, pin).await?;
+    if !targets.missing.is_empty() {
+        return Ok(Err(targets.missing));
+    }
+    let (manifest, writes_record) = upsert_manifest(&mut *tx, repository, &pin.facts).await?;
+    insert_references(&mut *tx, manifest, repository, &targets.links, &pin.facts.children).await?;
+    // After all locks: so a later version is one that saw more.
+    let tags = place(tx, epoch, repository, &pin.tags).await?;
+    Ok(Ok(Held { repository, manifest, writes_record, tags }))
 }
 
 async fn lock_children(
@@ -194,16 +257,17 @@ async fn enliven(tx: &mut Connection, pinned: &Pinned) -> Result<bool, Fault> {
 
 impl PostgresStore {
     async fn try_pin(&self, epoch: Epoch, pin: &Pin) -> Result<PinOutcome, Fault> {
-        let mut tx = self.begin_in(epoch).await?;
-        let repository = ensure_repository(&mut tx, &pin.repository).await?;
-        let targets = hold_targets(&mut tx, repository, pin).await?;
-        if !targets.missing.is_empty() {
-            return tx.undo(PinOutcome::Missing(targets.missing)).await;
-        }
-        let (manifest, writes_record) = upsert_manifest(&mut tx, repository, &pin.facts).await?;
-        insert_references(&mut tx, manifest, repository, &targets.links, &pin.facts.children).await?;
-        // After all locks: so a later version is one that saw more.
-        let tags = place(&mut tx, epoch, repository, &pin.tags).await?;
+        let mut tx = self.begin().await?;
+        let held = if let Some(held) = hold_image(&mut tx, epoch, pin).await? {
+            held
+        } else {
+            tx = tx.in_epoch(epoch).await?;
+            match hold(&mut tx, epoch, pin).await? {
+                Ok(held) => held,
+                Err(missing) => return tx.undo(PinOutcome::Missing(missing)).await,
+            }
+        };
+        let Held { repository, manifest, writes_record, tags } = held;
         let mut pinned = Pinned {
             epoch,
             intent: 0,
@@ -219,6 +283,42 @@ impl PostgresStore {
     }
 
     async fn try_publish(&self, pinned: &Pinned) -> Result<PublishOutcome, Fault> {
+        if pinned.writes_record && self.publish_new(pinned).await? {
+            return Ok(PublishOutcome::Published);
+        }
+        self.publish_any(pinned).await
+    }
+
+    /// `false`: nothing is done, as a tag exists, or somebody else has had to do with the manifest.
+    async fn publish_new(&self, pinned: &Pinned) -> Result<bool, Fault> {
+        let tags = &pinned.tags;
+        let names: Vec<&str> = tags.iter().map(|record| record.tag.as_str()).collect();
+        let seqs = tags.iter().map(|record| row::stored(record.version.seq));
+        let generations: Vec<Uuid> = tags.iter().map(|record| record.generation.to_uuid()).collect();
+        let milliseconds = tags.iter().map(|record| row::stored(record.generation.milliseconds()));
+        let statement = sqlx::query_as(include_str!("sql/publish_new.sql"))
+            .bind(pinned.intent)
+            .bind(i64::from(pinned.epoch.0))
+            .bind(pinned.repository)
+            .bind(pinned.manifest.0)
+            .bind(pinned.pin.generation.to_uuid())
+            .bind(names)
+            .bind(seqs.collect::<Result<Vec<_>, _>>()?)
+            .bind(generations)
+            .bind(milliseconds.collect::<Result<Vec<_>, _>>()?)
+            .bind(seconds(self.lease));
+        match self.row::<(i64,)>(statement).await {
+            Ok(published) => Ok(published.is_some()),
+            Err(Fault::Final(Error::Broken(sqlx::Error::Database(cause))))
+                if cause.constraint() == Some("tags_pkey") =>
+            {
+                Ok(false)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    async fn publish_any(&self, pinned: &Pinned) -> Result<PublishOutcome, Fault> {
         let mut tx = self.begin_in(pinned.epoch).await?;
         let taken = sqlx::query("DELETE FROM intents WHERE id = $1 AND epoch = $2")
             .bind(pinned.intent)

@@ -27,14 +27,25 @@ pub(super) async fn place(
     repo_id: RepositoryId,
     tags: &[Tag],
 ) -> Result<Vec<TagRecord>, Fault> {
-    let mut names: Vec<&str> = tags.iter().map(Tag::as_str).collect();
-    names.sort_unstable();
-    names.dedup();
+    let names = distinct(tags);
     if names.is_empty() {
         return Ok(Vec::new());
     }
     let placed: Vec<(String, i64, i64)> =
         sqlx::query_as(include_str!("sql/place_tags.sql")).bind(repo_id).bind(&names).fetch_all(tx).await?;
+    Ok(records(epoch, placed)?)
+}
+
+/// In name order, once each.
+pub(super) fn distinct(tags: &[Tag]) -> Vec<&str> {
+    let mut names: Vec<&str> = tags.iter().map(Tag::as_str).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Names, places in the order and milliseconds as records, in name order.
+pub(super) fn records(epoch: Epoch, placed: Vec<(String, i64, i64)>) -> Result<Vec<TagRecord>, Error> {
     let records = placed.into_iter().map(|(name, seq, milliseconds)| {
         Ok(TagRecord {
             tag: row::parsed("tags", &name)?,
