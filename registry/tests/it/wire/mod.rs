@@ -5,9 +5,11 @@
 
 mod blobs;
 mod catalog;
+mod costs;
 mod delete;
 mod errors;
 mod headers;
+mod lookups;
 mod manifests;
 mod mount;
 mod ranges;

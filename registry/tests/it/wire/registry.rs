@@ -14,14 +14,16 @@ use http::{HeaderMap, HeaderName, Method, Request, StatusCode};
 use serde_json::Value;
 use stowage_oci::{Algorithm, Digest, ErrorCode};
 use stowage_registry::Builder;
-use stowage_registry::blobs::{Faults, Faulty, Filesystem, Store};
+use stowage_registry::blobs::{Counts, Faults, Faulty, Filesystem, Memory, Observed, Observer, Store};
 use stowage_registry::meta::MetaStore;
+use stowage_registry::meta::faulty::{Faults as DatabaseFaults, Faulty as FaultyDatabase};
 use stowage_registry::meta::postgres::{self, PostgresStore};
 use stowage_registry::meta::sqlite::{Options, SqliteStore};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 
-use crate::support::postgres::database;
+use crate::support::postgres::{database, proxied};
+use crate::support::proxy::Proxy;
 use crate::support::s3;
 
 pub(super) const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -88,6 +90,27 @@ impl Registry {
         let (store, ()) = s3::store(s3::Kind::Versitygw).await;
         let meta = PostgresStore::connect(&postgres::Options::new(database().await)).await.unwrap();
         Self::over(Arc::new(meta), store, tempfile::tempdir().unwrap(), true).await
+    }
+
+    /// On a file system and SQLite, the database failing on demand.
+    pub(super) async fn with_faulty_database() -> (Self, DatabaseFaults) {
+        let registry = Self::embedded().await;
+        let (meta, faults) = FaultyDatabase::over(Arc::clone(&registry.meta));
+        let meta: Arc<dyn MetaStore> = Arc::new(meta);
+        let router = open(stowage_registry::Registry::builder(), &meta, &registry.store).await;
+        (Self { router, meta, ..registry }, faults)
+    }
+
+    /// On memory and Postgres over one connection, so that every statement is prepared once: how often the
+    /// database and the bucket are asked.
+    pub(super) async fn measured() -> (Self, Proxy, Arc<Counts>) {
+        let (proxy, url) = proxied(&database().await).await;
+        let options = postgres::Options { max_connections: 1, ..postgres::Options::new(url) };
+        let meta = PostgresStore::connect(&options).await.unwrap();
+        let counts = Arc::new(Counts::default());
+        let store = Observed::over(Arc::new(Memory::new()), Arc::clone(&counts) as Arc<dyn Observer>);
+        let registry = Self::over(Arc::new(meta), Arc::new(store), tempfile::tempdir().unwrap(), false).await;
+        (registry, proxy, counts)
     }
 
     async fn over(meta: Arc<dyn MetaStore>, store: Arc<dyn Store>, folder: TempDir, is_s3: bool) -> Self {
