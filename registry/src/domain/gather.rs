@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tracing::{Instrument as _, Span};
 
 use crate::ops::tasks::Tasks;
 
@@ -53,6 +54,8 @@ struct State<K, A> {
 struct Waiting<K, A> {
     key: K,
     asker: oneshot::Sender<A>,
+    /// Of the request that waits: what is asked for several belongs to the first.
+    span: Span,
 }
 
 /// The right to ask. Given back, it goes to those that wait.
@@ -100,7 +103,7 @@ impl<K: Key, A: Answer> Gather<K, A> {
             return Turn::Now(Lane(Arc::clone(&self.0)));
         }
         let (asker, answer) = oneshot::channel();
-        state.waiting.push(Waiting { key: key.clone(), asker });
+        state.waiting.push(Waiting { key: key.clone(), asker, span: Span::current() });
         Turn::Later(answer)
     }
 }
@@ -125,7 +128,7 @@ impl<K: Key, A: Answer> Shared<K, A> {
 
     async fn answer(&self, batch: Vec<Waiting<K, A>>) {
         let mut askers: HashMap<K, Vec<oneshot::Sender<A>>> = HashMap::with_capacity(batch.len());
-        for Waiting { key, asker } in batch {
+        for Waiting { key, asker, .. } in batch {
             askers.entry(key).or_default().push(asker);
         }
         let (keys, askers): (Vec<K>, Vec<_>) = askers.into_iter().unzip();
@@ -142,10 +145,12 @@ impl<K: Key, A: Answer> Shared<K, A> {
 impl<K: Key, A: Answer> Drop for Lane<K, A> {
     fn drop(&mut self) {
         let Some(batch) = self.0.next() else { return };
+        let span = batch.first().map_or_else(Span::none, |first| first.span.clone());
         let lane = Self(Arc::clone(&self.0));
         // Without a runtime nobody waits any more.
         if Handle::try_current().is_ok() {
-            drop(self.0.tasks.spawn(async move { lane.0.answer(batch).await }));
+            let asked = async move { lane.0.answer(batch).await };
+            drop(self.0.tasks.spawn(asked.instrument(span)));
         }
     }
 }

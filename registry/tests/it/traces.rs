@@ -235,8 +235,8 @@ async fn a_push_and_a_pull_are_spans_from_request_to_database_and_bucket_and_the
     for (operation, method, status, step, request) in [
         ("open_upload", "POST", "201", "commit_blob", Some("put")),
         ("put_manifest", "PUT", "201", "publish_manifest", Some("put")),
-        ("get_manifest", "GET", "200", "manifest", None),
-        ("get_blob", "GET", "200", "blob", Some("get")),
+        ("get_manifest", "GET", "200", "tagged", None),
+        ("get_blob", "GET", "200", "blobs", Some("get")),
     ] {
         let mut requests = spans.iter().filter(|span| span.is_of_a_request());
         let asked = requests.find(|span| span.field("name") == operation).unwrap();
