@@ -4,9 +4,11 @@
 //! Listeners: connections in, requests answered over HTTP/1.1 and HTTP/2, in clear or over TLS.
 //!
 //! Guarantees: a client has 10 s to say something that can be a request; an answer that makes no progress for
-//! five minutes is cut. A new certificate holds from the next connection on.
+//! five minutes is cut. A new certificate holds from the next connection on. A request that two parsers could read
+//! differently is refused (see `framing`).
 //! Ending: first no new connections, while those that answer something finish; then, when time is up, none.
 
+mod framing;
 mod head;
 mod patient;
 
@@ -30,6 +32,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use framing::Framed;
 use head::{HeadTimer, Said};
 use patient::Patient;
 
@@ -163,7 +166,7 @@ where
 {
     let said = Said::default();
     let builder = builder(Arc::clone(&said));
-    let io = Patient::new(io, said, HEAD, STALL);
+    let io = Patient::new(Framed::new(io), said, HEAD, STALL);
     let conversation = builder.serve_connection(TokioIo::new(io), service);
     tokio::pin!(conversation);
     tokio::select! {

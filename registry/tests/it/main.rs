@@ -16,6 +16,8 @@ mod meta_sqlite;
 #[cfg(test)]
 mod purge;
 #[cfg(test)]
+mod raw;
+#[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod start;
