@@ -96,6 +96,12 @@ impl Registry {
         self.slots.set(max_requests, &self.tasks);
     }
 
+    /// The bytes of manifests that are kept in memory, with what keeping them costs.
+    #[must_use]
+    pub fn cached_bytes(&self) -> u64 {
+        self.domain.cached_bytes()
+    }
+
     /// Tells what runs in the background to end: transfers stop at what is durable.
     pub fn stop(&self) {
         self.tasks.stop();

@@ -182,6 +182,13 @@ impl Domain {
         self.limits.store(Arc::new(limits));
     }
 
+    /// The bytes of manifests that are kept in memory, with what keeping them costs; never more than
+    /// [`Limits::cache_memory`].
+    #[must_use]
+    pub fn cached_bytes(&self) -> u64 {
+        self.manifests.weight()
+    }
+
     /// From now on index children must exist in repositories that one of `globs` matches.
     pub fn set_strict_indexes(&self, globs: Vec<stowage_oci::Glob>) {
         self.strict_indexes.store(Arc::new(globs));

@@ -163,7 +163,8 @@ impl Domain {
     pub(super) async fn read_whole(&self, key: &Key) -> Result<Option<Bytes>, Error> {
         use futures::TryStreamExt as _;
         let Some(content) = self.store.get(&key.to_string(), None).await? else { return Ok(None) };
-        let mut chunks: Vec<Bytes> = content.stream.try_collect().await?;
-        Ok(Some(if chunks.len() == 1 { chunks.remove(0) } else { Bytes::from(chunks.concat()) }))
+        let chunks: Vec<Bytes> = content.stream.try_collect().await?;
+        // A chunk may be a slice of a larger buffer; who keeps this keeps no more than it says.
+        Ok(Some(Bytes::from(chunks.concat())))
     }
 }

@@ -4,6 +4,7 @@
 //! The wire contract, through the router. Each test carries the ids that it proves, and runs over both stores.
 
 mod blobs;
+mod cache;
 mod catalog;
 mod costs;
 mod delete;

@@ -50,9 +50,11 @@ const CLIENT_CODES: [ErrorCode; 14] = [
 /// A registry over stores of its own.
 pub(super) struct Registry {
     router: Router,
+    /// The registry itself.
+    pub(super) opened: stowage_registry::Registry,
     /// Its bucket, to look behind the answers.
     pub(super) store: Arc<dyn Store>,
-    meta: Arc<dyn MetaStore>,
+    pub(super) meta: Arc<dyn MetaStore>,
     /// What goes wrong with the bucket.
     pub(super) faults: Faults,
     /// Whether its bucket is S3.
@@ -97,8 +99,8 @@ impl Registry {
         let registry = Self::embedded().await;
         let (meta, faults) = FaultyDatabase::over(Arc::clone(&registry.meta));
         let meta: Arc<dyn MetaStore> = Arc::new(meta);
-        let router = open(stowage_registry::Registry::builder(), &meta, &registry.store).await;
-        (Self { router, meta, ..registry }, faults)
+        let opened = open(stowage_registry::Registry::builder(), &meta, &registry.store).await;
+        (Self { router: opened.router(), opened, meta, ..registry }, faults)
     }
 
     /// On memory and Postgres over one connection, so that every statement is prepared once: how often the
@@ -117,15 +119,16 @@ impl Registry {
         let (store, faults) = Faulty::over(store);
         let store: Arc<dyn Store> = Arc::new(store);
         let builder = stowage_registry::Registry::builder();
-        let router = open(builder, &meta, &store).await;
-        Self { router, store, meta, faults, is_s3, _folder: folder }
+        let opened = open(builder, &meta, &store).await;
+        Self { router: opened.router(), opened, store, meta, faults, is_s3, _folder: folder }
     }
 
     /// A second process's worth of registry over the same data.
     pub(super) async fn replica(&self) -> Self {
-        let router = open(stowage_registry::Registry::builder(), &self.meta, &self.store).await;
+        let opened = open(stowage_registry::Registry::builder(), &self.meta, &self.store).await;
         Self {
-            router,
+            router: opened.router(),
+            opened,
             store: Arc::clone(&self.store),
             meta: Arc::clone(&self.meta),
             faults: self.faults.clone(),
@@ -136,8 +139,8 @@ impl Registry {
 
     /// Serves the same data as `builder` says from now on.
     pub(super) async fn reopened(self, builder: Builder) -> Self {
-        let router = open(builder, &self.meta, &self.store).await;
-        Self { router, ..self }
+        let opened = open(builder, &self.meta, &self.store).await;
+        Self { router: opened.router(), opened, ..self }
     }
 
     pub(super) fn ask(&self, method: Method, target: &str) -> Ask<'_> {
@@ -209,8 +212,12 @@ impl Registry {
     }
 }
 
-async fn open(builder: Builder, meta: &Arc<dyn MetaStore>, store: &Arc<dyn Store>) -> Router {
-    builder.over(Arc::clone(meta), Arc::clone(store)).await.unwrap().router()
+async fn open(
+    builder: Builder,
+    meta: &Arc<dyn MetaStore>,
+    store: &Arc<dyn Store>,
+) -> stowage_registry::Registry {
+    builder.over(Arc::clone(meta), Arc::clone(store)).await.unwrap()
 }
 
 impl Ask<'_> {
