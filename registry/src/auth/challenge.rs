@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn w603_w604_the_realm_is_that_of_a_known_host_else_the_primary_one() {
+    fn w548_w603_w604_the_realm_is_that_of_a_known_host_else_the_primary_one() {
         let realms = realms();
         assert_eq!(realms.realm(Some("MAIN.ns.svc:5000")), "http://main.ns.svc:5000/token");
         assert_eq!(realms.realm(Some("10.1.2.3:80")), "http://10.1.2.3/token");

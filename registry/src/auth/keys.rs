@@ -115,7 +115,7 @@ impl SigningKey {
     }
 }
 
-fn new_pem() -> Result<String, KeyError> {
+pub(super) fn new_pem() -> Result<String, KeyError> {
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(KeyError::Make)?;
     Ok(pair.serialize_pem())
 }
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn w621_the_standalone_key_is_made_once_and_for_its_owner_alone() {
+    fn w621_w863_the_standalone_key_is_made_once_and_for_its_owner_alone() {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/token-keys.pem");

@@ -178,6 +178,17 @@ mod tests {
         assert_eq!(logins.verify(&changed, "alice", "a:b", HERE).await, Err(LoginError::Wrong));
     }
 
+    /// How long a comparison takes tells nothing to who cannot compute what is compared.
+    #[test]
+    fn w734_w793_what_is_compared_with_memory_is_a_hash_that_no_client_can_compute() {
+        let proof = |logins: &Logins| logins.proof("alice", "a:b", "hash");
+        let logins = Logins::new();
+        assert_eq!(proof(&logins), proof(&logins));
+        assert_ne!(proof(&logins), proof(&Logins::new()), "the key is this process's own");
+        let parted = logins.proof("alicea", ":b", "hash");
+        assert_ne!(parted, proof(&logins), "name and password are told apart");
+    }
+
     #[tokio::test]
     async fn w611_the_eleventh_guess_in_a_minute_is_refused_even_if_right() {
         let logins = Logins::new();

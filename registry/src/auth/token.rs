@@ -176,7 +176,10 @@ fn identity(claims: Claims) -> Identity {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use jsonwebtoken::EncodingKey;
+    use serde_json::{Value, json};
 
     use super::super::keys::SigningKey;
     use super::*;
@@ -226,6 +229,50 @@ mod tests {
         let identity = verify(&keys, &realms(), &token.token, now).unwrap();
         assert_eq!(identity, Identity::Bearer { subject: Some("alice".into()), grants: all });
         assert_eq!(minted(&keys, now).expires_in, 300);
+    }
+
+    /// As RFC 7638 has it, of a public key on P-256.
+    fn thumbprint(pem: &str) -> String {
+        let pair = rcgen::KeyPair::from_pem(pem).unwrap();
+        let (x, y) = pair.public_key_raw()[1..].split_at(32);
+        let [x, y] = [x, y].map(|number| URL_SAFE_NO_PAD.encode(number));
+        let key = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
+        URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.as_bytes()))
+    }
+
+    #[test]
+    fn w622_a_token_says_who_made_it_for_whom_for_what_and_for_how_long() {
+        let pem = super::super::keys::new_pem().unwrap();
+        let (keys, now) = (Keyring::new(SigningKey::parse(pem.as_bytes()).unwrap(), 0), clock::seconds());
+        let policies = vec!["one".into(), "two".into()];
+        let all = Grants { catalog: true, policies, ..grants(Actions::ALL) };
+        let token = mint(&keys, &realms(), Some("alice"), &all, now).unwrap().token;
+        let part = |at: usize| -> Value {
+            let part = token.split('.').nth(at).unwrap();
+            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+        };
+        assert_eq!(part(0), json!({ "typ": "JWT", "alg": "ES256", "kid": thumbprint(&pem) }));
+        let mut claims = part(1);
+        let id = claims.as_object_mut().unwrap().remove("jti").unwrap();
+        uuid::Uuid::parse_str(id.as_str().unwrap()).unwrap();
+        let access = json!([
+            { "type": "repository", "name": "a/b", "actions": ["pull", "push", "delete"] },
+            { "type": "registry", "name": "catalog", "actions": ["*"] },
+        ]);
+        let expected = json!({
+            "iss": "https://r.example", "sub": "alice", "aud": "r.example",
+            "exp": now + 900, "nbf": now, "iat": now, "access": access, "rules": ["one", "two"],
+        });
+        assert_eq!(claims, expected);
+    }
+
+    #[test]
+    fn w621_w863_a_token_of_one_replica_is_good_on_another_and_after_a_restart() {
+        let pem = super::super::keys::new_pem().unwrap();
+        let replica = || Keyring::new(SigningKey::parse(pem.as_bytes()).unwrap(), 0);
+        let now = clock::seconds();
+        let token = minted(&replica(), now).token;
+        assert!(verify(&replica(), &realms(), &token, now).is_ok());
     }
 
     #[test]

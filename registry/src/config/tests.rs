@@ -83,7 +83,7 @@ fn without_a_file_the_registry_is_embedded_and_open() {
 }
 
 #[test]
-fn w736_without_authentication_only_this_machine_is_served() {
+fn w736_w796_without_authentication_only_this_machine_is_served() {
     for listen in ["127.0.0.1:5000", "[::1]:5000", "[::ffff:127.0.0.1]:1"] {
         assert!(embedded(listen).is_ok(), "{listen}");
     }

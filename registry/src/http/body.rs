@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn w101_w901_a_manifest_of_four_mebibytes_is_taken_and_one_byte_more_is_not() {
+    async fn w101_w547_w901_a_manifest_of_four_mebibytes_is_taken_and_one_byte_more_is_not() {
         let pieces = |last: usize| [vec![kib(1024); 4], vec![Bytes::from(vec![b' '; last])]].concat();
         assert_eq!(body(pieces(0)).read_manifest().await.unwrap().len(), 4_194_304);
         assert!(matches!(body(pieces(1)).read_manifest().await, Err(Failure::ManifestTooLarge)));

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ready_means_serving_and_one_lost_dependency_shows_only_when_asked() {
+    async fn w885_ready_means_serving_and_one_lost_dependency_shows_only_when_asked() {
         let port = port();
         assert_eq!(get(&port, "/livez").await.0, StatusCode::OK);
         assert_eq!(get(&port, "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);

@@ -308,8 +308,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_reads_back_as_what_was_written(key in keys()) {
+        fn w720_a_key_is_plain_and_reads_back_as_what_was_written(key in keys()) {
             let text = key.to_string();
+            for part in text.split('/') {
+                prop_assert!(!["", ".", ".."].contains(&part), "{}", text);
+                prop_assert!(part.bytes().all(|b| b.is_ascii_graphic() && !b"\\%".contains(&b)), "{}", text);
+            }
             prop_assert_eq!(text.parse::<Key>(), Ok(key));
             prop_assert!(text.len() < 700);
         }
@@ -323,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_we_cannot_have_made_are_refused() {
+    fn w720_keys_we_cannot_have_made_are_refused() {
         for text in [
             "",
             "v2/FORMAT",

@@ -236,7 +236,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn no_port_answers_for_another() {
+fn w885_no_port_answers_for_another() {
     let server = Server::start();
     for path in ["/livez", "/readyz", "/metrics", "/config"] {
         let (head, _) = server.ask("listen", &format!("GET {path}"), "");

@@ -4,17 +4,20 @@
 //! Lists of tags.
 
 use serde_json::json;
+use stowage_registry::key::Generation;
+use stowage_registry::meta::{ManifestFacts, Pin, PinOutcome, PublishOutcome};
 
-use super::registry::{OCI_IMAGE, Registry, image};
+use super::registry::{OCI_IMAGE, Registry, image, sha256};
 
 super::both_stores!(
     w320_w834_tags_come_in_byte_order,
-    w321_w323_w549_w562_w563_w777_pages_link_to_the_next,
+    w321_w323_w547_w549_w562_w563_w777_pages_link_to_the_next,
     w321_w771_a_page_of_none_and_pages_that_cannot_be,
     w322_w496_last_is_exclusive_and_need_not_exist,
     w326_tags_that_begin_alike_are_all_listed,
     w325_w093_w841_an_unknown_repository_is_404,
     w323_other_parameters_stay_in_the_link,
+    w324_w905_a_page_has_ten_thousand_tags_whatever_is_asked_for,
 );
 
 /// One image under many tags.
@@ -57,7 +60,7 @@ async fn w320_w834_tags_come_in_byte_order(registry: Registry) {
     assert_eq!(registry.get("/v2/a/tags/list").send().await.json(), json!({ "name": "a", "tags": [] }));
 }
 
-async fn w321_w323_w549_w562_w563_w777_pages_link_to_the_next(registry: Registry) {
+async fn w321_w323_w547_w549_w562_w563_w777_pages_link_to_the_next(registry: Registry) {
     tagged(&registry, &["1", "2", "3", "4", "5"]).await;
     assert_eq!(all_pages(&registry, "?n=2").await, [vec!["1", "2"], vec!["3", "4"], vec!["5"]]);
     assert_eq!(all_pages(&registry, "?n=5").await, [["1", "2", "3", "4", "5"]]);
@@ -106,4 +109,41 @@ async fn w323_other_parameters_stay_in_the_link(registry: Registry) {
     let answer = registry.get("/v2/a/tags/list?x=1%202&n=1&last=%21").send().await;
     assert_eq!(answer.header("link"), "</v2/a/tags/list?x=1%202&n=1&last=a>; rel=\"next\"");
     assert_eq!(registry.get("/v2/a/manifests/a").send().await.header("content-type"), OCI_IMAGE);
+}
+
+/// The tags of the image beside those it has, in the database alone: lists ask nobody else.
+async fn tagged_in_the_database(registry: &Registry, tags: impl Iterator<Item = String>) {
+    let body = image(&[]).to_string();
+    let facts = ManifestFacts {
+        digest: sha256(body.as_bytes()),
+        media_type: OCI_IMAGE.to_owned(),
+        artifact_type: None,
+        subject: None,
+        annotations: None,
+        size: body.len().try_into().unwrap(),
+        body: Some(body.into()),
+        blobs: Vec::new(),
+        children: Vec::new(),
+    };
+    let tags = tags.map(|tag| tag.parse().unwrap()).collect();
+    let generation = Generation::at(1);
+    let pin = Pin { repository: "a".parse().unwrap(), facts, tags, strict: false, generation };
+    let epoch = registry.meta.envelope().await.unwrap().unwrap().epoch;
+    let PinOutcome::Pinned(pinned) = registry.meta.pin_manifest(epoch, &pin).await.unwrap() else {
+        panic!("the image refers to nothing that is missing")
+    };
+    assert_eq!(registry.meta.publish_manifest(&pinned).await.unwrap(), PublishOutcome::Published);
+}
+
+async fn w324_w905_a_page_has_ten_thousand_tags_whatever_is_asked_for(registry: Registry) {
+    tagged(&registry, &["00000"]).await;
+    let names = || (0..10_003).map(|number| format!("{number:05}"));
+    tagged_in_the_database(&registry, names().skip(1)).await;
+    let all: Vec<String> = names().collect();
+    for query in ["", "?n=10001", "?n=2147483648"] {
+        let pages = all_pages(&registry, query).await;
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [10_000, 3], "{query}");
+        assert_eq!(pages.concat(), all, "{query}");
+    }
+    assert_eq!(all_pages(&registry, "?n=10000").await.len(), 2);
 }
