@@ -70,7 +70,7 @@ enum Command {
 enum ConfigCommand {
     /// Validate the configuration files
     Check(Shown),
-    /// Print the document that would be in force, and its hash
+    /// Print what would be in force, and its hash: as text the resources, as JSON the compiled document
     Show(Shown),
 }
 

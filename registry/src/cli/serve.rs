@@ -7,7 +7,6 @@
 //! downloads finish → what takes longer is cut. A second signal cuts at once.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,21 +105,9 @@ impl Serve {
             }
         };
         facts.store(Arc::new(facts_of(&stores).await));
-        let access = Arc::new(Access::new(current.access.clone()));
-        let registry = Registry::builder()
-            .limits(open::limits(&current))
-            .access(Arc::clone(&access))
-            .settings(settings(&current))
-            .metrics(http_metrics)
-            .max_requests(current.limits.max_concurrent_requests)
-            .over(Arc::clone(&stores.meta), Arc::clone(&stores.blobs))
-            .await?;
+        let process = Process::open(live, health, tasks, http_metrics, &stores).await?;
         facts.store(Arc::new(facts_of(&stores).await));
-
-        let process = Process { registry, access, certificate: Certificate::default(), live, health, tasks };
-        apply_to(&process.registry, &current);
-        process.certificate.store(current.tls.clone());
-        process.watch(sources, &stores);
+        process.watch(sources, &stores, config::LOOK);
 
         let end = End::default();
         let serving = process.serve(data, admin, &end);
@@ -177,6 +164,30 @@ impl Serve {
 }
 
 impl Process {
+    /// Over these stores, as the configuration in force says.
+    async fn open(
+        live: Arc<Live>,
+        health: Arc<Health>,
+        tasks: Tasks,
+        metrics: HttpMetrics,
+        stores: &Stores,
+    ) -> Result<Self, Failure> {
+        let current = live.current();
+        let access = Arc::new(Access::new(current.access.clone()));
+        let registry = Registry::builder()
+            .limits(open::limits(&current))
+            .access(Arc::clone(&access))
+            .settings(settings(&current))
+            .metrics(metrics)
+            .max_requests(current.limits.max_concurrent_requests)
+            .over(Arc::clone(&stores.meta), Arc::clone(&stores.blobs))
+            .await?;
+        apply_to(&registry, &current);
+        let certificate = Certificate::default();
+        certificate.store(current.tls.clone());
+        Ok(Self { registry, access, certificate, live, health, tasks })
+    }
+
     /// Serves both ports in the background; the future ends when the last connection has.
     fn serve(&self, data: Listener, admin: Listener, end: &End) -> impl Future<Output = ()> + use<> {
         let (router, admin_router) = (self.registry.router(), admin::router());
@@ -195,7 +206,7 @@ impl Process {
     }
 
     /// Follows the files of the configuration, and whether database and bucket answer.
-    fn watch(&self, sources: config::Sources, stores: &Stores) {
+    fn watch(&self, sources: config::Sources, stores: &Stores, look: Duration) {
         let stopping = self.tasks.stopping();
         let (registry, access) = (self.registry.clone(), Arc::clone(&self.access));
         let (certificate, live) = (Arc::clone(&self.certificate), Arc::clone(&self.live));
@@ -207,7 +218,7 @@ impl Process {
                 certificate.store(config.tls.clone());
             }
         };
-        self.tasks.spawn(async move { config::watch(live, sources, apply, stopping).await });
+        self.tasks.spawn(async move { config::watch(&live, &sources, &apply, &stopping, look).await });
 
         let (health, stopping) = (Arc::clone(&self.health), self.tasks.stopping());
         let meta = Arc::clone(&stores.meta);
@@ -259,9 +270,12 @@ fn announce(config: &Config, (data, ops): (SocketAddr, SocketAddr)) {
         ops_listen = %ops,
         tls = config.tls.is_some(),
         pid = std::process::id(),
-        uid = std::fs::metadata("/proc/self").map(|process| process.uid()).ok(),
+        uid = rustix::process::getuid().as_raw(),
         command = "serve",
         config.hash = config.hash,
         "serving"
     );
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ mod error;
 mod files;
 mod live;
 mod secrets;
+mod show;
 mod tls;
 mod watch;
 
@@ -28,8 +29,9 @@ use stowage_oci::Glob;
 pub use error::{ConfigError, Problem, explained};
 pub use live::{Facts, Live, Rejected};
 pub use secrets::{Secret, SecretError, SecretsDir};
+pub use show::{Shown, show};
 pub use tls::TlsError;
-pub use watch::watch;
+pub use watch::{LOOK, watch};
 
 use crate::auth::Snapshot;
 use crate::http::Redirect;
@@ -179,30 +181,6 @@ pub fn load_backing(sources: &Sources) -> Result<Backing, ConfigError> {
         storage: build::storage(spec, &sources.secrets)?,
         database: build::database(spec, &sources.secrets)?,
     })
-}
-
-/// The document that would hold, for people. Needs no secret.
-#[derive(Clone, Debug)]
-pub struct Shown {
-    /// Its hash.
-    pub hash: String,
-    /// The document.
-    pub document: serde_json::Value,
-}
-
-impl Shown {
-    /// As YAML, with the hash in a comment.
-    #[must_use]
-    pub fn yaml(&self) -> String {
-        format!("# {}\n{}", self.hash, stowage_crds::yaml::to_string(&self.document))
-    }
-}
-
-/// Checks the documents, without reading secrets.
-pub fn show(sources: &Sources) -> Result<Shown, ConfigError> {
-    let encoded = read(sources)?.0.encode();
-    let document = serde_json::from_str(&encoded.json).expect("a document that was just encoded is JSON");
-    Ok(Shown { hash: encoded.hash, document })
 }
 
 #[cfg(test)]

@@ -208,6 +208,34 @@ fn w605_the_operators_document_without_auth_is_closed() {
     assert!(!config.access.rules.is_open());
 }
 
+/// What is shown for a folder, and what the shown text is shown as.
+fn shown_twice(sources: &Sources) -> [Shown; 2] {
+    let first = show(sources).unwrap();
+    let folder = Folder::with(&first.yaml());
+    let second = show(&folder.sources()).unwrap();
+    [first, second]
+}
+
+#[test]
+fn what_is_shown_as_resources_reads_back_as_the_same() {
+    let folder = Folder::with(&format!("{REGISTRY}  mode: NoDelete\n{POLICY}"));
+    let nothing = Sources { paths: Vec::new(), ..folder.sources() };
+    for sources in [nothing, folder.sources()] {
+        let [first, second] = shown_twice(&sources);
+        assert_eq!(first.hash, second.hash);
+        assert_eq!(first.yaml(), second.yaml());
+        assert!(first.yaml().starts_with(&format!("# {}\n---\n", first.hash)), "{}", first.yaml());
+    }
+}
+
+#[test]
+fn the_operators_document_without_auth_is_shown_as_closed_as_it_is() {
+    let [_, second] = shown_twice(&operators("").sources());
+    let folder = Folder::with(&second.yaml());
+    let config = load(&Sources { listen: None, ..folder.sources() }).unwrap();
+    assert!(!config.access.rules.is_open());
+}
+
 /// A registry at `registry.example.com:5000` that redirects to this store.
 fn redirecting(store: &str) -> Folder {
     let registry = REGISTRY
@@ -288,7 +316,7 @@ async fn a_change_is_swapped_in_and_a_broken_one_keeps_the_last_good() {
     let stopping = CancellationToken::new();
     let sources = folder.sources();
     let apply = |_: &Config| {};
-    let watching = watch::follow(&live, &sources, &apply, &stopping, Duration::from_millis(5));
+    let watching = watch(&live, &sources, &apply, &stopping, Duration::from_millis(5));
     let story = async {
         folder.write("config/registry.yaml", &format!("{REGISTRY}  mode: ReadOnly\n"));
         until(|| live.current().mode == Mode::ReadOnly).await;

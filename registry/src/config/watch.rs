@@ -17,22 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Config, Live, Rejected, Sources, explained, files, load};
 
-const LOOK: Duration = Duration::from_secs(2);
+/// How often a process that serves looks.
+pub const LOOK: Duration = Duration::from_secs(2);
 
-/// Follows the files until `stopping`. `apply` puts a checked configuration to use.
+/// Follows the files until `stopping`, with a look every `interval`. `apply` puts a checked configuration to use.
 pub async fn watch(
-    live: Arc<Live>,
-    sources: Sources,
-    apply: impl Fn(&Config) + Send,
-    stopping: CancellationToken,
-) {
-    follow(&live, &sources, &apply, &stopping, LOOK).await;
-}
-
-pub(super) async fn follow(
     live: &Live,
     sources: &Sources,
-    apply: &(impl Fn(&Config) + Send),
+    apply: &(impl Fn(&Config) + Sync),
     stopping: &CancellationToken,
     interval: Duration,
 ) {

@@ -83,10 +83,18 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = program();
         command.args(["serve", "--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0", "--drain-delay=0"]);
-        command.arg("--admin-listen=127.0.0.1:0").arg("--data-dir").arg(folder.path().join("made/by/it"));
+        command
+            .arg("--admin-listen=127.0.0.1:0")
+            .arg("--data-dir")
+            .arg(folder.path().join("made/by/it"))
+            .args(flags);
         let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(process.stderr.take().unwrap());
         let first = line_with(&mut log, "serving");
@@ -215,6 +223,22 @@ fn every_request_has_a_line() {
     for field in ["request.id", "http.operation", "bytes", "duration_ms"] {
         assert!(!line[field].is_null(), "{field} is missing in {line}");
     }
+}
+
+#[test]
+fn what_config_show_prints_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("registry.yaml");
+    let shown = printed(&["config", "show"]);
+    fs::write(&file, &shown).unwrap();
+    let file = file.to_str().unwrap();
+    let server = Server::start_with(&["--config", file]);
+    let hash = server.first["config.hash"].as_str().unwrap();
+    assert_eq!(shown.lines().next(), Some(format!("# {hash}").as_str()));
+    server.push_blob("taken");
+    assert_eq!(printed(&["config", "show", "--config", file]), shown);
+    let whole: Value = serde_json::from_str(&printed(&["config", "show", "--output", "json"])).unwrap();
+    assert_eq!((&whole["hash"], &whole["document"]["kind"]), (&hash.into(), &"Document".into()));
 }
 
 #[test]
