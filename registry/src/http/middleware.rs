@@ -7,6 +7,7 @@
 //! has → a panic becomes a 500, so that the connection lives → limits on the request's head → a slot, held
 //! until the answer is gone. Limits come inside the headers, so that refusals have them too.
 
+use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
@@ -67,6 +68,7 @@ pub(super) async fn around(State(port): State<DataPort>, request: Request, next:
     let path = request.uri().path();
     let (is_api, no_operation) = (is_api(path), Facts::of_path(path));
     let id = request_id(request.headers());
+    let client = client(&request);
     let span = span::of(&request, &id);
     let (mut response, slot) = guarded(&port, request, next).instrument(span.clone()).await;
     let facts = response.extensions_mut().remove::<Facts>().unwrap_or(no_operation);
@@ -77,12 +79,19 @@ pub(super) async fn around(State(port): State<DataPort>, request: Request, next:
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REQUEST_ID, id.clone());
     let code = response.status().as_u16();
-    let record = Record { metrics: port.metrics, begun, id, code, facts, bytes: 0, span, _slot: slot };
+    let record =
+        Record { metrics: port.metrics, begun, id, client, code, facts, bytes: 0, span, _slot: slot };
     response.map(|body| Body::new(Observed { body, record }))
 }
 
 fn is_api(path: &str) -> bool {
     path.strip_prefix("/v2").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Who is at the other end of the connection. What a header says of it anybody could have written.
+fn client(request: &Request) -> Option<IpAddr> {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    peer.map(|ConnectInfo(address)| address.ip().to_canonical())
 }
 
 /// The client's own id, if it is one that a log can take, else a new one.
@@ -137,6 +146,7 @@ struct Record {
     metrics: Metrics,
     begun: Instant,
     id: HeaderValue,
+    client: Option<IpAddr>,
     code: u16,
     facts: Facts,
     bytes: u64,
@@ -187,6 +197,7 @@ impl Drop for Record {
             request.id = self.id.to_str().unwrap_or_default(),
             http.operation = self.facts.operation,
             http.status = self.code,
+            client.address = self.client.map(tracing::field::display),
             identity.subject = self.facts.subject,
             access.policies = granted_by,
             repo.name = self.facts.repository.as_ref().map(Name::as_str),

@@ -223,6 +223,19 @@ fn every_request_has_a_line() {
     for field in ["request.id", "http.operation", "bytes", "duration_ms"] {
         assert!(!line[field].is_null(), "{field} is missing in {line}");
     }
+    assert_eq!(line["client.address"], "127.0.0.1", "{line}");
+}
+
+#[test]
+fn who_a_client_says_it_comes_for_is_not_believed() {
+    let mut server = Server::start();
+    for header in ["X-Forwarded-For: 192.0.2.1", "Forwarded: for=192.0.2.1", "X-Real-IP: 192.0.2.1"] {
+        // The end of the request line is that of a header here.
+        server.ask("listen", &format!("GET /v2/ HTTP/1.1\r\n{header}\r\nX-Rest:"), "");
+        let line = line_with(&mut server.log, "request answered");
+        assert_eq!(line["client.address"], "127.0.0.1", "{line}");
+        assert!(!line.to_string().contains("192.0.2.1"), "{line}");
+    }
 }
 
 #[test]
