@@ -111,6 +111,48 @@ fn every_member_takes_its_lints_and_versions_from_the_workspace() -> Result<()> 
     Ok(())
 }
 
+/// What only Linux has, of what the product might name.
+const OF_LINUX: [&str; 8] =
+    ["os::linux", "syncfs", "/proc/", "memfd", "epoll", "inotify", "copy_file_range", "O_TMPFILE"];
+const UNDER_LINUX: &str = "#[cfg(target_os = \"linux\")]";
+
+/// The lines of a source that name what only Linux has, and are neither said to be for Linux nor a test's.
+fn linux_only(text: &str) -> Vec<&str> {
+    let product = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut before = "";
+    let mut found = Vec::new();
+    for line in product.lines().map(str::trim).filter(|line| !line.starts_with("//")) {
+        if before != UNDER_LINUX && OF_LINUX.iter().any(|name| line.contains(name)) {
+            found.push(line);
+        }
+        before = line;
+    }
+    found
+}
+
+#[test]
+fn what_only_linux_has_is_asked_for_on_linux_alone() -> Result<()> {
+    let mut found = Vec::new();
+    for file in
+        tracked(&["oci", "crds", "registry", "operator"].map(|name| format!(":(glob){name}/src/**/*.rs")))?
+    {
+        if file.ends_with("tests.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(repository().join(&file)).with_context(|| format!("read {file}"))?;
+        found.extend(linux_only(&text).iter().map(|line| format!("{file}: {line}")));
+    }
+    ensure!(found.is_empty(), "not under {UNDER_LINUX}: {found:#?}");
+    Ok(())
+}
+
+#[test]
+fn what_only_linux_has_is_found() {
+    assert_eq!(linux_only("use std::os::linux::net;"), ["use std::os::linux::net;"]);
+    assert!(linux_only(&format!("{UNDER_LINUX}\nuse std::os::linux::net;")).is_empty());
+    assert!(linux_only("// syncfs\n#[cfg(test)]\nmod tests { fn a() { syncfs() } }").is_empty());
+}
+
 #[test]
 fn there_is_one_clippy_configuration() -> Result<()> {
     let found = tracked(&[":(glob)**/clippy.toml".to_owned(), ":(glob)**/.clippy.toml".to_owned()])?;

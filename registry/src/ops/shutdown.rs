@@ -4,6 +4,7 @@
 //! When the process is told to stop, and whom it tells that it started.
 
 use std::io;
+#[cfg(target_os = "linux")]
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -50,15 +51,21 @@ pub fn notify(notice: Notice) {
 }
 
 fn send(socket: &[u8], notice: Notice) -> io::Result<()> {
-    let address = match socket.strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(std::ffi::OsStr::from_bytes(socket))?,
-    };
+    let address = address(socket)?;
     let message = match notice {
         Notice::Ready => b"READY=1".as_slice(),
         Notice::Stopping => b"STOPPING=1",
     };
     UnixDatagram::unbound()?.send_to_addr(message, &address).map(drop)
+}
+
+/// A path, or on Linux a name without a file.
+fn address(socket: &[u8]) -> io::Result<SocketAddr> {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = socket.strip_prefix(b"@") {
+        return SocketAddr::from_abstract_name(name);
+    }
+    SocketAddr::from_pathname(std::ffi::OsStr::from_bytes(socket))
 }
 
 #[cfg(test)]

@@ -102,6 +102,16 @@ fn classify(request: Request, key: &str, error: io::Error) -> Error {
     }
 }
 
+/// Makes what was written below `root` durable.
+fn sync(root: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::fs::syncfs(File::open(root)?)?;
+    // Others know no such call for one file system.
+    #[cfg(not(target_os = "linux"))]
+    rustix::fs::sync();
+    Ok(())
+}
+
 impl Inner {
     fn open(root: &Path) -> io::Result<Self> {
         fs::create_dir_all(root)?;
@@ -110,7 +120,7 @@ impl Inner {
         fs::create_dir_all(&temporary)?;
         remove_abandoned(&temporary)?;
         // An earlier process may have made folders and have died before it synced them.
-        rustix::fs::syncfs(File::open(&root)?)?;
+        sync(&root)?;
         let uploads = Uploads::new(temporary.clone());
         Ok(Self { root, temporary, folders: Folders::default(), uploads })
     }

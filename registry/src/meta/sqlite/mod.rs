@@ -107,12 +107,23 @@ impl SqliteStore {
 
 async fn migrate(options: &SqliteConnectOptions) -> Result<(), crate::meta::Error> {
     let mut connection = options.connect().await.map_err(error::failed)?;
-    MIGRATIONS.run(&mut connection).await.map_err(|error| error::not_migrated(error, SCHEMA))
+    // `run` would take the connection through a trait whose future is not known to be `Send`.
+    MIGRATIONS
+        .run_direct(None, &mut connection, false)
+        .await
+        .map_err(|error| error::not_migrated(error, SCHEMA))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// That it compiles is the proof.
+    #[test]
+    fn a_store_can_be_opened_from_any_thread() {
+        fn sendable<T: Send>(_: T) {}
+        sendable(SqliteStore::open(Path::new("/nowhere"), Options::default()));
+    }
 
     #[test]
     fn the_schema_is_the_newest_migration() {

@@ -65,11 +65,11 @@ impl Traces {
 
 /// Who sends the traces, by the conventions of OpenTelemetry; `OTEL_RESOURCE_ATTRIBUTES` can say more.
 fn resource(settings: &Settings) -> Resource {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let facts = [
         ("service.version", Some(env!("CARGO_PKG_VERSION").to_owned())),
         ("service.instance.id", Some(Uuid::new_v4().to_string())),
-        ("host.name", host.map(|name| name.trim().to_owned())),
+        ("host.name", Some(host)),
         ("k8s.namespace.name", settings.namespace.clone()),
         ("stowage.registry", Some(settings.registry.clone())),
     ];
