@@ -75,10 +75,12 @@ impl Failure {
             | Self::Traces(_)
             | Self::Bucket(_)
             | Self::Database(ConnectError::Url(_)) => UNUSABLE,
-            Self::Database(ConnectError::Unsafe { .. } | ConnectError::Meta(meta::Error::Schema { .. })) => {
-                REFUSED
-            }
-            Self::Expiry(_) => REFUSED,
+            Self::Database(
+                ConnectError::Unsafe { .. }
+                | ConnectError::Untrusted(_)
+                | ConnectError::Meta(meta::Error::Schema { .. }),
+            )
+            | Self::Expiry(_) => REFUSED,
             Self::Open(error) if is_refusal(error) => REFUSED,
             Self::Purge(error) if error.is_refusal() => REFUSED,
             Self::Open(_)

@@ -26,4 +26,6 @@ mod support;
 #[cfg(test)]
 mod traces;
 #[cfg(test)]
+mod trust;
+#[cfg(test)]
 mod wire;

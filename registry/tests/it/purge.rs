@@ -81,7 +81,14 @@ impl Place {
         std::fs::write(path, text).unwrap();
     }
 
-    fn configure(&self, storage: &str, database: &str) {
+    /// Adds lines to the spec.
+    pub(crate) fn specify(&self, lines: &str) {
+        let file = self.path().join("config/registry.yaml");
+        let text = std::fs::read_to_string(file).unwrap();
+        self.write("config/registry.yaml", &format!("{text}{lines}"));
+    }
+
+    pub(crate) fn configure(&self, storage: &str, database: &str) {
         self.write(
             "config/registry.yaml",
             &format!(

@@ -7,7 +7,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{Connection as _, PgConnection};
 
 use super::error::Fault;
-use super::{ConnectError, Options, PostgresStore, SCHEMA};
+use super::{ConnectError, Options, PostgresStore, SCHEMA, unconnected};
 use crate::meta::Error;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -19,7 +19,7 @@ pub(super) const LOCK_SCHEMA: &str = "SELECT pg_advisory_xact_lock(hashtext('sto
 /// Creates or upgrades the tables. Several at once wait for each other.
 pub async fn migrate(options: &Options) -> Result<(), ConnectError> {
     let driver = options.driver().map_err(ConnectError::Url)?;
-    let mut connection = PgConnection::connect_with(&driver).await.map_err(Fault::from)?;
+    let mut connection = PgConnection::connect_with(&driver).await.map_err(unconnected)?;
     let outcome = run(&mut connection).await;
     connection.close().await.map_err(Fault::from)?;
     Ok(outcome?)

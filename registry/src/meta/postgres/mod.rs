@@ -43,7 +43,8 @@ pub const SCHEMA: i32 = 1;
 pub struct Options {
     /// `postgres://…`. Holds the password: not logged.
     pub url: String,
-    /// Whose certificates are believed, if not those the system knows. Implies `sslmode=verify-full`.
+    /// Authorities whose certificates are believed beside those of the public ones. Implies
+    /// `sslmode=verify-full`.
     pub ca: Option<PathBuf>,
     /// How many connections at most.
     pub max_connections: u32,
@@ -82,9 +83,30 @@ pub enum ConnectError {
         /// What to do.
         remedy: &'static str,
     },
+    /// Whoever answers did not show that it is the database.
+    #[error(
+        "the database cannot be trusted: caSecretRef must hold the authority of its certificate, which must name \
+         the host of the URL"
+    )]
+    Untrusted(#[source] sqlx::Error),
     /// The database said no, or nothing.
     #[error(transparent)]
     Meta(#[from] Error),
+}
+
+/// Why there is no first connection.
+fn unconnected(error: sqlx::Error) -> ConnectError {
+    let is_about_trust = match &error {
+        sqlx::Error::Tls(_) => true,
+        sqlx::Error::Io(error) => is_of_tls(error),
+        _ => false,
+    };
+    if is_about_trust { ConnectError::Untrusted(error) } else { Fault::from(error).into() }
+}
+
+/// Whether it is what the handshake came to, which the driver tells as a failure of the line.
+fn is_of_tls(error: &std::io::Error) -> bool {
+    error.get_ref().is_some_and(|cause| cause.downcast_ref::<rustls::Error>().is_some())
 }
 
 impl From<Fault> for ConnectError {
@@ -109,6 +131,8 @@ impl PostgresStore {
     pub async fn connect(options: &Options) -> Result<Self, ConnectError> {
         let driver = options.driver().map_err(ConnectError::Url)?;
         let pool = Pool::new(driver, options.max_connections);
+        // Why there is no first connection decides whether to wait for one.
+        pool.lend().await.map_err(unconnected)?.give_back();
         let store = Self { pool, lease: options.lease, metrics: None };
         store.check_server().await?;
         store.check_schema().await?;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use http::{HeaderMap, Method, Request};
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::{BodyExt as _, Empty, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -96,6 +96,31 @@ impl Client {
         };
         let (answer, _) = futures::join!(answer, connection);
         answer
+    }
+
+    /// Reads a blob that is `piece` again and again, and keeps nothing of it; its length.
+    pub(super) async fn pull(&self, target: &str, piece: &[u8]) -> Result<usize, Broken> {
+        let request = Request::get(target).header("host", &self.host).body(Empty::<Bytes>::new()).unwrap();
+        let socket = TcpStream::connect(&self.host).await.map_err(|_refused| Broken)?;
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await;
+        let (mut sender, connection) = handshake.map_err(|_closed| Broken)?;
+        let read = async move {
+            let mut body = sender.send_request(request).await.map_err(|_broken| Broken)?.into_body();
+            let mut length = 0;
+            while let Some(frame) = body.frame().await {
+                let data = frame.map_err(|_broken| Broken)?.into_data().unwrap_or_default();
+                let mut rest = &data[..];
+                while !rest.is_empty() {
+                    let expected = &piece[length % piece.len()..];
+                    let (now, later) = rest.split_at(rest.len().min(expected.len()));
+                    assert!(now == &expected[..now.len()], "at {length}");
+                    (length, rest) = (length + now.len(), later);
+                }
+            }
+            Ok(length)
+        };
+        let (length, _) = futures::join!(read, connection);
+        length
     }
 
     /// Opens an upload; its path.

@@ -3,6 +3,8 @@
 
 //! The real parts that tests run over.
 
+pub(crate) mod certificates;
 pub(crate) mod postgres;
+pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod s3;

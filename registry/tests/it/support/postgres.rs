@@ -19,6 +19,8 @@ use sqlx::{Connection as _, Executor as _, PgConnection};
 use stowage_registry::meta::postgres::{Options, migrate};
 use tokio::sync::OnceCell;
 
+use super::certificates::Issued;
+use super::program::free_port;
 use super::proxy::Proxy;
 
 const TEMPLATE: &str = "stowage_template";
@@ -197,12 +199,43 @@ fn programs() -> PathBuf {
 /// A server of one test, that it may stop and start again.
 pub(crate) struct Restartable {
     folder: PathBuf,
+    /// Settings beside the common ones.
+    settings: String,
 }
 
 impl Restartable {
     pub(crate) async fn start() -> Self {
+        let server = Self::made("-c listen_addresses=".to_owned());
+        server.go_on().await;
+        server
+    }
+
+    /// One that shows this certificate on a port of loopback, and talks to nobody there but over TLS.
+    pub(crate) async fn with_certificate(certificate: &Issued) -> (Self, u16) {
+        let port = free_port();
+        let settings = format!("-c listen_addresses=127.0.0.1 -c port={port} -c ssl=on");
+        let server = Self::made(settings);
+        server.put("server.crt", &certificate.chain);
+        server.put("server.key", &certificate.key);
+        server.put("pg_hba.conf", "hostssl all all 127.0.0.1/32 trust\n");
+        server.go_on().await;
+        (server, port)
+    }
+
+    /// Puts a file for the server alone into its data folder.
+    fn put(&self, name: &str, text: &str) {
+        let path = self.folder.join("data").join(name);
+        std::fs::write(&path, text).expect("write a file of the server");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("close the file");
+        if is_root() {
+            let owner = Command::new("chown").arg("postgres:").arg(&path).status().expect("run chown");
+            assert!(owner.success(), "give the server its file");
+        }
+    }
+
+    fn made(settings: String) -> Self {
         let folder = tempfile::Builder::new().prefix("stowage-postgres-").tempdir().expect("a folder").keep();
-        let server = Self { folder };
+        let server = Self { folder, settings };
         let data = server.folder.join("data");
         if is_root() {
             let owner =
@@ -212,7 +245,6 @@ impl Restartable {
         let mut initdb = as_server(&programs().join("initdb"), is_root());
         initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]);
         assert!(initdb.arg("--pgdata").arg(&data).output().expect("run initdb").status.success());
-        server.go_on().await;
         server
     }
 
@@ -230,7 +262,7 @@ impl Restartable {
 
     /// Starts the server.
     pub(crate) async fn go_on(&self) {
-        let options = format!("-c listen_addresses= -c fsync=off -k {}", self.folder.display());
+        let options = format!("{} -c fsync=off -k {}", self.settings, self.folder.display());
         let log = self.folder.join("log").display().to_string();
         self.control(&["start", "--log", &log, "--options", &options]).await;
     }

@@ -7,7 +7,6 @@
 //! it waits for the end of a pipe.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -25,6 +24,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
+
+use super::program::free_port;
 
 const USER: &str = "stowage-test";
 const PASSWORD: &str = "stowage-test-secret";
@@ -138,7 +139,10 @@ fn client(settings: &Settings) -> Client {
 }
 
 async fn start(kind: Kind) -> Server {
-    let tool = tool(kind);
+    let tool = match kind {
+        Kind::Versitygw => tool("versitygw"),
+        Kind::Minio => tool("minio"),
+    };
     let folder = tempfile::Builder::new().prefix("stowage-s3-").tempdir().unwrap().keep();
     let address = format!("127.0.0.1:{}", free_port());
     let data = folder.join("data");
@@ -174,18 +178,11 @@ fn command(kind: Kind, tool: &Path, folder: &Path, data: &Path, address: &str) -
     command
 }
 
-fn tool(kind: Kind) -> PathBuf {
-    let name = match kind {
-        Kind::Versitygw => "versitygw",
-        Kind::Minio => "minio",
-    };
+/// A pinned tool.
+pub(crate) fn tool(name: &str) -> PathBuf {
     let folder = std::env::var_os("STOWAGE_TOOLS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin"), PathBuf::from);
     let path = folder.join(name);
     assert!(path.is_file(), "tests need {}: run `make tools`, or set STOWAGE_TOOLS", path.display());
     path
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
