@@ -8,7 +8,13 @@ mod blobs_s3;
 #[cfg(test)]
 mod blobs_s3_wire;
 #[cfg(test)]
+mod drop_in;
+#[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod identity;
+#[cfg(test)]
+mod log;
 #[cfg(test)]
 mod meta_postgres;
 #[cfg(test)]
