@@ -3,6 +3,7 @@
 
 //! Who may depend on whom.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,20 +32,44 @@ const ROOMS: [(&str, &[&str]); 7] = [
     ("tracing_opentelemetry", &["ops/traces"]),
 ];
 
+/// The page that says how many crates a program is made of.
+const SIZES: &str = "docs/performance.md";
+
+/// The crates that a crate is made of, each with its version.
+fn graph(crate_name: &str) -> Result<BTreeSet<String>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}"])
+        .args(["--package", crate_name])
+        .current_dir(repository())
+        .output()
+        .context("run cargo tree")?;
+    let tree = String::from_utf8(output.stdout).context("read the tree")?;
+    ensure!(tree.starts_with(crate_name), "no tree of {crate_name}: {tree}");
+    let crates = tree.lines().map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" "));
+    Ok(crates.collect())
+}
+
 #[test]
 fn no_crate_reaches_one_it_must_not() -> Result<()> {
     for (crate_name, forbidden) in CRATES {
-        let output = Command::new(env!("CARGO"))
-            .args(["tree", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}"])
-            .args(["--package", crate_name])
-            .current_dir(repository())
-            .output()
-            .context("run cargo tree")?;
-        let tree = String::from_utf8(output.stdout).context("read the tree")?;
-        ensure!(tree.starts_with(crate_name), "no tree of {crate_name}: {tree}");
-        let names = tree.lines().filter_map(|line| line.split(' ').next());
+        let graph = graph(crate_name)?;
+        let names = graph.iter().filter_map(|line| line.split(' ').next());
         let found: Vec<&str> = names.filter(|name| forbidden.contains(name)).collect();
         ensure!(found.is_empty(), "{crate_name} reaches {found:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_program_is_made_of_no_more_crates_than_its_page_says() -> Result<()> {
+    let page = fs::read_to_string(repository().join(SIZES)).context("read the page")?;
+    for program in ["stowage-registry", "stowage-operator"] {
+        let row = page.lines().find_map(|line| line.strip_prefix(&format!("| `{program}` | at most ")));
+        let most = row.and_then(|rest| rest.split(' ').next()).context("the page has no such row")?;
+        let (most, found) = (most.parse::<usize>().context("no number of crates")?, graph(program)?.len());
+        ensure!(found <= most, "{program} is made of {found} crates; {SIZES} says at most {most}");
+        // A bound far above what it bounds says nothing.
+        ensure!(found + 25 > most, "{program} is made of {found} crates only; lower the {most} of {SIZES}");
     }
     Ok(())
 }
