@@ -39,6 +39,13 @@ pub enum Command {
     Crds,
     /// Print what would be applied for resources in a file, without a cluster
     Render(RenderArgs),
+    /// Print a script that completes this command line
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
 }
 
 /// How to run.

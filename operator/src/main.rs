@@ -7,13 +7,13 @@
 #![expect(clippy::print_stderr, reason = "this is the door to the command line")]
 
 use std::{
-    io::{IsTerminal as _, Read as _, Write as _, stderr, stdout},
+    io::{ErrorKind, IsTerminal as _, Read as _, Write as _, stderr, stdout},
     path::Path,
     process::ExitCode,
 };
 
 use anyhow::Context as _;
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use stowage_operator::{
     apis::Apis,
     cli::{ApiName, Cli, Command, LogFormat, RenderArgs, RunArgs},
@@ -34,6 +34,8 @@ fn main() -> ExitCode {
         Command::Run(args) => (run(args), FAILED),
         Command::Crds => (print_definitions(), FAILED),
         Command::Render(args) => (print_rendered(&args), USAGE),
+        Command::Completions { shell } => (print_completions(shell), FAILED),
+        Command::Man => (print_manual(), FAILED),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -84,8 +86,24 @@ fn print_rendered(args: &RenderArgs) -> anyhow::Result<()> {
     print(&rendered)
 }
 
+fn print_completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "stowage-operator", &mut script);
+    print(&String::from_utf8(script).context("make the script")?)
+}
+
+fn print_manual() -> anyhow::Result<()> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Cli::command()).render(&mut page).context("make the manual page")?;
+    print(&String::from_utf8(page).context("make the manual page")?)
+}
+
+/// Writes to standard output. Whoever closes it early has read enough.
 fn print(text: &str) -> anyhow::Result<()> {
-    stdout().write_all(text.as_bytes()).context("write to standard output")
+    match stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("write to standard output"),
+        _ => Ok(()),
+    }
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {

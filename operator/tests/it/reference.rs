@@ -29,15 +29,29 @@ fn compare(page: &str, expected: &str) {
     assert_eq!(found, expected, "{} is out of date: run this test with UPDATE=1", page.display());
 }
 
+fn printed(args: &[&str]) -> String {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_stowage-operator"));
+    let output = program.env_clear().args(args).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn completions_and_manual_of_the_operator_come_from_its_command_line() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(printed(&["completions", shell]).contains("registry-image"), "{shell}");
+    }
+    let manual = printed(&["man"]);
+    assert!(manual.starts_with(".ie") && manual.contains("stowage\\-operator"), "{manual}");
+}
+
 #[test]
 fn the_command_line_page_is_what_the_operator_prints() {
     let mut text = String::new();
     for command in [vec![], vec!["run"], vec!["crds"], vec!["render"]] {
         let name =
             ["stowage-operator"].into_iter().chain(command.iter().copied()).collect::<Vec<_>>().join(" ");
-        let mut program = Command::new(env!("CARGO_BIN_EXE_stowage-operator"));
-        let output = program.env_clear().args(command).arg("--help").output().unwrap();
-        let help = String::from_utf8(output.stdout).unwrap();
+        let help = printed(&command.into_iter().chain(["--help"]).collect::<Vec<_>>());
         let help: Vec<&str> = help.lines().map(str::trim_end).collect();
         write!(text, "### `{name}`\n\n```text\n{}\n```\n\n", help.join("\n")).unwrap();
     }
