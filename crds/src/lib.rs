@@ -26,6 +26,7 @@ mod quantity;
 mod registry;
 pub mod report;
 mod rules;
+mod schedule;
 mod schema;
 pub mod strict;
 mod summary;
@@ -43,9 +44,10 @@ pub use registry::{
     GarbageCollectionStatus, Htpasswd, HttpRoute, Image, Ingress, Limits, Managed, MigrationPolicy,
     Migrations, Mode, Monitoring, OPERATOR_FIELDS, ParentRef, Postgres, Redirect, RedirectMode, Registry,
     RegistrySpec, RegistryStatus, S3, SecretUse, ServiceAccount, ServiceExposure, ServiceMonitor,
-    ServiceType, Storage, Telemetry, Tls, Tokens, Volume,
+    ServiceType, Storage, Telemetry, Tls, Tokens, Trash, Volume,
 };
 pub use report::Report;
+pub use schedule::{NotASchedule, Schedule};
 pub use schema::{crd, manifests};
 pub use summary::{Outcome, Summary};
 pub use text::{BaseUrl, Cron, Glob, HttpUrl, TimeZone};

@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::document::DocumentVersion;
+use crate::{Summary, document::DocumentVersion};
 
 /// What a replica says about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -36,6 +36,9 @@ pub struct Report {
     /// What it depends on.
     #[serde(default)]
     pub checks: Checks,
+    /// The newest run of each command that this process starts by itself: those of a schedule, where no Jobs do.
+    #[serde(default)]
+    pub runs: Vec<Summary>,
     /// Every resource of the document in force.
     #[serde(default)]
     pub resources: Vec<ResourceReport>,
@@ -133,6 +136,7 @@ mod tests {
             pending_restart: vec!["spec.storage.s3.endpoint".to_owned()],
             schema: Some(SchemaReport { applied: 1, supported: [1, 1] }),
             checks: Checks { storage: Check::Ok, database: Check::Unreachable, collector: Check::Frozen },
+            runs: vec![Summary::new("gc", crate::Outcome::Succeeded)],
             resources: Vec::new(),
         };
         let text = serde_json::to_string(&report).unwrap();

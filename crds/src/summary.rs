@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 /// The longest termination message that a kubelet hands on, in bytes.
 const LONGEST: usize = 4096;
+/// The most counts that a status holds of one.
+const MOST_COUNTS: usize = 32;
 /// The longest text a summary carries, in bytes.
 const LONGEST_MESSAGE: usize = 512;
 
@@ -74,18 +76,22 @@ impl Summary {
     /// The text for the termination log: JSON that fits, its message cut if it must be.
     #[must_use]
     pub fn to_termination_message(&self) -> String {
-        let mut cut = self.clone();
-        cut.message = cut.message.as_deref().map(|message| shortened(message, LONGEST_MESSAGE).to_owned());
-        while cut.counts.len() > 32 || (cut.json().len() > LONGEST && !cut.counts.is_empty()) {
-            cut.counts.pop_last();
-        }
-        cut.json()
+        self.clone().cut().json()
     }
 
-    /// Reads a termination message; `None` if it is none of ours (the pod died before it could write one).
+    /// Reads a termination message; `None` if it is none of ours (the pod died before it could write one). What is
+    /// longer than a status may hold is cut.
     #[must_use]
     pub fn from_termination_message(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok()
+        serde_json::from_str(text).ok().map(Self::cut)
+    }
+
+    fn cut(mut self) -> Self {
+        self.message = self.message.as_deref().map(|message| shortened(message, LONGEST_MESSAGE).to_owned());
+        while self.counts.len() > MOST_COUNTS || (self.json().len() > LONGEST && !self.counts.is_empty()) {
+            self.counts.pop_last();
+        }
+        self
     }
 
     fn json(&self) -> String {
@@ -121,6 +127,15 @@ mod tests {
         let read = Summary::from_termination_message(&text).unwrap();
         assert_eq!(read.message.unwrap().len(), 512);
         assert!(!read.counts.is_empty());
+    }
+
+    #[test]
+    fn what_somebody_else_wrote_is_cut_to_what_a_status_holds() {
+        let mut summary = Summary::new("gc", Outcome::Failed);
+        summary.message = Some("x".repeat(600));
+        summary.counts = (0..40).map(|n| (format!("c{n:02}"), n)).collect();
+        let read = Summary::from_termination_message(&summary.json()).unwrap();
+        assert_eq!((read.message.unwrap().len(), read.counts.len()), (512, 32));
     }
 
     #[test]

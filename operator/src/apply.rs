@@ -19,7 +19,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
-    names::{MANAGER, REGISTRY_LABEL},
+    names::{COMPONENT_LABEL, Component, MANAGER, REGISTRY_LABEL},
     objects::{Kind, Object},
     policy::Class,
 };
@@ -136,8 +136,8 @@ impl Applier {
                 && object.labels().get(REGISTRY_LABEL).is_some_and(|name| *name == self.registry))
     }
 
-    /// Everything of a kind that is ours.
-    pub async fn owned(&self, kind: Kind) -> Result<Vec<DynamicObject>, Error> {
+    /// Everything of a kind that bears our label; whether it is ours, [`Self::is_ours`] says.
+    pub async fn labelled(&self, kind: Kind) -> Result<Vec<DynamicObject>, Error> {
         let params = ListParams::default().labels(&format!("{REGISTRY_LABEL}={}", self.registry));
         let list = self.api(kind).list(&params).await.map_err(|source| Error::Api {
             verb: "list",
@@ -145,7 +145,7 @@ impl Applier {
             name: String::new(),
             source,
         })?;
-        Ok(list.items.into_iter().filter(|object| self.is_ours(kind, object)).collect())
+        Ok(list.items)
     }
 
     /// Makes the server's object say what we say. `live` spares a look at objects that were just seen.
@@ -171,12 +171,14 @@ impl Applier {
         Ok(())
     }
 
-    /// Deletes what is ours and neither wanted nor worth keeping.
+    /// Deletes what is ours and neither wanted nor worth keeping. Jobs that collect end by themselves and are kept
+    /// for their results until their time to live is over.
     pub async fn prune(&self, wanted: &BTreeSet<(Kind, String)>, live: &mut Live) -> Result<(), Error> {
         let unwanted: Vec<_> = live
             .iter()
             .filter(|((kind, name), object)| {
                 *kind != Kind::PersistentVolumeClaim
+                    && !is_collection(*kind, object)
                     && object.metadata.deletion_timestamp.is_none()
                     && !wanted.contains(&(*kind, name.clone()))
             })
@@ -241,6 +243,13 @@ impl Applier {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Is it a run of the collector?
+#[must_use]
+pub fn is_collection(kind: Kind, object: &DynamicObject) -> bool {
+    let component = object.labels().get(COMPONENT_LABEL).map(String::as_str);
+    kind == Kind::Job && component == Some(Component::GarbageCollection.as_str())
 }
 
 /// What the server refused as wrong stays wrong; all else may pass.

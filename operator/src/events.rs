@@ -48,6 +48,8 @@ pub fn of_registry(before: Option<&RegistryStatus>, after: &RegistryStatus) -> V
         (ConditionType::DatabaseMigrated, Reason::MigrationFailed, "MigrationFailed"),
         (ConditionType::DatabaseMigrated, Reason::MigrationRequired, "MigrationRequired"),
         (ConditionType::ConfigurationApplied, Reason::ConfigurationRejected, "DocumentRejected"),
+        (ConditionType::GarbageCollectionHealthy, Reason::LastRunFailed, "CollectionFailed"),
+        (ConditionType::GarbageCollectionHealthy, Reason::Refused, "CollectionRefused"),
     ] {
         notices.extend(
             entered(before, &after.conditions, condition, reason)

@@ -23,6 +23,8 @@ pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
 pub const MONITORING_LABEL: &str = "stowage.dev/monitoring";
 /// Reconcile now; the value is echoed in `status.lastHandledReconcileAt`.
 pub const RECONCILE_REQUESTED_AT: &str = "stowage.dev/reconcile-requested-at";
+/// One more collection now; the value is echoed in `status.lastHandledRunAt`.
+pub const RUN_REQUESTED_AT: &str = "stowage.dev/run-requested-at";
 /// `disabled` acts as `spec.suspend: true`.
 pub const RECONCILE: &str = "stowage.dev/reconcile";
 /// Releases a migration under `migrations.policy: Manual`; its value is the version to migrate to.
@@ -174,6 +176,12 @@ impl<'a> Names<'a> {
         fit(&format!("{}-gc", self.0), 52)
     }
 
+    /// The Job of one collection that was asked for, told apart by what it was asked with and after.
+    #[must_use]
+    pub fn collection_run(self, asked: &str) -> String {
+        self.with(&format!("gc-run-{}", short_hash(asked)))
+    }
+
     /// The Job that removes all data.
     #[must_use]
     pub fn purge(self) -> String {
@@ -246,6 +254,7 @@ mod tests {
             names.data(),
             names.migration("image|database"),
             names.garbage_collection(),
+            names.collection_run("2026-01-01T00:00:00Z"),
             names.purge(),
             names.dashboard(),
         ] {

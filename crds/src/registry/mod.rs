@@ -24,7 +24,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 pub use secrets::SecretUse;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-pub use serving::{GarbageCollection, Limits, Mode};
+pub use serving::{GarbageCollection, Limits, Mode, Trash};
 pub use status::{GarbageCollectionStatus, RegistryStatus};
 pub use telemetry::Telemetry;
 pub use workload::{
@@ -128,6 +128,9 @@ pub struct RegistrySpec {
     /// Where traces of requests are sent. Absent: there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub telemetry: Option<Telemetry>,
+    /// How long what was deleted can be restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trash: Option<Trash>,
 
     /// The image of the replicas. Absent parts: those of the operator's `--registry-image`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -185,6 +188,12 @@ impl RegistrySpec {
     #[must_use]
     pub fn garbage_collection(&self) -> GarbageCollection {
         self.garbage_collection.clone().unwrap_or_default()
+    }
+
+    /// The trash, with its defaults where the spec has none.
+    #[must_use]
+    pub fn trash(&self) -> Trash {
+        self.trash.clone().unwrap_or_default()
     }
 
     /// Whether the data lies on a volume that one replica holds.

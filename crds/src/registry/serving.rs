@@ -72,7 +72,7 @@ impl Default for Limits {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GarbageCollection {
-    /// When it runs, as a line of cron.
+    /// When it runs, as a line of cron or a name such as `@daily`.
     #[serde(default = "GarbageCollection::default_schedule")]
     pub schedule: Cron,
     /// Time zone of the schedule. Absent: UTC.
@@ -81,7 +81,7 @@ pub struct GarbageCollection {
     /// How long something must have been unnamed before it is removed.
     #[serde(default = "GarbageCollection::default_grace_period")]
     pub grace_period: Duration,
-    /// While true no run is started.
+    /// While true no run is started but those that are asked for.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -97,6 +97,27 @@ impl GarbageCollection {
 }
 
 impl Default for GarbageCollection {
+    fn default() -> Self {
+        all_defaults()
+    }
+}
+
+/// How long what was deleted can be restored.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Trash {
+    /// How long deleted tags and manifests are kept before they are removed; `0s` keeps none.
+    #[serde(default = "Trash::default_retain_for")]
+    pub retain_for: Duration,
+}
+
+impl Trash {
+    fn default_retain_for() -> Duration {
+        "168h".parse().expect("a duration")
+    }
+}
+
+impl Default for Trash {
     fn default() -> Self {
         all_defaults()
     }

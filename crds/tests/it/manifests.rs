@@ -75,6 +75,7 @@ fn every_field_for_the_operator_alone_exists() {
         "strictIndexes",
         "telemetry",
         "tls",
+        "trash",
     ];
     assert_eq!(replicas, expected.into_iter().collect());
 }

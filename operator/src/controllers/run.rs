@@ -196,11 +196,12 @@ fn registries(
         .owns(scoped::<Service>(client, scope), ours())
         .owns(scoped::<NetworkPolicy>(client, scope), ours())
         .owns(scoped::<PodDisruptionBudget>(client, scope), ours())
-        .owns(scoped::<Job>(client, scope), ours())
         .owns(scoped::<CronJob>(client, scope), ours())
         .owns(scoped::<Deployment>(client, scope), ours())
         .owns(scoped::<HorizontalPodAutoscaler>(client, scope), ours())
         .owns(scoped::<Ingress>(client, scope), ours())
+        // Those of a schedule are owned by it.
+        .watches(scoped::<Job>(client, scope), ours(), |job| by_label(&job))
         .watches(scoped::<PartialObjectMeta<Pod>>(client, scope), ours(), |pod| by_label(&pod))
         .watches(scoped::<Guarded<AccessPolicy>>(client, scope), watcher::Config::default(), named_registry)
         .reconcile_on(heard.map(|key: Key| ObjectRef::new(&key.name).within(&key.namespace)))

@@ -7,6 +7,8 @@
 mod support;
 
 #[cfg(test)]
+mod collection;
+#[cfg(test)]
 mod interruptions;
 #[cfg(test)]
 mod lease;

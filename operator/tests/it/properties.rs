@@ -130,7 +130,8 @@ proptest! {
     #[test]
     fn every_volume_that_is_mounted_exists_and_no_volume_twice(registry in registry()) {
         for object in objects(&registry) {
-            let Some(pod) = object.pointer("/spec/template/spec") else { continue };
+            let of_a_schedule = || object.pointer("/spec/jobTemplate/spec/template/spec");
+            let Some(pod) = object.pointer("/spec/template/spec").or_else(of_a_schedule) else { continue };
             let volumes: Vec<_> =
                 pod["volumes"].as_array().unwrap().iter().map(|volume| text(volume, "/name")).collect();
             let distinct: BTreeSet<_> = volumes.iter().collect();

@@ -81,7 +81,8 @@ fn every_pod_meets_the_restricted_standard_and_has_no_token() {
     let mut pods = 0;
     for case in cases() {
         for object in objects(&case) {
-            let Some(spec) = object.pointer("/spec/template/spec") else { continue };
+            let of_a_schedule = || object.pointer("/spec/jobTemplate/spec/template/spec");
+            let Some(spec) = object.pointer("/spec/template/spec").or_else(of_a_schedule) else { continue };
             pods += 1;
             assert_eq!(spec["automountServiceAccountToken"], false);
             assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
@@ -100,7 +101,7 @@ fn every_pod_meets_the_restricted_standard_and_has_no_token() {
             }
         }
     }
-    assert!(pods >= 5);
+    assert!(pods >= 7);
 }
 
 #[test]

@@ -7,16 +7,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use stowage_crds::document::{Document, Entry};
+use stowage_crds::document::{Document, Entry, Schedules};
 use stowage_crds::{
     AccessPolicySpec, Action as GrantedAction, Anonymous, Auth, KeyRef, Mode as DocumentMode, RedirectMode,
-    RegistrySpec, SubjectKind,
+    RegistrySpec, Schedule, SubjectKind,
 };
 use stowage_oci::Glob;
 
 use super::error::ConfigError;
 use super::files::Origin;
-use super::{Config, Database, Limits, Postgres, S3, Secret, SecretsDir, Sources, Storage, tls};
+use super::{Collection, Config, Database, Limits, Postgres, S3, Secret, SecretsDir, Sources, Storage, tls};
 use crate::auth::{Actions, Htpasswd, Policy, Realms, Rules, SigningKey, Snapshot, Subject};
 use crate::http::Redirect;
 use crate::operation::{Action, Mode};
@@ -44,6 +44,7 @@ pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> R
         mode: mode(spec.mode),
         limits: limits(spec),
         strict_indexes: globs("spec.strictIndexes", &spec.strict_indexes)?,
+        collection: collection(&document)?,
         access: Snapshot {
             users: users(spec.auth.as_ref(), secrets)?,
             realms: realms(&document),
@@ -167,6 +168,23 @@ fn limits(spec: &RegistrySpec) -> Limits {
         upload_memory: limits.upload_memory.bytes(),
         cache_memory: limits.cache_memory.bytes(),
     }
+}
+
+pub(super) fn collection(document: &Document) -> Result<Collection, ConfigError> {
+    let spec = &document.registry.spec;
+    let asked = spec.garbage_collection();
+    // Whoever starts the runs reads their schedule.
+    let schedule = match document.runtime.schedules {
+        Schedules::Jobs => None,
+        Schedules::InProcess => {
+            Some(Schedule::of(&asked).map_err(|problem| field("spec.garbageCollection", problem))?)
+        }
+    };
+    Ok(Collection {
+        schedule: schedule.filter(|_| !asked.suspend),
+        grace: asked.grace_period.to_std(),
+        retain_for: spec.trash().retain_for.to_std(),
+    })
 }
 
 fn globs(path: &str, globs: &[stowage_crds::Glob]) -> Result<Vec<Glob>, ConfigError> {

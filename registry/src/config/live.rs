@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use stowage_crds::document::DocumentVersion;
 use stowage_crds::report::{Check, Checks, Rejection, Report, ResourceReport, SchemaReport};
-use stowage_crds::{Kind, RegistrySpec, Storage};
+use stowage_crds::{Kind, RegistrySpec, Storage, Summary};
 
 use super::Config;
 use crate::ops::health::{Health, State};
@@ -39,6 +39,8 @@ pub struct Facts {
     pub schema: Option<(i32, [i32; 2])>,
     /// Whether collection must wait until the database is trusted; `None` when it is not known.
     pub collector_frozen: Option<bool>,
+    /// The newest run of each command that this process starts by itself.
+    pub runs: Vec<Summary>,
 }
 
 impl Live {
@@ -100,6 +102,7 @@ impl Live {
                 database: check(health.database()),
                 collector: facts.collector_frozen.map_or(Check::Unknown, frozen),
             },
+            runs: facts.runs.clone(),
             resources: resources(&current),
         };
         serde_json::to_value(report).expect("a report is JSON")

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use stowage_crds::Schedule;
 use stowage_crds::document::Document;
 use stowage_oci::Glob;
 
@@ -76,6 +77,8 @@ pub struct Config {
     pub limits: Limits,
     /// Repositories in which every child of an index must exist.
     pub strict_indexes: Vec<Glob>,
+    /// When and how what nothing names any more is removed.
+    pub collection: Collection,
     /// Who may do what.
     pub access: Snapshot,
     /// Where traces are sent; `None` is nowhere.
@@ -132,6 +135,17 @@ pub struct Postgres {
     pub ca: Option<PathBuf>,
     /// Connections at most.
     pub max_connections: u32,
+}
+
+/// When and how what nothing names any more is removed.
+#[derive(Clone, Debug)]
+pub struct Collection {
+    /// When this process starts a run; `None` while that is suspended, and where Kubernetes starts the runs.
+    pub schedule: Option<Schedule>,
+    /// How long something must have been unnamed before it is removed.
+    pub grace: Duration,
+    /// How long deleted tags and manifests can be restored; zero keeps none.
+    pub retain_for: Duration,
 }
 
 /// What one process takes on at once.

@@ -237,6 +237,30 @@ fn the_operators_document_without_auth_is_shown_as_closed_as_it_is() {
 }
 
 /// A registry at `registry.example.com:5000` that redirects to this store.
+#[test]
+fn a_collection_runs_by_its_schedule_where_no_jobs_do() {
+    let asked = "  garbageCollection: {schedule: \"0 */6 * * *\", timeZone: Europe/Berlin, gracePeriod: 2d}\n  trash: {retainFor: 0s}\n";
+    let config = Folder::with(&format!("{REGISTRY}{asked}")).load().unwrap();
+    let collection = &config.collection;
+    assert_eq!((collection.grace, collection.retain_for), (Duration::from_hours(48), Duration::ZERO));
+    assert_eq!(collection.schedule.as_ref().unwrap().longest_gap(), Duration::from_hours(6));
+
+    let collection = Folder::with(REGISTRY).load().unwrap().collection;
+    assert_eq!(
+        (collection.grace, collection.retain_for),
+        (Duration::from_hours(24), Duration::from_hours(168))
+    );
+    let suspended = format!("{REGISTRY}  garbageCollection: {{suspend: true}}\n");
+    assert!(Folder::with(&suspended).load().unwrap().collection.schedule.is_none());
+    let (mut document, _) = read(&Folder::with(REGISTRY).sources()).unwrap();
+    document.runtime.schedules = stowage_crds::document::Schedules::Jobs;
+    assert!(build::collection(&document).unwrap().schedule.is_none(), "Kubernetes starts the runs");
+
+    let never = format!("{REGISTRY}  garbageCollection: {{timeZone: Mars/Base}}\n");
+    let error = Folder::with(&never).error();
+    assert!(error.contains("spec.garbageCollection") && error.contains("Mars/Base"), "{error}");
+}
+
 fn redirecting(store: &str) -> Folder {
     let registry = REGISTRY
         .replace("filesystem: {}", &format!("s3: {{bucket: content, redirect: {{mode: Always}}, {store}}}"))

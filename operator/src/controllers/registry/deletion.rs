@@ -6,6 +6,7 @@
 //! Guarantees: nothing is purged while a replica could write; the purge is told whose data it may delete. It never
 //! gives up by itself: only `stowage.dev/abandon-data` or the end of the namespace leaves data behind.
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use stowage_crds::{Registry, conditions::Reason};
 
@@ -91,7 +92,7 @@ async fn purged(
     let job = purge(valid, id);
     if outcome.seen.live.get(Kind::Job, job.name()).is_none() {
         stop(valid, outcome, applier).await?;
-        if outcome.seen.pods_of(Component::Registry).next().is_some() {
+        if outcome.seen.pods_of(Component::Registry).next().is_some() || is_collecting(outcome) {
             return Ok(Some("the replicas are being stopped before the data are purged"));
         }
     }
@@ -102,11 +103,18 @@ async fn purged(
     }
 }
 
+/// A collection that runs writes too.
+fn is_collecting(outcome: &Outcome) -> bool {
+    let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
+    let mut pods = outcome.seen.pods_of(Component::GarbageCollection);
+    pods.any(|pod| !["Succeeded", "Failed"].contains(&phase(pod).as_str()))
+}
+
 async fn stop(valid: &Valid, outcome: &mut Outcome, applier: &Applier) -> Result<(), Failure> {
     let live = &mut outcome.seen.live;
     let schedules: Vec<_> = live
         .iter()
-        .filter(|((kind, _), _)| *kind == Kind::CronJob)
+        .filter(|((kind, _), object)| *kind == Kind::CronJob || apply::is_collection(*kind, object))
         .map(|((kind, name), object)| (*kind, name.clone(), object.uid()))
         .collect();
     for (kind, name, uid) in schedules {

@@ -72,7 +72,9 @@ pub fn state(job: &Job, pods: &[Pod]) -> JobState {
     JobState::Failed(JobFailure { exit, message })
 }
 
-fn last_end<'a>(job: &str, pods: &'a [Pod]) -> Option<&'a ContainerStateTerminated> {
+/// How the last pod of a Job ended, if it is still there.
+#[must_use]
+pub fn last_end<'a>(job: &str, pods: &'a [Pod]) -> Option<&'a ContainerStateTerminated> {
     let of_job = pods.iter().filter(|pod| pod.labels().get(JOB_NAME).map(String::as_str) == Some(job));
     let ends = of_job.filter_map(|pod| {
         let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
@@ -87,7 +89,9 @@ fn said(end: &ContainerStateTerminated) -> Option<String> {
     Summary::from_termination_message(end.message.as_deref()?)?.message
 }
 
-fn meaning(exit: Option<i32>) -> &'static str {
+/// What an exit code means, where the command itself said nothing.
+#[must_use]
+pub fn meaning(exit: Option<i32>) -> &'static str {
     match exit {
         Some(EXIT_CONFIGURATION) => "the command refused its configuration (exit 2); its log says which part",
         Some(EXIT_REFUSED) => "the command refused to act, for safety (exit 3); its log says why",

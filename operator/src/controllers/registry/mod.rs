@@ -9,6 +9,7 @@
 //! Never: opens the database or the bucket, reads a Secret, or takes over an object of somebody else.
 
 pub mod build;
+mod collection;
 mod deletion;
 mod exposed;
 pub mod failure;
@@ -104,7 +105,7 @@ pub async fn reconcile(object: Arc<DeserializeGuard<Registry>>, cx: Arc<Context>
 }
 
 async fn bring_forward(registry: &Arc<Registry>, cx: &Context) -> Result<Action, Retry> {
-    let outcome = attempt(registry, cx).await;
+    let outcome = Box::pin(attempt(registry, cx)).await;
     if outcome.is_gone(registry) {
         forget(registry, cx);
         return Ok(Action::await_change());

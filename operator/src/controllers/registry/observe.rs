@@ -6,18 +6,25 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::{try_join, try_join_all};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::{Api, ResourceExt as _, api::ListParams, core::DeserializeGuard};
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{ConfigMap, Pod},
+};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DynamicObject, ListParams},
+    core::DeserializeGuard,
+};
 use stowage_crds::{AccessPolicy, Registry, document::Document};
 use thiserror::Error;
 
 use super::{build::document, build::pod, validate::with_unreadable};
 use crate::{
     apis::Apis,
-    apply::{self, Applier, Live},
+    apply::{self, Applier, Live, is_collection},
     context::Context,
     names::{Component, Names, REGISTRY_LABEL, selector_text},
-    objects::Kind,
+    objects::{Kind, parse},
     reports::{Key, Snapshot, Target},
 };
 
@@ -43,6 +50,8 @@ pub enum Error {
 pub struct Observed {
     /// Objects of ours.
     pub live: Live,
+    /// Runs of the collector: those of its schedule and those that were asked for.
+    pub collections: Vec<Job>,
     /// The policies of the namespace; one that cannot be read is there as it last was.
     pub policies: Vec<AccessPolicy>,
     /// Pods of replicas and Jobs.
@@ -70,7 +79,7 @@ impl Observed {
 pub async fn observe(cx: &Context, registry: &Registry, applier: &Applier) -> Result<Observed, Error> {
     let key = key(registry);
     let apis = cx.apis.borrow().clone();
-    let (live, (policies, pods)) =
+    let ((live, collections), (policies, pods)) =
         try_join(owned(applier, &apis), try_join(policies(cx, &key.namespace), pods(cx, &key))).await?;
     let previous = previous(&live, &key.name);
     let (readable, unreadable) = policies;
@@ -82,6 +91,7 @@ pub async fn observe(cx: &Context, registry: &Registry, applier: &Applier) -> Re
         policies: with_unreadable(readable, &unreadable, previous.as_ref(), registry.namespace().as_deref()),
         reports: cx.reports.observe(&key, targets).await,
         live,
+        collections,
         pods,
         apis,
         previous,
@@ -95,22 +105,39 @@ pub fn key(registry: &Registry) -> Key {
     Key { namespace: registry.namespace().unwrap_or_default(), name: registry.name_any() }
 }
 
-async fn owned(applier: &Applier, apis: &Apis) -> Result<Live, Error> {
+/// What is ours, and the Jobs that collect.
+async fn owned(applier: &Applier, apis: &Apis) -> Result<(Live, Vec<Job>), Error> {
     let kinds = Kind::ALL
         .into_iter()
         .filter(|kind| kind.is_readable() && kind.needs().is_none_or(|api| apis.contains(&api)));
     let lists = try_join_all(kinds.map(|kind| async move {
-        let objects = applier.owned(kind).await?;
+        let objects = applier.labelled(kind).await?;
         Ok::<_, apply::Error>((kind, objects))
     }))
     .await?;
     let mut live = Live::default();
+    let mut scheduled = Vec::new();
     for (kind, objects) in lists {
         for object in objects {
-            live.insert(kind, object);
+            if applier.is_ours(kind, &object) {
+                live.insert(kind, object);
+            } else if is_collection(kind, &object) {
+                scheduled.push(object);
+            }
         }
     }
-    Ok(live)
+    // The Jobs of a schedule belong to it, and it to us.
+    scheduled.retain(|job| live.iter().any(|((_, _), owner)| controls(owner, job)));
+    let asked = live.iter().filter(|((kind, _), object)| is_collection(*kind, object));
+    let collections = asked.map(|(_, object)| object).chain(&scheduled).filter_map(parse).collect();
+    Ok((live, collections))
+}
+
+fn controls(owner: &DynamicObject, object: &DynamicObject) -> bool {
+    let references = object.owner_references().iter();
+    references
+        .filter(|reference| reference.controller == Some(true))
+        .any(|reference| owner.uid().as_ref() == Some(&reference.uid))
 }
 
 /// The policies that can be read, and the names of those that cannot.

@@ -17,7 +17,7 @@ use stowage_crds::{
 };
 
 use super::{
-    Outcome, Stage,
+    Outcome, Stage, collection,
     exposed::exposed,
     failure::Failure,
     replicas::{self, Numbers},
@@ -54,7 +54,12 @@ pub(super) fn status(registry: &Registry, outcome: &Outcome, now: &Time) -> Regi
         let numbers = numbers(valid, outcome);
         counts(&mut status, valid, numbers);
         reported(&mut status, &outcome.seen.reports, valid);
+        status.garbage_collection = collection::seen(valid, &outcome.seen, status.garbage_collection.take());
+        if let Some(asked) = collection::started(valid, &outcome.seen) {
+            status.last_handled_run_at = Some(asked.to_owned());
+        }
         findings = observations(valid, outcome, numbers);
+        findings.push(collection::healthy(valid, status.garbage_collection.as_ref()));
     }
     let summary = summary(registry, outcome, &findings);
     for finding in findings {
@@ -102,7 +107,7 @@ fn agreed<T: PartialEq>(mut answers: impl Iterator<Item = Option<T>>) -> Option<
     answers.all(|other| other.as_ref() == Some(&first)).then_some(first)
 }
 
-/// Every condition but the summaries.
+/// Every condition but the summaries and the collector's.
 fn observations(valid: &Valid, outcome: &Outcome, numbers: Numbers) -> Vec<Finding> {
     let (seen, reports) = (&outcome.seen, &outcome.seen.reports);
     let trouble = replicas::trouble(seen.pods_of(Component::Registry));
@@ -121,7 +126,6 @@ fn observations(valid: &Valid, outcome: &Outcome, numbers: Numbers) -> Vec<Findi
         replicas::database(reports),
         applied,
         exposed(valid, &seen.live),
-        collected(valid),
     ];
     findings.retain(|finding| !finding.message.is_empty());
     findings
@@ -129,14 +133,6 @@ fn observations(valid: &Valid, outcome: &Outcome, numbers: Numbers) -> Vec<Findi
 
 fn not_applied(reason: Reason, message: String) -> Finding {
     Finding::new(ConditionType::ConfigurationApplied, false, reason, message)
-}
-
-fn collected(valid: &Valid) -> Finding {
-    let condition = ConditionType::GarbageCollectionHealthy;
-    if valid.spec().garbage_collection().suspend {
-        return Finding::new(condition, true, Reason::Suspended, "collection is suspended");
-    }
-    Finding::new(condition, true, Reason::NeverRun, "no collection has run yet")
 }
 
 fn migrated(valid: &Valid, outcome: &Outcome) -> Finding {

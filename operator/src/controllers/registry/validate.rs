@@ -18,7 +18,7 @@ use kube::{Resource as _, ResourceExt as _};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use stowage_crds::{
-    AccessPolicy, Freeform, MigrationPolicy, Registry, RegistrySpec, S3,
+    AccessPolicy, Freeform, MigrationPolicy, Registry, RegistrySpec, S3, Schedule,
     conditions::Reason,
     document::{self, Document, Encoded, InvalidRegistry, Schedules, Sources},
 };
@@ -27,7 +27,7 @@ use thiserror::Error;
 use super::{build::pod, freeform, observe::Observed};
 use crate::{
     image::ImageRef,
-    names::{APPROVE_MIGRATION, Component, Names, RECONCILE_REQUESTED_AT, short_hash},
+    names::{APPROVE_MIGRATION, Component, Names, RECONCILE_REQUESTED_AT, RUN_REQUESTED_AT, short_hash},
     objects::OptionalApi,
 };
 
@@ -125,6 +125,8 @@ pub struct Valid {
     pub backing: Backing,
     /// How many replicas.
     pub replicas: Replicas,
+    /// When collections run.
+    pub collections: Schedule,
     /// What a replica asks for.
     pub resources: ResourceRequirements,
     /// What a Job asks for.
@@ -260,6 +262,23 @@ impl Valid {
         format!("{generation}/{}", requested.map(String::as_str).unwrap_or_default())
     }
 
+    /// What a collection was asked for with, if it is not known to have been started.
+    #[must_use]
+    pub fn run_request(&self) -> Option<&str> {
+        let asked = self.registry.annotations().get(RUN_REQUESTED_AT)?;
+        let handled = self.registry.status.as_ref().and_then(|status| status.last_handled_run_at.as_ref());
+        (self.backing == Backing::Shared && handled != Some(asked)).then_some(asked)
+    }
+
+    /// The name of the Job for such a request. What was handled before it is a part of it, so that a request can be
+    /// made again with the words of an earlier one.
+    #[must_use]
+    pub fn requested_collection(&self) -> Option<String> {
+        let asked = self.run_request()?;
+        let handled = self.registry.status.as_ref().and_then(|status| status.last_handled_run_at.as_deref());
+        Some(self.names().collection_run(&format!("{}|{asked}", handled.unwrap_or_default())))
+    }
+
     /// The labels of the replicas' pods.
     #[must_use]
     pub fn pod_selector(&self) -> BTreeMap<String, String> {
@@ -297,6 +316,7 @@ pub fn validate(registry: &Arc<Registry>, seen: &Observed, settings: &Settings) 
         host: host(spec)?,
         backing: backing(spec),
         replicas: replicas(spec),
+        collections: collections(spec)?,
         resources,
         job_resources,
         template: spec.template.as_ref().map(template).transpose()?,
@@ -408,6 +428,11 @@ fn replicas(spec: &RegistrySpec) -> Replicas {
         },
         None => Replicas::Fixed(spec.replicas.unwrap_or(if spec.is_single_replica() { 1 } else { 2 })),
     }
+}
+
+fn collections(spec: &RegistrySpec) -> Result<Schedule, Refusal> {
+    let schedule = Schedule::of(&spec.garbage_collection());
+    schedule.map_err(|error| refuse(Reason::InvalidSpec, format!("spec.garbageCollection.{error}")))
 }
 
 /// The host of `externalURL`; a route needs a name there.

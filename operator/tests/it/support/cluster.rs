@@ -126,6 +126,14 @@ impl Cluster {
         self.config(OPERATOR)
     }
 
+    /// A client of somebody who has the rights that are given to this name, and no other.
+    pub(crate) fn user(&self, name: &str) -> Client {
+        let mut config = self.config(ADMIN);
+        config.auth_info.impersonate = Some(name.to_owned());
+        config.auth_info.impersonate_groups = Some(vec!["system:authenticated".to_owned()]);
+        Client::try_from(config).unwrap()
+    }
+
     /// `kubectl` with every right.
     pub(crate) fn kubectl(&self, args: &[&str]) -> std::process::Output {
         Command::new(tools().join("kubectl"))

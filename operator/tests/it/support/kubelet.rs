@@ -32,6 +32,10 @@ static NEXT_ADDRESS: AtomicU32 = AtomicU32::new(0);
 pub(crate) struct Behaviour {
     /// What a Job's container exits with.
     pub(crate) job_exit: i32,
+    /// What it says when it ends.
+    pub(crate) job_message: Option<String>,
+    /// The runs that replicas report.
+    pub(crate) runs: Vec<Value>,
     /// The checks that replicas report.
     pub(crate) database: Option<String>,
     /// Jobs do not end.
@@ -88,7 +92,7 @@ impl Node {
                     if behaviour.jobs_hang {
                         continue;
                     }
-                    ended(behaviour.job_exit)
+                    ended(behaviour.job_exit, behaviour.job_message.as_deref())
                 } else if let Some(exit) = behaviour.replica_exit {
                     crashing(exit)
                 } else {
@@ -132,7 +136,8 @@ impl Node {
 async fn report(configs: &Api<ConfigMap>, name: &str, behaviour: &Mutex<Behaviour>) -> Value {
     let config = configs.get_opt(name).await.ok().flatten();
     let hash = config.and_then(|config| config.data).and_then(|data| data.get("hash").cloned());
-    let database = behaviour.lock().unwrap().database.clone().unwrap_or_else(|| "Ok".to_owned());
+    let Behaviour { database, runs, .. } = behaviour.lock().unwrap().clone();
+    let database = database.unwrap_or_else(|| "Ok".to_owned());
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "registryID": "6f1c0000-0000-4000-8000-000000000000",
@@ -140,6 +145,7 @@ async fn report(configs: &Api<ConfigMap>, name: &str, behaviour: &Mutex<Behaviou
         "maxVersion": "1.0",
         "schema": { "applied": 1, "supported": [1, 1] },
         "checks": { "storage": "Ok", "database": database, "collector": "Ok" },
+        "runs": runs,
         "resources": [],
     })
 }
@@ -162,14 +168,16 @@ fn running(address: Ipv4Addr) -> Value {
     })
 }
 
-fn ended(exit: i32) -> Value {
+fn ended(exit: i32, message: Option<&str>) -> Value {
     let now = stowage_operator::ops::clock::now();
     json!({
         "phase": if exit == 0 { "Succeeded" } else { "Failed" },
         "startTime": now,
         "containerStatuses": [{
             "name": "registry", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
-            "state": { "terminated": { "exitCode": exit, "startedAt": now, "finishedAt": now } },
+            "state": { "terminated": {
+                "exitCode": exit, "message": message, "startedAt": now, "finishedAt": now,
+            } },
         }],
     })
 }

@@ -72,13 +72,24 @@ impl Scene {
     /// Starts an operator whose calls are counted and perhaps broken.
     pub(crate) fn operator_with(&self, calls: Arc<Calls>) -> Operator {
         let client = faulty(Client::try_from(self.cluster.operator()).unwrap(), &calls);
+        Self::start(client, vec![self.namespace.clone()], calls)
+    }
+
+    /// Starts an operator of some namespaces, as somebody who may have fewer rights.
+    pub(crate) fn operator_of(namespaces: &[&Self], client: Client) -> Operator {
+        let names = namespaces.iter().map(|scene| scene.namespace.clone()).collect();
+        let calls = Arc::default();
+        Self::start(faulty(client, &calls), names, calls)
+    }
+
+    fn start(client: Client, namespaces: Vec<String>, calls: Arc<Calls>) -> Operator {
         let start = Start {
             client,
             settings: Settings {
                 registry_image: "registry.test/stowage/registry:0.1.0".parse().unwrap(),
                 operator_namespace: "stowage-system".into(),
             },
-            namespaces: vec![self.namespace.clone()],
+            namespaces,
             instance: "test".into(),
             metrics: Arc::new(Metrics::default()),
             readiness: Arc::new(Readiness::default()),

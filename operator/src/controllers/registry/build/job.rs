@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! The Jobs of a Registry: the migration that a rollout waits for, the purge that a deletion waits for, and the
-//! schedule of the collector.
+//! The Jobs of a Registry: the migration that a rollout waits for, the purge that a deletion waits for, the schedule of
+//! the collector, and a run of it that was asked for.
 //!
 //! Exit codes 2 and 3 are decisions, not accidents: they end the Job at once. A pod that a drain took does not count.
 
@@ -19,10 +19,10 @@ use crate::{
     controllers::registry::validate::{Backing, Valid},
     names::{Component, MADE_FOR},
     objects::{Kind, Object},
-    release,
 };
 
 const HOUR: i64 = 3600;
+const DAY: i32 = 24 * 3600;
 
 /// The gate of the rollout. It stays when it has succeeded: its presence says that the schema fits the image.
 pub(super) fn migration(valid: &Valid) -> Option<Object> {
@@ -50,17 +50,16 @@ pub fn purge(valid: &Valid, confirm: &str) -> Object {
     Object::typed(Kind::Job, &Job { metadata, spec: Some(spec(template, 24 * HOUR)), status: None })
 }
 
-/// The collector's schedule, once the registry of this release has a collector to run.
+/// The collector's schedule. On a volume the replica collects by itself: no pod beside it can mount the volume.
 pub(super) fn garbage_collection(valid: &Valid) -> Option<Object> {
-    if !release::COLLECTS || valid.backing != Backing::Shared {
+    if valid.backing != Backing::Shared {
         return None;
     }
     let asked = valid.spec().garbage_collection();
-    let template = pod::job(valid, Component::GarbageCollection, pod::command("gc"), &valid.job_secrets());
     let labels = valid.names().labels(Component::GarbageCollection, &valid.image.version);
     let job = JobTemplateSpec {
         metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
-        spec: Some(spec(template, 6 * HOUR)),
+        spec: Some(collection(valid)),
     };
     let cron = CronJob {
         metadata: metadata(valid, valid.names().garbage_collection(), Component::GarbageCollection),
@@ -77,6 +76,19 @@ pub(super) fn garbage_collection(valid: &Valid) -> Option<Object> {
         status: None,
     };
     Some(Object::typed(Kind::CronJob, &cron))
+}
+
+/// One collection that was asked for, until it is known to have been started.
+pub(super) fn requested_collection(valid: &Valid) -> Option<Object> {
+    let name = valid.requested_collection()?;
+    let metadata = metadata(valid, name, Component::GarbageCollection);
+    let spec = JobSpec { ttl_seconds_after_finished: Some(DAY), ..collection(valid) };
+    Some(Object::typed(Kind::Job, &Job { metadata, spec: Some(spec), status: None }))
+}
+
+fn collection(valid: &Valid) -> JobSpec {
+    let args = pod::command("gc");
+    spec(pod::job(valid, Component::GarbageCollection, args, &valid.job_secrets()), 6 * HOUR)
 }
 
 fn spec(template: k8s_openapi::api::core::v1::PodTemplateSpec, deadline: i64) -> JobSpec {

@@ -3,6 +3,8 @@
 
 //! What Prometheus and Grafana get, where the user asked for it and, for Prometheus, where its operator's API exists.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 use stowage_crds::Managed;
@@ -13,6 +15,9 @@ use crate::{
     names::Component,
     objects::{Kind, Object},
 };
+
+/// The longest that a collection may take.
+const COLLECTION: Duration = Duration::from_hours(6);
 
 pub(super) fn build(valid: &Valid) -> Vec<Object> {
     let Some(asked) = &valid.spec().monitoring else { return Vec::new() };
@@ -54,6 +59,14 @@ fn alerts(valid: &Valid) -> Value {
     };
     let errors = "sum by (reason) (increase(stowage_operator_reconcile_errors_total{controller=\"registry\"}[15m])) > 5";
     let own = format!("{namespace}/{name}");
+    // Two runs in a row failed if the next one after a failure did not end it.
+    let gap = valid.collections.longest_gap();
+    let two_runs = format!("{}s", (gap + COLLECTION).as_secs());
+    let behind = format!(
+        "max(stowage_gc_oldest_due_seconds{{namespace=\"{namespace}\",service=\"{}\"}}) > {}",
+        valid.names().ops(),
+        (2 * gap + COLLECTION).as_secs()
+    );
     let rules = [
         alert(
             "RegistryNotReady",
@@ -69,6 +82,14 @@ fn alerts(valid: &Valid) -> Value {
             "warning",
             &format!("{own} waits for a human"),
         ),
+        alert(
+            "GCFailing",
+            &condition("GarbageCollectionHealthy", "False"),
+            &two_runs,
+            "warning",
+            &format!("{own} failed to collect garbage twice"),
+        ),
+        alert("GCBehind", &behind, "15m", "warning", &format!("{own} does not get rid of its garbage")),
         alert("OperatorReconcileErrors", errors, "15m", "warning", "reconciliation fails again and again"),
     ];
     json!({ "spec": { "groups": [{ "name": format!("stowage-{namespace}-{name}"), "rules": rules }] } })
