@@ -44,6 +44,25 @@ fn strings_of(text: &str, key: &str) -> Vec<String> {
 }
 
 #[test]
+fn the_unit_is_one_that_systemd_accepts() -> Result<()> {
+    let unit = fs::read_to_string(repository().join("packaging/stowage-registry.service"))?;
+    let program = "/usr/local/bin/stowage-registry";
+    ensure!(unit.contains(&format!("ExecStart={program} serve ")), "the unit no longer starts {program}");
+    // The program need not be installed where the unit is looked at.
+    let folder = tempfile::tempdir().context("make a folder")?;
+    let copy = folder.path().join("stowage-registry.service");
+    fs::write(&copy, unit.replace(program, "/bin/true")).context("write the unit")?;
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .arg(&copy)
+        .output()
+        .context("run systemd-analyze: tools/packages installs it")?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success() && complaint.is_empty(), "systemd does not accept it: {complaint}");
+    Ok(())
+}
+
+#[test]
 fn every_file_says_whose_it_is_and_under_which_licence() -> Result<()> {
     let reuse = fs::read_to_string(repository().join("REUSE.toml")).context("read REUSE.toml")?;
     let patterns: Vec<String> =

@@ -5,6 +5,8 @@
 
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tenants;
 
 #[cfg(test)]
 mod collection;
