@@ -26,7 +26,7 @@ check: ## the fast half of the tests
 
 soak: tools build ## the reliability tests at full length: SOAK=10m bounds it
 	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-registry --test it constant_memory
-	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-e2e --test product no_client_notices_a_rollout
+	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-e2e --test product w473_no_client_notices_a_rollout
 
 build: ## the two release binaries
 	cargo build --locked --release -p stowage-registry

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clients::Site;
+use serde_json::json;
 use stowage_e2e::{Cluster, Image, Sample, install, on_cluster, succeed};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -48,29 +49,94 @@ fn a_registry_of_the_sample_takes_a_push_and_a_pod_runs_from_it() {
 }
 
 #[test]
-fn no_client_notices_a_rollout() {
+fn w473_no_client_notices_a_rollout() {
     on_cluster(async |cluster| {
         let (namespace, registry) = registry(cluster, "roll").await?;
-        let enough = Arc::new(AtomicBool::new(false));
-        let mut clients = JoinSet::new();
-        for number in 0..CLIENTS {
-            let folder = cluster.state().path(&format!("layouts/client-{number}"));
-            let (host, enough) = (registry.host(), Arc::clone(&enough));
-            clients.spawn(async move { push_and_pull(cluster, &folder, &host, number, &enough).await });
-        }
-        let rolled = roll_for(cluster, &registry, &namespace, length()?).await;
-        enough.store(true, Ordering::Relaxed);
-        let mut pushed = Vec::new();
-        while let Some(client) = clients.join_next().await {
-            pushed.extend(client.context("join a client")??);
-        }
-        rolled?;
-        ensure!(pushed.len() >= CLIENTS, "only {} pushes in all that time", pushed.len());
-        for (image, digest) in &pushed {
-            ensure!(digest_of(cluster, image).await? == *digest, "{image} is no longer what was pushed");
-        }
-        Ok(())
+        under_load(cluster, &registry, async || roll_for(cluster, &registry, &namespace, length()?).await)
+            .await
     });
+}
+
+#[test]
+fn no_client_notices_that_three_replicas_become_one_and_three_again() {
+    on_cluster(async |cluster| {
+        let (namespace, registry) = registry(cluster, "scale").await?;
+        let inside = format!("--namespace={namespace}");
+        let scale = async |replicas: usize| {
+            let wanted = format!("--replicas={replicas}");
+            cluster.kubectl(["scale", &inside, "registry/main", &wanted]).await?;
+            let summary = format!("--for=jsonpath={{.status.replicaSummary}}={replicas}/{replicas}");
+            cluster.kubectl(["wait", &inside, &summary, "registry/main", "--timeout=180s"]).await?;
+            registry.wait_until_ready().await
+        };
+        scale(3).await?;
+        under_load(cluster, &registry, async || {
+            scale(1).await?;
+            // What the one that stays can do, it does for a while.
+            sleep(Duration::from_secs(10)).await;
+            scale(3).await
+        })
+        .await
+    });
+}
+
+#[test]
+fn w680_a_kubelet_pulls_with_the_secret_of_its_pod_and_not_without() {
+    on_cluster(async |cluster| {
+        let (namespace, registry) = registry(cluster, "secret").await?;
+        let image = format!("{}/test/closed:1", registry.host());
+        let layout = cluster.state().path("layouts/closed");
+        Image::new("/bin/true", "/main").write_layout(&layout)?;
+        push(cluster, &layout, &image).await?;
+
+        cluster.apply_in(&namespace, &closed(&registry.host())).await?;
+        let inside = format!("--namespace={namespace}");
+        let patch = r#"{"spec":{"auth":{"anonymous":"None","htpasswd":{"secretRef":{"name":"users","key":"htpasswd"}}}}}"#;
+        cluster.kubectl(["patch", &inside, "registry/main", "--type=merge", "--patch", patch]).await?;
+        registry.wait_until_ready().await?;
+        ensure!(digest_of(cluster, &image).await.is_err(), "anybody can pull");
+
+        for (name, secrets) in [("without", "[]"), ("with", "[{name: other}, {name: alice}]")] {
+            let pod = format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\n\
+                 spec:\n  restartPolicy: Never\n  imagePullSecrets: {secrets}\n  \
+                 containers: [{{name: main, image: \"{image}\", imagePullPolicy: Always}}]\n"
+            );
+            cluster.apply_in(&namespace, &pod).await?;
+        }
+        let done = "--for=jsonpath={.status.phase}=Succeeded";
+        cluster.kubectl(["wait", &inside, done, "pod/with", "--timeout=120s"]).await?;
+        let waiting = "--for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=ImagePullBackOff";
+        cluster.kubectl(["wait", &inside, waiting, "pod/without", "--timeout=120s"]).await.map(drop)
+    });
+}
+
+/// A user, what she may do, her credential as a kubelet takes it, and one that is for elsewhere.
+fn closed(host: &str) -> String {
+    let credential = |name: &str, server: &str, password: &str| {
+        let config = json!({ "auths": { server: { "username": "alice", "password": password } } });
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "type": "kubernetes.io/dockerconfigjson",
+            "stringData": { ".dockerconfigjson": config.to_string() },
+        })
+    };
+    let objects = [
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "users" },
+            // The password is the word "secret".
+            "stringData": { "htpasswd": "alice:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n" },
+        }),
+        credential("other", &format!("{host}/elsewhere"), "wrong"),
+        credential("alice", host, "secret"),
+        json!({
+            "apiVersion": "stowage.dev/v1alpha1", "kind": "AccessPolicy", "metadata": { "name": "alice" },
+            "spec": {
+                "registryRef": { "name": "main" }, "repositories": ["test/**"],
+                "subjects": [{ "user": "alice" }], "actions": ["Pull"],
+            },
+        }),
+    ];
+    json!({ "apiVersion": "v1", "kind": "List", "items": objects }).to_string()
 }
 
 #[test]
@@ -123,6 +189,33 @@ fn a_deleted_registry_leaves_its_bucket_and_its_database() {
         ensure!(again.is_err(), "the database is gone");
         Ok(())
     });
+}
+
+/// Lets clients push and pull while something happens: none of them may notice, and what was pushed must be there.
+async fn under_load(
+    cluster: &'static Cluster,
+    registry: &Sample<'_>,
+    happens: impl AsyncFnOnce() -> Result<()>,
+) -> Result<()> {
+    let enough = Arc::new(AtomicBool::new(false));
+    let mut clients = JoinSet::new();
+    for number in 0..CLIENTS {
+        let (host, enough) = (registry.host(), Arc::clone(&enough));
+        let folder = cluster.state().path(&format!("layouts/{host}-client-{number}"));
+        clients.spawn(async move { push_and_pull(cluster, &folder, &host, number, &enough).await });
+    }
+    let happened = happens().await;
+    enough.store(true, Ordering::Relaxed);
+    let mut pushed = Vec::new();
+    while let Some(client) = clients.join_next().await {
+        pushed.extend(client.context("join a client")??);
+    }
+    happened?;
+    ensure!(pushed.len() >= CLIENTS, "only {} pushes in all that time", pushed.len());
+    for (image, digest) in &pushed {
+        ensure!(digest_of(cluster, image).await? == *digest, "{image} is no longer what was pushed");
+    }
+    Ok(())
 }
 
 /// A registry of the test's own, and its namespace.
