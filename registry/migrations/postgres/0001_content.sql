@@ -32,9 +32,9 @@ CREATE TABLE blobs (
   size    bigint NOT NULL,
   gen     uuid,
   form    smallint NOT NULL CHECK (form BETWEEN 0 AND 3),  -- 0 absent, 1 inline, 2 upload, 3 tail
-  tail    int,
+  tail    int,  -- an absent blob keeps it: its pointer may still have to go
   freed   timestamptz NOT NULL DEFAULT clock_timestamp(),
-  CHECK ((form = 3) = (tail IS NOT NULL))
+  CHECK (form = 0 OR (form = 3) = (tail IS NOT NULL))
 );
 -- Partial on purpose: with a full one every UPDATE of gen takes FOR UPDATE and meets committers' KEY SHARE.
 CREATE UNIQUE INDEX blobs_gen ON blobs (gen) WHERE gen IS NOT NULL;
@@ -105,6 +105,7 @@ CREATE TABLE tags (
   CHECK ((trashed_until IS NULL) = (prev_gen IS NULL))
 );
 CREATE INDEX tags_manifest ON tags (manifest_id);
+CREATE INDEX tags_trash ON tags (trashed_until, repo_id, name) WHERE trashed_until IS NOT NULL;
 
 CREATE TABLE intents (
   id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -118,6 +119,7 @@ CREATE TABLE intents (
   ledger       jsonb,
   keys         text[] NOT NULL
 );
+CREATE INDEX intents_deadline ON intents (deadline);
 CREATE INDEX intents_manifest ON intents (manifest_id);
 CREATE INDEX intents_tags ON intents (repo_id) WHERE tags IS NOT NULL;
 CREATE INDEX intents_keys ON intents USING gin (keys);
@@ -147,7 +149,7 @@ CREATE TABLE uploads (
   tail_sizes    bigint[] NOT NULL DEFAULT '{}',  -- and how many bytes
   spent         int[] NOT NULL DEFAULT '{}',     -- leases that may have staged what does not count
   plan_digest   bytea,                           -- set: closing, and only this way
-  plan_form     smallint,
+  plan_form     smallint,                        -- 0: the data is stored already, only a link is written
   plan_tail     int,
   plan_size     bigint,
   lock_token    uuid,
@@ -159,6 +161,7 @@ CREATE TABLE uploads (
 );
 CREATE INDEX uploads_principal ON uploads (principal);
 CREATE INDEX uploads_expiry ON uploads (expires_at);
+CREATE INDEX uploads_gen ON uploads (gen);
 
 -- Append-only; repeats are allowed.
 CREATE TABLE gc_queue (
@@ -167,18 +170,19 @@ CREATE TABLE gc_queue (
   kind  "char" NOT NULL,  -- m manifest, x purge of a manifest, l link, b blob
   ref   bigint NOT NULL
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01);
-CREATE INDEX gc_queue_due ON gc_queue (due);
+CREATE INDEX gc_queue_due ON gc_queue (kind, due);
 
 CREATE TABLE outbox (
   id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   due        timestamptz NOT NULL,
-  steps      text[] NOT NULL,  -- +key: put empty, -key: delete; in order
+  steps      text[] NOT NULL,  -- +key: put empty, -key: delete, !key id: abort a multipart upload; in order
   lane       text COLLATE "C",  -- one tag: its rows run strictly by id
   then_kind  "char",
-  then_ref   bigint,  -- a row that writes a manifest's marker names the manifest
+  then_ref   bigint,  -- a row that writes evidence about a manifest names the manifest, without a kind
   tries      int NOT NULL DEFAULT 0
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01);
-CREATE INDEX outbox_due ON outbox (due);
+CREATE INDEX outbox_due ON outbox (due, id);
+CREATE INDEX outbox_owed ON outbox (due, id) WHERE left(steps[1], 1) = '+';
 CREATE INDEX outbox_lane ON outbox (lane, id);
 CREATE INDEX outbox_then ON outbox (then_ref);
 CREATE INDEX outbox_steps ON outbox USING gin (steps);

@@ -37,7 +37,7 @@ CREATE TABLE blobs (
   size INTEGER NOT NULL,
   gen BLOB,
   form INTEGER NOT NULL CHECK (form BETWEEN 0 AND 3),  -- 0 absent, 1 inline, 2 upload, 3 tail
-  tail INTEGER CHECK ((tail IS NOT NULL) = (form = 3)),
+  tail INTEGER CHECK (form = 0 OR (tail IS NOT NULL) = (form = 3)),  -- an absent blob keeps it
   freed INTEGER NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX blobs_gen ON blobs (gen) WHERE gen IS NOT NULL;
@@ -106,6 +106,7 @@ CREATE TABLE tags (
   PRIMARY KEY (repo_id, name)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tags_manifest ON tags (manifest_id);
+CREATE INDEX tags_trash ON tags (trashed_until, repo_id, name) WHERE trashed_until IS NOT NULL;
 
 CREATE TABLE intents (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -120,6 +121,7 @@ CREATE TABLE intents (
 ) STRICT;
 CREATE INDEX intents_manifest ON intents (manifest_id);
 CREATE INDEX intents_deadline ON intents (deadline);
+CREATE INDEX intents_tags ON intents (repo_id) WHERE tags IS NOT NULL;
 
 CREATE TABLE uploads (
   id BLOB PRIMARY KEY,
@@ -137,7 +139,7 @@ CREATE TABLE uploads (
   hash BLOB NOT NULL DEFAULT x'',
   tails TEXT NOT NULL DEFAULT '[]',
   plan_digest BLOB,  -- set: the upload is closing and can only be closed that way
-  plan_form INTEGER,
+  plan_form INTEGER,  -- 0: the data is stored already, only a link is written
   plan_tail INTEGER,
   plan_size INTEGER,
   lock_token BLOB,
@@ -147,6 +149,7 @@ CREATE TABLE uploads (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX uploads_principal ON uploads (principal);
 CREATE INDEX uploads_expires ON uploads (expires_at);
+CREATE INDEX uploads_gen ON uploads (gen);
 
 -- Append-only; repeats are allowed.
 CREATE TABLE gc_queue (
@@ -155,17 +158,18 @@ CREATE TABLE gc_queue (
   kind TEXT NOT NULL,  -- m manifest, x purge of a manifest, l link, b blob
   ref INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX gc_queue_due ON gc_queue (due);
+CREATE INDEX gc_queue_due ON gc_queue (kind, due);
 
 CREATE TABLE outbox (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   due INTEGER NOT NULL,
-  steps TEXT NOT NULL,  -- '+key' put empty, '-key' delete; in order
+  steps TEXT NOT NULL,  -- '+key' put empty, '-key' delete, '!key id' abort a multipart upload; in order
   lane TEXT,  -- one tag; its rows run strictly by id
   then_kind TEXT,
-  then_ref INTEGER,  -- rows with a marker name their manifest here
+  then_ref INTEGER,  -- rows with evidence about a manifest name it here, without a kind
   tries INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-CREATE INDEX outbox_due ON outbox (due);
+CREATE INDEX outbox_due ON outbox (due, id);
+CREATE INDEX outbox_owed ON outbox (due, id) WHERE substr(steps, 1, 3) = '["+';
 CREATE INDEX outbox_lane ON outbox (lane, id) WHERE lane IS NOT NULL;
 CREATE INDEX outbox_then ON outbox (then_ref) WHERE then_ref IS NOT NULL;

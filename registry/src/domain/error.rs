@@ -98,9 +98,12 @@ impl From<meta::Error> for Error {
             meta::Error::Unavailable(_) | meta::Error::Full(_) | meta::Error::Superseded => {
                 Self::DatabaseAway(error)
             }
-            meta::Error::Unreadable { .. } | meta::Error::Schema { .. } | meta::Error::Broken(_) => {
-                Self::Internal(Box::new(error))
-            }
+            // The last two are only told to collectors.
+            meta::Error::Unreadable { .. }
+            | meta::Error::Schema { .. }
+            | meta::Error::Broken(_)
+            | meta::Error::Untrusted
+            | meta::Error::Live { .. } => Self::Internal(Box::new(error)),
         }
     }
 }

@@ -230,6 +230,26 @@ fn write_tag(
     }
 }
 
+impl Key {
+    /// What kind of object it is, in a word.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Format => "format",
+            Self::Epoch { .. } => "epoch",
+            Self::Blob { .. } => "blob",
+            Self::Upload { .. } | Self::UploadTail { .. } => "upload",
+            Self::Link { .. } => "link",
+            Self::Manifest { .. } => "manifest",
+            Self::Referrer { .. } => "referrer",
+            Self::Tag { target: Some(_), .. } => "tag",
+            Self::Tag { target: None, .. } => "tombstone",
+            Self::ManifestDeleted { .. } | Self::TagWithdrawn { .. } => "marker",
+            Self::Probe { .. } => "probe",
+        }
+    }
+}
+
 /// What to list to find all objects of a kind; each ends in `/`.
 impl Key {
     /// The incarnations of the database, newest first.

@@ -11,11 +11,12 @@ use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
 use super::{
-    BlobCommit, BlobRow, CancelOutcome, CommitOutcome, DeleteOutcome, Envelope, Epoch, Error, LeaseOutcome,
-    Leases, LinkId, ManifestId, ManifestRow, MetaStore, Mount, Multipart, NewUpload, Pin, PinOutcome, Pinned,
-    Plan, Progress, Publish, PublishOutcome, Receive, ReferrerRow, Removal, Resolve, UploadKey,
+    Backlog, BlobCommit, BlobRow, CancelOutcome, Candidate, Collect, CommitOutcome, DeleteOutcome,
+    DueRemoval, Envelope, Epoch, Error, ExpiredIntent, Incarnation, LeaseOutcome, Leases, LinkId, ManifestId,
+    ManifestRow, MetaStore, Mount, Multipart, NewUpload, Pin, PinOutcome, Pinned, Plan, Progress, Publish,
+    PublishOutcome, Reaped, Receive, ReferrerRow, Removal, Resolve, Swept, TrashedTag, UploadKey, Which,
 };
-use crate::key::Generation;
+use crate::key::{Generation, Key};
 
 /// What a layer does around a step.
 pub trait Around: Send + Sync {
@@ -110,6 +111,24 @@ decorate! {
         ) -> DeleteOutcome;
         fn delete_blob(epoch: Epoch, repository: &Name, digest: &Digest) -> DeleteOutcome;
         fn finish_removal(removal: &Removal) -> ();
+    }
+    Collect {
+        fn incarnation() -> Incarnation;
+        fn backlog() -> Backlog;
+        fn expired_intents(after: i64, limit: u32) -> Vec<ExpiredIntent>;
+        fn reap_intent(epoch: Epoch, intent: &ExpiredIntent, found: &[Key]) -> Reaped;
+        fn expired_uploads(after: Uuid, limit: u32) -> Vec<Uuid>;
+        fn reap_upload(epoch: Epoch, id: Uuid) -> bool;
+        fn trashed_tags(after: Option<&TrashedTag>, limit: u32) -> Vec<TrashedTag>;
+        fn purge_tag(epoch: Epoch, tag: &TrashedTag, listed: &[Key]) -> bool;
+        fn purge_manifests(epoch: Epoch, limit: u32) -> Swept;
+        fn sweep_manifests(epoch: Epoch, retain: Option<Duration>, limit: u32) -> Swept;
+        fn sweep_links(epoch: Epoch, limit: u32) -> Swept;
+        fn sweep_blobs(epoch: Epoch, limit: u32) -> Swept;
+        fn postpone(epoch: Epoch, kind: Candidate) -> ();
+        fn discard(epoch: Epoch, keys: &[Key]) -> ();
+        fn take_removals(epoch: Epoch, which: Which, limit: u32) -> Vec<DueRemoval>;
+        fn settle_removals(epoch: Epoch, rows: &[i64]) -> ();
     }
     Leases {
         fn envelope() -> Option<Envelope>;

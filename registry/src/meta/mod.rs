@@ -15,14 +15,17 @@
 //! Deciding steps take the [`Epoch`] that the caller works in and fail with [`Error::Superseded`] when the
 //! database's incarnation is another by now.
 
+mod collect;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 #[cfg(any(test, feature = "testing"))]
 pub mod faulty;
 mod layered;
+mod owner;
 pub mod postgres;
 pub mod sqlite;
 mod steps;
+mod timings;
 mod traced;
 mod values;
 
@@ -33,7 +36,9 @@ use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
 use crate::key::Generation;
+pub use collect::*;
 pub use layered::Layered;
+pub use timings::Timings;
 pub use traced::{Spans, Traced};
 pub use values::*;
 
@@ -50,6 +55,17 @@ pub enum Error {
     /// The database was restarted, failed over or restored since the caller's epoch: take over and start again.
     #[error("the database has a new incarnation")]
     Superseded,
+    /// The incarnation of the database is another, or not all of the bucket was compared with it yet: nothing is
+    /// collected.
+    #[error("the database is not trusted: its incarnation is new and has not been compared with the bucket")]
+    Untrusted,
+    /// A key is queued for removal, or about to be, that a row owns. Nothing may be collected before a human has
+    /// seen why.
+    #[error("object {key} should be removed, but the database says it is in use")]
+    Live {
+        /// The key.
+        key: String,
+    },
     /// A row holds what this version cannot read.
     #[error("row of {table} cannot be read: {what}")]
     Unreadable {
@@ -86,6 +102,8 @@ impl Error {
             Self::Unavailable(cause) => Self::Unavailable(text(cause)),
             Self::Full(cause) => Self::Full(text(cause)),
             Self::Superseded => Self::Superseded,
+            Self::Untrusted => Self::Untrusted,
+            Self::Live { key } => Self::Live { key: key.clone() },
             Self::Unreadable { table, what } => Self::Unreadable { table, what: what.clone() },
             Self::Schema { found, supported } => Self::Schema { found: *found, supported: *supported },
             Self::Broken(cause) => Self::Broken(text(cause)),
@@ -284,6 +302,6 @@ pub trait Leases: Send + Sync {
 }
 
 /// The whole database, as the wiring knows it; rooms are given the role they need.
-pub trait MetaStore: Resolve + Receive + Publish + Leases {}
+pub trait MetaStore: Resolve + Receive + Publish + Collect + Leases {}
 
-impl<T: Resolve + Receive + Publish + Leases> MetaStore for T {}
+impl<T: Resolve + Receive + Publish + Collect + Leases> MetaStore for T {}

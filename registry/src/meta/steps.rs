@@ -3,13 +3,13 @@
 
 //! What both databases queue: from what a row was to the steps that undo it in the bucket.
 //!
-//! `+key` writes an empty object, `-key` removes one, in this order. Pure.
+//! `+key` writes an empty object, `-key` removes one, `!key id` aborts a multipart upload; in this order. Pure.
 //! A record that might be believed is marked before it is removed, so that a listing in between, or a late
 //! repetition of its PUT, shows nothing. What is superseded, or below a tombstone, needs no marker.
 
 use stowage_oci::{Digest, Name, Tag};
 
-use super::{Location, ManifestFacts, Plan, TagRecord};
+use super::{ExpiredIntent, IntentKind, Location, ManifestId, Pinned, Plan, RepositoryId, TagRecord};
 use crate::key::{Form, Generation, Key, Version};
 
 /// The lane in which the removals of one tag run strictly in the order they were queued.
@@ -27,6 +27,18 @@ pub(super) fn remove(key: &Key) -> String {
     format!("-{key}")
 }
 
+/// Gives a multipart upload up.
+fn abort(generation: Generation, id: &str) -> String {
+    format!("!{} {id}", Key::Upload { generation })
+}
+
+/// The key that a step removes, or whose multipart upload it aborts; `None` for one that writes, or that this
+/// version does not know: that is not carried out.
+pub(super) fn removed(step: &str) -> Option<Key> {
+    let key = step.strip_prefix('-').or_else(|| step.strip_prefix('!')?.split(' ').next());
+    key?.parse().ok()
+}
+
 /// Takes the data of a blob away: what says that it is there first, the bytes last.
 pub(super) fn remove_blob(digest: Digest, location: &Location) -> Vec<String> {
     let mut steps = vec![remove(&location.blob_key(digest))];
@@ -34,6 +46,20 @@ pub(super) fn remove_blob(digest: Digest, location: &Location) -> Vec<String> {
         steps.push(remove(&location.data_key(digest)));
     }
     steps
+}
+
+/// The same for data that is missing: all that its upload can have left.
+pub(super) fn remove_absent(
+    digest: Digest,
+    generation: Generation,
+    size: u64,
+    tail: Option<u32>,
+) -> Vec<String> {
+    let forms = match tail {
+        Some(lease) => vec![Form::Tail(lease)],
+        None => vec![Form::Inline, Form::Upload],
+    };
+    forms.into_iter().flat_map(|form| remove_blob(digest, &Location { generation, form, size })).collect()
 }
 
 /// The empty record that shows a blob to a repository.
@@ -44,30 +70,17 @@ pub(super) fn remove_link(repository: &Name, digest: Digest, generation: Generat
 /// Takes a manifest record back that might be believed.
 pub(super) fn withdraw_manifest(
     repository: &Name,
-    facts: &ManifestFacts,
+    digest: Digest,
+    subject: Option<Digest>,
     generation: Generation,
 ) -> Vec<String> {
-    let digest = facts.digest;
     let mut steps = vec![
         write(&Key::ManifestDeleted { repository: repository.clone(), digest, generation }),
         remove(&Key::Manifest { repository: repository.clone(), digest, generation }),
     ];
     let referrer = |subject| Key::Referrer { repository: repository.clone(), subject, digest, generation };
-    steps.extend(facts.subject.map(|subject| remove(&referrer(subject))));
+    steps.extend(subject.map(|subject| remove(&referrer(subject))));
     steps
-}
-
-/// Takes a tag record back that might be the highest of its tag.
-pub(super) fn withdraw_tag(repository: &Name, record: &TagRecord, target: Digest) -> Vec<String> {
-    let TagRecord { tag, version, generation } = record.clone();
-    let withdrawn = Key::TagWithdrawn {
-        repository: repository.clone(),
-        tag: tag.clone(),
-        version,
-        generation,
-        target: Some(target),
-    };
-    vec![write(&withdrawn), remove(&tag_key(repository, &tag, version, generation, Some(target)))]
 }
 
 /// One record of a tag; without a target it is a tombstone.
@@ -81,25 +94,229 @@ pub(super) fn tag_key(
     Key::Tag { repository: repository.clone(), tag: tag.clone(), version, generation, target }
 }
 
-/// The keys that a manifest push of `generation` writes; `facts` is `None` when it writes no manifest record.
-pub(super) fn intended_keys(
-    repository: &Name,
-    facts: Option<&ManifestFacts>,
-    generation: Generation,
-    tags: &[TagRecord],
-    target: Digest,
-) -> Vec<String> {
-    let repository = || repository.clone();
-    let records = facts.into_iter().flat_map(|facts| {
-        let digest = facts.digest;
-        let referrer = move |subject| Key::Referrer { repository: repository(), subject, digest, generation };
-        let manifest = Key::Manifest { repository: repository(), digest, generation };
-        std::iter::once(manifest).chain(facts.subject.map(referrer))
-    });
-    let tags = tags
-        .iter()
-        .map(|record| tag_key(&repository(), &record.tag, record.version, record.generation, Some(target)));
-    records.chain(tags).map(|key| key.to_string()).collect()
+/// A manifest push: what it writes, and takes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Push {
+    pub(super) repository_id: RepositoryId,
+    pub(super) repository: Name,
+    pub(super) manifest: ManifestId,
+    pub(super) digest: Digest,
+    /// Its own manifest record (and referrer entry), if it writes one.
+    pub(super) record: Option<Record>,
+    pub(super) tags: Vec<TagRecord>,
+}
+
+/// The manifest record of a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) generation: Generation,
+    pub(super) subject: Option<Digest>,
+}
+
+impl From<&Pinned> for Push {
+    fn from(pinned: &Pinned) -> Self {
+        let record = Record { generation: pinned.pin.generation, subject: pinned.pin.facts.subject };
+        Self {
+            repository_id: pinned.repository,
+            repository: pinned.pin.repository.clone(),
+            manifest: pinned.manifest,
+            digest: pinned.pin.facts.digest,
+            record: pinned.writes_record.then_some(record),
+            tags: pinned.tags.clone(),
+        }
+    }
+}
+
+impl Push {
+    /// The push that an intent names by its keys. `None`: they are none of a push, or there are none.
+    pub(super) fn intended(repository_id: RepositoryId, manifest: ManifestId, keys: &[Key]) -> Option<Self> {
+        let (mut found, mut tags) = (None, Vec::new());
+        let (mut record, mut subject) = (None, None);
+        for key in keys {
+            let of = match key.clone() {
+                Key::Manifest { repository, digest, generation } => {
+                    record = Some(generation);
+                    (repository, digest)
+                }
+                Key::Referrer { repository, digest, subject: of, .. } => {
+                    subject = Some(of);
+                    (repository, digest)
+                }
+                Key::Tag { repository, tag, version, generation, target: Some(digest) } => {
+                    tags.push(TagRecord { tag, version, generation });
+                    (repository, digest)
+                }
+                _ => return None,
+            };
+            if found.get_or_insert_with(|| of.clone()) != &of {
+                return None;
+            }
+        }
+        let (repository, digest) = found?;
+        tags.sort_by(|a, b| a.tag.cmp(&b.tag));
+        let record = record.map(|generation| Record { generation, subject });
+        Some(Self { repository_id, repository, manifest, digest, record, tags })
+    }
+
+    /// The keys that it writes.
+    pub(super) fn keys(&self) -> Vec<Key> {
+        let records = self
+            .record
+            .iter()
+            .flat_map(|record| std::iter::once(self.manifest_key(record)).chain(self.referrer_key(record)));
+        records.chain(self.tags.iter().map(|record| self.tag_key(record))).collect()
+    }
+
+    fn manifest_key(&self, record: &Record) -> Key {
+        let (repository, digest) = (self.repository.clone(), self.digest);
+        Key::Manifest { repository, digest, generation: record.generation }
+    }
+
+    /// The entry below its subject.
+    pub(super) fn referrer_key(&self, record: &Record) -> Option<Key> {
+        let (repository, digest, generation) = (self.repository.clone(), self.digest, record.generation);
+        record.subject.map(|subject| Key::Referrer { repository, subject, digest, generation })
+    }
+
+    /// The record of one of its tags.
+    pub(super) fn tag_key(&self, record: &TagRecord) -> Key {
+        tag_key(&self.repository, &record.tag, record.version, record.generation, Some(self.digest))
+    }
+
+    /// The lane of one of its tags.
+    pub(super) fn lane(&self, record: &TagRecord) -> String {
+        lane(&self.repository, &record.tag)
+    }
+
+    /// Takes its manifest record back.
+    pub(super) fn withdraw_record(&self, record: &Record) -> Vec<String> {
+        withdraw_manifest(&self.repository, self.digest, record.subject, record.generation)
+    }
+
+    /// Takes a tag record back that might be the highest of its tag.
+    pub(super) fn withdraw_tag(&self, record: &TagRecord) -> Vec<String> {
+        let withdrawn = Key::TagWithdrawn {
+            repository: self.repository.clone(),
+            tag: record.tag.clone(),
+            version: record.version,
+            generation: record.generation,
+            target: Some(self.digest),
+        };
+        vec![write(&withdrawn), remove(&self.tag_key(record))]
+    }
+}
+
+/// What of a push is in the bucket.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Found<'a> {
+    /// Its writer says: everything.
+    All,
+    /// These keys.
+    Only(&'a [Key]),
+}
+
+impl Found<'_> {
+    pub(super) fn has(self, key: &Key) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(keys) => keys.contains(key),
+        }
+    }
+
+    /// Whether the push has a manifest record, and it is there.
+    pub(super) fn record(self, push: &Push) -> bool {
+        push.record.as_ref().is_some_and(|record| self.has(&push.manifest_key(record)))
+    }
+
+    /// The referrer entry, if it should be there and is not.
+    pub(super) fn lacks_referrer(self, push: &Push) -> Option<Key> {
+        let key = push.record.as_ref().and_then(|record| push.referrer_key(record));
+        key.filter(|key| !self.has(key))
+    }
+}
+
+/// What the keys of an expired intent say that it was.
+#[derive(Clone, Debug)]
+pub(super) enum Intended {
+    /// A push that writes something.
+    Push(Box<Push>),
+    /// The push of a live manifest without a tag: it writes nothing.
+    Nothing,
+    /// The mount of a blob.
+    Link { repository_id: RepositoryId, repository: Name, digest: Digest, generation: Generation },
+}
+
+impl Intended {
+    /// `None`: the keys are none that this version writes for an intent of that kind.
+    pub(super) fn by(intent: &ExpiredIntent) -> Option<Self> {
+        let keys: Vec<Key> = intent.keys.iter().map(|key| key.parse()).collect::<Result<_, _>>().ok()?;
+        match (intent.kind, &keys[..]) {
+            (IntentKind::Manifest { .. }, []) => Some(Self::Nothing),
+            (IntentKind::Manifest { repository, manifest }, keys) => {
+                Push::intended(repository, manifest, keys).map(|push| Self::Push(Box::new(push)))
+            }
+            (
+                IntentKind::Link { repository: repository_id },
+                [Key::Link { repository, digest, generation }],
+            ) => {
+                let (repository, digest, generation) = (repository.clone(), *digest, *generation);
+                Some(Self::Link { repository_id, repository, digest, generation })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A deleted tag, as its row has it.
+#[derive(Clone, Debug)]
+pub(super) struct Deleted<'a> {
+    pub(super) repository: &'a Name,
+    pub(super) tag: &'a Tag,
+    /// The tombstone.
+    pub(super) tombstone: (Version, Generation),
+    /// The record that it hides.
+    pub(super) hidden: (Version, Generation),
+    /// What that named.
+    pub(super) target: Digest,
+}
+
+impl Deleted<'_> {
+    /// Removes all records of the tag, of which `listed` are in the bucket: the oldest first, the tombstone last,
+    /// once more written before, so that at no moment one of them is the highest.
+    pub(super) fn purge(&self, listed: &[Key]) -> Vec<String> {
+        let key =
+            |(version, generation), target| tag_key(self.repository, self.tag, version, generation, target);
+        let (tombstone, hidden) = (key(self.tombstone, None), key(self.hidden, Some(self.target)));
+        let below = listed.iter().filter_map(|key| match key {
+            Key::Tag { repository, tag, version, .. }
+                if repository == self.repository && tag == self.tag && *version < self.tombstone.0 =>
+            {
+                Some((*version, key))
+            }
+            _ => None,
+        });
+        let mut below: Vec<_> = below.filter(|(_, key)| **key != hidden).collect();
+        below.sort_by_key(|(version, _)| *version);
+        let mut steps = vec![write(&tombstone)];
+        steps.extend(below.into_iter().map(|(_, key)| remove(key)));
+        steps.extend([remove(&hidden), remove(&tombstone)]);
+        steps
+    }
+}
+
+/// What of queued steps a child's marker must not come before: tombstones and markers.
+pub(super) fn evidence(steps: Vec<String>) -> impl Iterator<Item = String> {
+    steps.into_iter().filter(|step| {
+        let key = step.strip_prefix('+').and_then(|key| key.parse().ok());
+        matches!(key, Some(Key::ManifestDeleted { .. } | Key::Tag { target: None, .. }))
+    })
+}
+
+/// The markers that have outlived their use a while after these steps: those of records that the steps remove.
+pub(super) fn spent_markers(steps: &[String]) -> Vec<String> {
+    let markers = steps.iter().filter_map(|step| step.strip_prefix('+')?.strip_suffix(".x"));
+    let removed = |record: &&str| steps.iter().any(|step| step.strip_prefix('-') == Some(record));
+    markers.filter(removed).map(|record| format!("-{record}.x")).collect()
 }
 
 /// What an upload may have left in the bucket.
@@ -107,8 +324,8 @@ pub(super) fn intended_keys(
 pub(super) struct Leftovers {
     /// Its generation.
     pub(super) generation: Generation,
-    /// Whether a multipart upload was begun under it.
-    pub(super) multipart: bool,
+    /// The store's id of the multipart upload that was begun under it.
+    pub(super) multipart: Option<String>,
     /// The leases that may have staged something.
     pub(super) leases: Vec<u32>,
     /// How it was to be closed, and in which repository.
@@ -125,16 +342,16 @@ impl Leftovers {
         let generation = self.generation;
         let mut steps = Vec::new();
         if let Some((repository, plan)) = &self.plan {
-            let location = Location { generation, form: plan.form, size: plan.size };
             if !self.linked {
                 steps.push(remove_link(repository, plan.digest, generation));
             }
-            if self.kept.is_none() {
+            if let (Some(form), None) = (plan.form, self.kept) {
+                let location = Location { generation, form, size: plan.size };
                 steps.push(remove(&location.blob_key(plan.digest)));
             }
         }
-        if self.multipart && self.kept != Some(Form::Upload) {
-            steps.push(remove(&Key::Upload { generation }));
+        if let (Some(id), true) = (&self.multipart, self.kept != Some(Form::Upload)) {
+            steps.extend([abort(generation, id), remove(&Key::Upload { generation })]);
         }
         let mut leases = self.leases.clone();
         leases.sort_unstable();
@@ -152,10 +369,10 @@ mod tests {
     use super::*;
 
     fn leftovers(plan: Form) -> Leftovers {
-        let plan = Plan { digest: Digest::of(Algorithm::Sha256, b"x"), form: plan, size: 1 };
+        let plan = Plan { digest: Digest::of(Algorithm::Sha256, b"x"), form: Some(plan), size: 1 };
         Leftovers {
             generation: Generation::at(1),
-            multipart: true,
+            multipart: Some("m".to_owned()),
             leases: vec![2, 1, 2],
             plan: Some(("a/b".parse().unwrap(), plan)),
             kept: None,
@@ -166,18 +383,86 @@ mod tests {
     #[test]
     fn of_an_upload_that_ends_nothing_stays() {
         let steps = leftovers(Form::Upload).steps();
-        assert_eq!(steps.len(), 5, "{steps:?}");
-        assert!(steps.iter().all(|step| step.starts_with('-')));
+        assert_eq!(steps.len(), 6, "{steps:?}");
+        assert!(steps.iter().all(|step| removed(step).is_some()));
     }
 
     #[test]
     fn what_became_live_meanwhile_stays() {
         let live = Leftovers { kept: Some(Form::Tail(2)), linked: true, ..leftovers(Form::Tail(2)) };
         let steps = live.steps();
-        assert_eq!(steps.len(), 2, "{steps:?}");
+        assert_eq!(steps.len(), 3, "{steps:?}");
         assert!(
             !steps.iter().any(|step| step.rsplit('.').next() == Some("t2") || step.contains("/~b/")),
             "{steps:?}"
         );
+    }
+
+    #[test]
+    fn a_link_that_was_all_of_the_plan_goes_alone() {
+        let mut link_only = Leftovers { multipart: None, leases: Vec::new(), ..leftovers(Form::Inline) };
+        if let Some((_, plan)) = &mut link_only.plan {
+            plan.form = None;
+        }
+        let steps = link_only.steps();
+        assert!(matches!(removed(&steps[0]), Some(Key::Link { .. })) && steps.len() == 1, "{steps:?}");
+    }
+
+    fn push() -> Push {
+        let digest = |text: &str| Digest::of(Algorithm::Sha256, text.as_bytes());
+        let record = |tag: &str, seq| TagRecord {
+            tag: tag.parse().unwrap(),
+            version: Version { epoch: 1, seq },
+            generation: Generation::at(seq),
+        };
+        Push {
+            repository_id: 3,
+            repository: "a/b".parse().unwrap(),
+            manifest: ManifestId(7),
+            digest: digest("m"),
+            record: Some(Record { generation: Generation::at(9), subject: Some(digest("s")) }),
+            tags: vec![record("one", 1), record("two", 2)],
+        }
+    }
+
+    #[test]
+    fn a_push_reads_back_from_the_keys_of_its_intent() {
+        for push in [push(), Push { record: None, ..push() }, Push { tags: Vec::new(), ..push() }] {
+            let read = Push::intended(push.repository_id, push.manifest, &push.keys());
+            assert_eq!(read, Some(push));
+        }
+        let mut mixed = push().keys();
+        mixed.extend(Push { repository: "other".parse().unwrap(), ..push() }.keys());
+        assert_eq!(Push::intended(3, ManifestId(7), &mixed), None);
+    }
+
+    #[test]
+    fn markers_are_spent_when_their_record_is_removed() {
+        let push = push();
+        let steps = push.withdraw_record(push.record.as_ref().unwrap());
+        assert_eq!(spent_markers(&steps), [steps[0].replacen('+', "-", 1)]);
+        assert_eq!(spent_markers(&steps[..1]), [""; 0], "the record is still there");
+    }
+
+    #[test]
+    fn a_purged_tag_goes_from_the_oldest_record_to_the_tombstone() {
+        let (push, version) = (push(), |seq| Version { epoch: 1, seq });
+        let record = |seq| {
+            tag_key(&push.repository, &push.tags[0].tag, version(seq), Generation::at(1), Some(push.digest))
+        };
+        let listed = [record(9), record(5), record(2), record(3)];
+        let Key::Tag { generation: of_five, .. } = listed[1] else { unreachable!() };
+        let deleted = Deleted {
+            repository: &push.repository,
+            tag: &push.tags[0].tag,
+            tombstone: (version(6), Generation::at(6)),
+            hidden: (version(5), of_five),
+            target: push.digest,
+        };
+        let steps = deleted.purge(&listed);
+        let tombstone = steps[0].replacen('+', "-", 1);
+        let expected = [&listed[2], &listed[3], &listed[1]].map(remove);
+        assert_eq!(steps[1..4], expected, "what is above the tombstone is not touched");
+        assert_eq!(steps[4..], [tombstone]);
     }
 }

@@ -200,22 +200,17 @@ pub struct Tail {
 pub struct Plan {
     /// What the content is.
     pub digest: Digest,
-    /// Where it will be.
-    pub form: Form,
+    /// Where it will be; `None` when it is stored already and only a link record is written.
+    pub form: Option<Form>,
     /// Its length in bytes.
     pub size: u64,
 }
 
 /// What cancelling an upload came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CancelOutcome {
-    /// It is gone. Its multipart upload should be aborted.
-    Cancelled {
-        /// Its generation.
-        generation: Generation,
-        /// The multipart upload it left.
-        multipart: Option<Multipart>,
-    },
+    /// It is gone, and what it left is queued.
+    Cancelled,
     /// A request holds it.
     Busy,
     /// There is no such upload.
@@ -354,7 +349,7 @@ pub enum PublishOutcome {
 pub struct Removal {
     /// The queued row.
     pub outbox: i64,
-    /// `+key`: write it, empty. `-key`: remove it. In this order.
+    /// `+key`: write it, empty. `-key`: remove it. `!key id`: abort that multipart upload of it. In this order.
     pub steps: Vec<String>,
 }
 

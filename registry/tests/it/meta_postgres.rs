@@ -79,11 +79,17 @@ impl Inspect for Rows {
     async fn pass(&self, by: Duration) {
         for statement in [
             "UPDATE repo_blobs SET touched = touched - make_interval(secs => $1)",
-            "UPDATE manifests SET touched = touched - make_interval(secs => $1)",
+            "UPDATE manifests SET touched = touched - make_interval(secs => $1),
+               trashed_until = trashed_until - make_interval(secs => $1)",
+            "UPDATE tags SET trashed_until = trashed_until - make_interval(secs => $1)",
+            "UPDATE intents SET deadline = deadline - make_interval(secs => $1)",
+            "UPDATE gc_queue SET due = due - make_interval(secs => $1)",
+            "UPDATE outbox SET due = due - make_interval(secs => $1)",
             "UPDATE blobs SET freed = freed - make_interval(secs => $1)",
             "UPDATE uploads SET lock_until = lock_until - make_interval(secs => $1),
                expires_at = expires_at - make_interval(secs => $1)",
-            "UPDATE meta SET claim_until = claim_until - make_interval(secs => $1)",
+            "UPDATE meta SET claim_until = claim_until - make_interval(secs => $1),
+               walked_at = walked_at - make_interval(secs => $1)",
         ] {
             sqlx::query(statement).bind(by.as_secs_f64()).execute(&self.0).await.unwrap();
         }

@@ -66,8 +66,9 @@ impl Domain {
 
     /// Carries out a plan that another request recorded and did not finish.
     async fn resume_close(&self, key: &UploadKey, held: Held, plan: Plan) -> Result<(), Error> {
-        let location = Location { generation: held.upload.generation, form: plan.form, size: plan.size };
-        match plan.form {
+        let Some(form) = plan.form else { return self.commit(key, &held, plan.digest, None, None).await };
+        let location = Location { generation: held.upload.generation, form, size: plan.size };
+        match form {
             Form::Upload => self.complete(&held, &held.upload.progress.parts, plan.size).await?,
             Form::Tail(_) => {}
             Form::Inline => {
@@ -163,7 +164,10 @@ impl Receiver {
     /// Closes the upload with everything received.
     async fn close(mut self, key: &UploadKey, digest: &Digest) -> Result<(), Error> {
         match self.check_digest(digest) {
-            Ok(()) if !self.stores => self.domain.commit(key, &self.held, *digest, None, None).await,
+            Ok(()) if !self.stores => {
+                self.plan(*digest, None).await?;
+                self.domain.commit(key, &self.held, *digest, None, None).await
+            }
             Ok(()) if self.is_small() => self.close_small(key, *digest).await,
             Ok(()) => self.close_multipart(key, *digest).await,
             Err(error) => {
@@ -211,19 +215,26 @@ impl Receiver {
         form: Form,
         data: Option<Vec<Bytes>>,
     ) -> Result<(), Error> {
-        let plan = Plan { digest, form, size: self.offset };
-        let progress = Progress { offset: self.offset, hash: self.hasher.save(), ..self.durable.clone() };
-        let (id, token) = (self.held.upload.id, self.held.token);
-        let (domain, meta) = (&self.domain, &self.domain.meta);
-        if !domain.write(|_| meta.record_plan(id, token, &plan, &progress)).await? {
-            return Err(Error::Overtaken);
-        }
+        self.plan(digest, Some(form)).await?;
+        let domain = &self.domain;
         if form == Form::Upload {
-            domain.complete(&self.held, &progress.parts, plan.size).await?;
+            domain.complete(&self.held, &self.durable.parts, self.offset).await?;
         }
-        let location = Location { generation: self.held.upload.generation, form, size: plan.size };
+        let location = Location { generation: self.held.upload.generation, form, size: self.offset };
         domain.verify(&self.held, self.hasher.algorithm(), digest, &location).await?;
         domain.commit(key, &self.held, digest, Some(location), data).await
+    }
+
+    /// Records how the upload is closed: from here on a row names every key that closing it writes.
+    async fn plan(&self, digest: Digest, form: Option<Form>) -> Result<(), Error> {
+        let plan = Plan { digest, form, size: self.offset };
+        let progress = Progress { offset: self.offset, hash: self.hasher.save(), ..self.durable.clone() };
+        let (id, token, meta) = (self.held.upload.id, self.held.token, &self.domain.meta);
+        if self.domain.write(|_| meta.record_plan(id, token, &plan, &progress)).await? {
+            Ok(())
+        } else {
+            Err(Error::Overtaken)
+        }
     }
 }
 

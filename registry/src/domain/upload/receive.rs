@@ -351,9 +351,8 @@ impl Receiver {
         }
         let (id, token) = (self.held.upload.id, self.held.token);
         let meta = &self.domain.meta;
-        let dropped = self.domain.write(|_| meta.drop_upload(id, token)).await;
-        if let (Ok(true), Some(multipart)) = (dropped, self.held.upload.multipart.take()) {
-            self.domain.abort(self.held.upload.generation, multipart).await;
+        if let Err(error) = self.domain.write(|_| meta.drop_upload(id, token)).await {
+            tracing::debug!(upload.id = %id, %error, "upload not dropped; it expires");
         }
     }
 
@@ -388,9 +387,7 @@ async fn begin_anew(domain: &Domain, held: &mut Held) -> Result<(), Error> {
     if !domain.write(|_| domain.meta.restart_upload(id, token, generation)).await? {
         return Err(Error::Overtaken);
     }
-    if let Some(multipart) = held.upload.multipart.take() {
-        domain.abort(held.upload.generation, multipart).await;
-    }
+    held.upload.multipart = None;
     held.upload.generation = generation;
     Ok(())
 }

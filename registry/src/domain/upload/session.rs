@@ -59,12 +59,7 @@ impl Domain {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.write(|_| self.meta.cancel_upload(key)).await? {
-                CancelOutcome::Cancelled { generation, multipart } => {
-                    if let Some(multipart) = multipart {
-                        self.abort(generation, multipart).await;
-                    }
-                    return Ok(());
-                }
+                CancelOutcome::Cancelled => return Ok(()),
                 CancelOutcome::Busy if Instant::now() < deadline => pause().await,
                 CancelOutcome::Busy => {
                     return Err(Error::NotAtOffset { offset: self.upload_offset(key).await? });
@@ -111,7 +106,7 @@ impl Domain {
         }
     }
 
-    /// Aborts a multipart upload that no row names any more. What this misses, `verify` finds.
+    /// Aborts a multipart upload that no row names. What this misses only the store's own expiry removes.
     pub(super) async fn abort(&self, generation: Generation, multipart: Multipart) {
         let key = Key::Upload { generation }.to_string();
         if let Err(error) = self.store.abort(&key, &MultipartId(multipart.id)).await {

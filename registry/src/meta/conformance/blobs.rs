@@ -97,7 +97,7 @@ pub async fn a_commit_queues_what_the_upload_staged_besides(fixture: Fixture) {
     }
     let (upload, token) = world.lease(&key).await;
     let location = Location { generation: upload.generation, form: Form::Inline, size: 6 };
-    let plan = Plan { digest: digest("x"), form: location.form, size: location.size };
+    let plan = Plan { digest: digest("x"), form: Some(location.form), size: location.size };
     assert!(world.store.record_plan(key.id, token, &plan, &upload.progress).await.expect("plan"));
     let commit = BlobCommit {
         upload: key.id,

@@ -7,6 +7,7 @@
 //! of its own. Besides the store a test needs to see the queues, and to let time pass: [`Inspect`].
 
 pub mod blobs;
+pub mod collect;
 pub mod deletes;
 pub mod epochs;
 pub mod lists;
@@ -96,6 +97,40 @@ macro_rules! meta_conformance {
                     a_subject_need_not_exist,
                     repositories_are_pages_in_byte_order,
                     repositories_with_a_blob_are_those_that_see_it;
+                collect: nothing_is_collected_until_the_walk_has_ended,
+                    a_blob_that_is_unlinked_goes_level_by_level,
+                    what_is_relied_on_is_not_ripe,
+                    what_is_referenced_is_forgotten_and_queued_again_when_it_is_not,
+                    a_child_that_is_a_blob_is_held_by_the_digest_that_is_wanted,
+                    a_hidden_link_goes_without_a_record,
+                    data_that_is_missing_goes_with_all_that_may_be_left_of_it,
+                    a_trashed_manifest_goes_when_its_time_is_over,
+                    a_manifest_whose_evidence_is_owed_stays,
+                    untagged_manifests_stay_without_a_policy,
+                    an_untagged_manifest_goes_to_the_trash_by_policy,
+                    l_04_what_an_index_a_subject_or_a_tag_holds_is_not_untagged,
+                    a_deleted_tag_goes_with_its_records_oldest_first,
+                    a_deleted_tag_stays_while_a_push_below_it_is_under_way,
+                    a_deleted_tag_that_was_pushed_again_is_not_purged,
+                    an_expired_push_whose_records_are_there_is_finished,
+                    an_expired_push_without_its_record_is_withdrawn,
+                    an_expired_push_of_a_live_manifest_withdraws_the_tag_that_is_not_there,
+                    a_pending_manifest_that_another_push_is_at_is_not_doomed,
+                    an_expired_mount_is_finished_or_withdrawn,
+                    an_intent_that_is_not_expired_is_left_to_its_writer,
+                    l_25_an_expired_upload_ends_and_its_multipart_upload_is_aborted,
+                    the_data_of_a_live_blob_outlives_its_upload_row,
+                    a_link_record_that_was_all_of_a_push_goes_with_its_upload,
+                    a_lane_runs_strictly_in_its_order,
+                    owed_evidence_is_taken_apart_from_the_rest,
+                    a_removal_is_taken_by_one_worker_at_a_time,
+                    a_removal_of_what_is_live_is_refused,
+                    markers_go_a_day_after_their_record,
+                    another_incarnation_stops_every_collector,
+                    a_candidate_is_put_off,
+                    the_backlog_counts_what_is_due,
+                    l_01_l_03_a_push_and_a_sweep_of_its_link_never_both_succeed,
+                    l_06_an_answer_that_it_exists_restarts_the_lease;
                 epochs: an_empty_database_is_founded_once,
                     an_epoch_is_claimed_above_database_and_bucket,
                     one_claim_stands_until_it_runs_out,
@@ -220,7 +255,7 @@ impl World {
         let (upload, token) = self.lease(&key).await;
         let (digest, generation) = (digest(content), upload.generation);
         let location = Location { generation, form: Form::Inline, size: content.len() as u64 };
-        let plan = Plan { digest, form: location.form, size: location.size };
+        let plan = Plan { digest, form: Some(location.form), size: location.size };
         let progress = Progress { offset: location.size, ..Progress::default() };
         assert!(self.store.record_plan(upload.id, token, &plan, &progress).await.expect("plan"));
         let commit =

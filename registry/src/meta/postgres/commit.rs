@@ -5,11 +5,13 @@
 //!
 //! The usual one is a single statement. It does all or nothing; then the steps follow in a transaction.
 
+use std::time::Duration;
+
 use stowage_oci::{Digest, Name};
 use uuid::Uuid;
 
 use super::error::Fault;
-use super::queue::{Removals, TOMBSTONE_DELAY};
+use super::queue::Removals;
 use super::tx::Connection;
 use super::{PostgresStore, row, seconds};
 use crate::key::{Form, Generation};
@@ -21,7 +23,7 @@ struct EndedColumns {
     repo_id: i32,
     name: String,
     generation: Uuid,
-    multipart: bool,
+    multipart_id: Option<String>,
     leases: Vec<i32>,
 }
 
@@ -37,7 +39,7 @@ impl EndedColumns {
         let leases = self.leases.into_iter().map(|lease| row::number("uploads", lease));
         let leftovers = Leftovers {
             generation: Generation::from_uuid(self.generation),
-            multipart: self.multipart,
+            multipart: self.multipart_id,
             leases: leases.collect::<Result<_, _>>()?,
             plan: None,
             kept,
@@ -88,14 +90,14 @@ pub(super) async fn link(
     digest: Digest,
     blob_id: i64,
     generation: Generation,
-    grace: f64,
+    grace: Duration,
 ) -> Result<Linked, Fault> {
     let generation: Uuid = sqlx::query_scalar(include_str!("sql/link.sql"))
         .bind(repo_id)
         .bind(digest.to_bytes())
         .bind(blob_id)
         .bind(generation.to_uuid())
-        .bind(grace)
+        .bind(seconds(grace))
         .fetch_one(tx)
         .await?;
     Ok(Linked { generation: Generation::from_uuid(generation) })
@@ -162,7 +164,7 @@ impl PostgresStore {
             .bind(form)
             .bind(tail)
             .bind(commit.link.to_uuid())
-            .bind(seconds(self.lease));
+            .bind(seconds(self.timings.lease));
         let link: Option<(i64,)> = self.row(statement).await?;
         Ok(link.is_some())
     }
@@ -189,7 +191,7 @@ impl PostgresStore {
         let outcome = if let Some(held) = held {
             let lost = commit.location.filter(|ours| ours.generation != held.location.generation);
             removals.extend(lost.iter().flat_map(|ours| remove_blob(commit.digest, ours)));
-            let grace = seconds(self.lease);
+            let grace = self.timings.lease;
             let linked = link(&mut tx, ended.repo_id, commit.digest, held.id, commit.link, grace).await?;
             removals.extend((linked.generation != commit.link).then_some(our_link));
             CommitOutcome::Committed
@@ -197,7 +199,7 @@ impl PostgresStore {
             removals.push(our_link);
             CommitOutcome::DataGone
         };
-        Removals::from(removals).queue_any(&mut tx, TOMBSTONE_DELAY).await?;
+        Removals::from(removals).queue_any(&mut tx, self.timings.tombstone_delay).await?;
         tx.commit().await?;
         Ok(outcome)
     }

@@ -10,22 +10,13 @@ use std::time::Duration;
 use stowage_oci::{Digest, Name, Tag};
 
 use super::error::Fault;
-use super::queue::{Removals, TAKE_OVER_DELAY, candidates};
+use super::queue::{Removals, candidates};
 use super::receive::repository as repository_row;
 use super::tx::Connection;
 use super::{PostgresStore, row, seconds, tags};
 use crate::key::{Generation, Key};
-use crate::meta::steps::{lane, remove_link, write};
-use crate::meta::{DeleteOutcome, Epoch, Error, Removal, RepositoryId};
-
-/// How long until collectors look at data that lost its last link.
-const BLOB_GRACE: Duration = Duration::from_hours(1);
-
-async fn queue(tx: &mut Connection, removals: Removals) -> Result<Removal, Fault> {
-    let steps = removals.steps.clone();
-    let outbox = removals.queue(tx, TAKE_OVER_DELAY).await?;
-    Ok(Removal { outbox, steps })
-}
+use crate::meta::steps::{evidence, lane, remove_link, write};
+use crate::meta::{Candidate, DeleteOutcome, Epoch, Error, Removal, RepositoryId};
 
 /// Locks the live tags of a manifest whose row is locked.
 async fn lock_tags(tx: &mut Connection, manifest: i64) -> Result<Vec<Tag>, Fault> {
@@ -48,10 +39,22 @@ async fn owed(tx: &mut Connection, repo_id: RepositoryId, child: Digest) -> Resu
         .bind(child.to_bytes())
         .fetch_all(tx)
         .await?;
-    Ok(rows.into_iter().flatten().filter(|step| step.starts_with('+')).collect())
+    Ok(evidence(rows.concat()).collect())
 }
 
 impl PostgresStore {
+    /// Queues a removal that its request carries out now; a worker does if it dies.
+    async fn owe(&self, tx: &mut Connection, removals: Removals) -> Result<Removal, Fault> {
+        let steps = removals.steps.clone();
+        let outbox = removals.queue(tx, self.timings.take_over).await?;
+        Ok(Removal { outbox, steps })
+    }
+
+    /// A push that was placed below a tombstone is over before the tombstone can go.
+    fn tag_rest(&self, retain: Duration) -> Duration {
+        retain.max(self.timings.intent)
+    }
+
     pub(super) async fn try_delete_tag(
         &self,
         epoch: Epoch,
@@ -67,10 +70,11 @@ impl PostgresStore {
             .await?;
         let Some(repo_id) = repo_id else { return tx.undo(None).await };
         let of = (repo_id, repository);
-        let tombstones = tags::trash(&mut tx, epoch, of, std::slice::from_ref(tag), retain).await?;
+        let tombstones =
+            tags::trash(&mut tx, epoch, of, std::slice::from_ref(tag), self.tag_rest(retain)).await?;
         let steps = tombstones.iter().map(write).collect();
         let lane = Some(lane(repository, tag));
-        let removal = queue(&mut tx, Removals { steps, lane, ..Removals::default() }).await?;
+        let removal = self.owe(&mut tx, Removals { steps, lane, ..Removals::default() }).await?;
         tx.commit().await?;
         Ok(Some(removal))
     }
@@ -102,7 +106,8 @@ impl PostgresStore {
             .execute(&mut *tx)
             .await?;
         let names = lock_tags(&mut tx, manifest).await?;
-        let tombstones = tags::trash(&mut tx, epoch, (repo_id, repository), &names, retain).await?;
+        let tombstones =
+            tags::trash(&mut tx, epoch, (repo_id, repository), &names, self.tag_rest(retain)).await?;
         let generation = Generation::from_uuid(generation);
         let marker = Key::ManifestDeleted { repository: repository.clone(), digest, generation };
 
@@ -115,8 +120,8 @@ impl PostgresStore {
         }
         steps.push(write(&marker));
         let then_ref = Some(manifest);
-        let removal = queue(&mut tx, Removals { steps, then_ref, ..Removals::default() }).await?;
-        candidates(&mut tx, "x", &[manifest], retain).await?;
+        let removal = self.owe(&mut tx, Removals { steps, then_ref, ..Removals::default() }).await?;
+        candidates(&mut tx, Candidate::Trashed, &[manifest], retain).await?;
         tx.commit().await?;
         Ok(DeleteOutcome::Deleted(removal))
     }
@@ -158,28 +163,8 @@ impl PostgresStore {
             sqlx::query("DELETE FROM repo_blobs WHERE id = $1").bind(link).execute(&mut *tx).await?;
             removals = Removals { then_kind: Some("b"), then_ref: Some(blob), ..removals };
         }
-        let removal = queue(&mut tx, removals).await?;
+        let removal = self.owe(&mut tx, removals).await?;
         tx.commit().await?;
         Ok(DeleteOutcome::Deleted(removal))
-    }
-
-    pub(super) async fn try_finish(&self, outbox: i64) -> Result<(), Fault> {
-        let mut tx = self.begin().await?;
-        let then: Option<(Option<String>, Option<i64>)> =
-            sqlx::query_as("DELETE FROM outbox WHERE id = $1 RETURNING then_kind::text, then_ref")
-                .bind(outbox)
-                .fetch_optional(&mut *tx)
-                .await?;
-        // Only now that the record above is gone may the level below become a candidate.
-        if let Some((Some(kind), Some(blob))) = then
-            && kind == "b"
-        {
-            sqlx::query("UPDATE blobs SET freed = clock_timestamp() WHERE id = $1")
-                .bind(blob)
-                .execute(&mut *tx)
-                .await?;
-            candidates(&mut tx, "b", &[blob], BLOB_GRACE).await?;
-        }
-        tx.commit().await
     }
 }

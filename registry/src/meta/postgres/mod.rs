@@ -8,19 +8,25 @@
 //! Assumes: sessions have no state of ours, so a pooler in transaction mode (with prepared statements) will do.
 //! Never: opens a transaction outside `tx`.
 
+mod collect;
 mod commit;
 mod delete;
 mod error;
+mod guard;
 mod leases;
 mod migrate;
 mod mount;
 mod pool;
 mod publish;
 mod queue;
+mod reap;
 mod receive;
+mod removals;
 mod resolve;
 mod row;
+mod sweep;
 mod tags;
+mod trash;
 mod tx;
 
 use std::path::PathBuf;
@@ -31,7 +37,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use self::error::Fault;
 use self::pool::Pool;
-use super::Error;
+use super::{Error, Timings};
 use crate::ops::metrics::Metrics;
 pub use migrate::migrate;
 
@@ -48,16 +54,15 @@ pub struct Options {
     pub ca: Option<PathBuf>,
     /// How many connections at most.
     pub max_connections: u32,
-    /// For how long a client may rely on what it was told exists.
-    pub lease: Duration,
+    /// How long things last.
+    pub timings: Timings,
 }
 
 impl Options {
     /// The defaults for `url`.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
-        const DAY: Duration = Duration::from_hours(24);
-        Self { url: url.into(), ca: None, max_connections: 16, lease: DAY }
+        Self { url: url.into(), ca: None, max_connections: 16, timings: Timings::default() }
     }
 
     fn driver(&self) -> Result<PgConnectOptions, sqlx::Error> {
@@ -122,7 +127,7 @@ impl From<Fault> for ConnectError {
 #[derive(Clone, Debug)]
 pub struct PostgresStore {
     pool: Pool,
-    lease: Duration,
+    timings: Timings,
     metrics: Option<Metrics>,
 }
 
@@ -133,7 +138,7 @@ impl PostgresStore {
         let pool = Pool::new(driver, options.max_connections);
         // Why there is no first connection decides whether to wait for one.
         pool.lend().await.map_err(unconnected)?.give_back();
-        let store = Self { pool, lease: options.lease, metrics: None };
+        let store = Self { pool, timings: options.timings, metrics: None };
         store.check_server().await?;
         store.check_schema().await?;
         Ok(store)
@@ -181,7 +186,7 @@ impl PostgresStore {
 
     /// Half of the lease, in seconds: then it is renewed.
     fn half_lease(&self) -> f64 {
-        seconds(self.lease / 2)
+        seconds(self.timings.lease / 2)
     }
 }
 

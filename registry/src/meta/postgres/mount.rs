@@ -8,7 +8,7 @@ use stowage_oci::{Digest, Name};
 
 use super::commit::link;
 use super::error::Fault;
-use super::queue::{Removals, TOMBSTONE_DELAY};
+use super::queue::Removals;
 use super::receive::ensure_repository;
 use super::{PostgresStore, seconds};
 use crate::key::{Generation, Key};
@@ -40,6 +40,7 @@ impl PostgresStore {
             .bind(repo_id)
             .bind(generation.to_uuid())
             .bind([key.to_string()])
+            .bind(seconds(self.timings.intent))
             .fetch_one(&mut *tx)
             .await?;
         tx.commit().await?;
@@ -62,7 +63,7 @@ impl PostgresStore {
             .await?;
         let unused = match blob {
             Some(blob) => {
-                let grace = seconds(self.lease);
+                let grace = self.timings.lease;
                 let linked = link(&mut tx, repo_id, mount.digest, blob, mount.generation, grace).await?;
                 linked.generation != mount.generation
             }
@@ -70,7 +71,7 @@ impl PostgresStore {
         };
         let record = remove_link(&mount.to, mount.digest, mount.generation);
         let removals: Vec<String> = unused.then_some(record).into_iter().collect();
-        Removals::from(removals).queue_any(&mut tx, TOMBSTONE_DELAY).await?;
+        Removals::from(removals).queue_any(&mut tx, self.timings.tombstone_delay).await?;
         tx.commit().await?;
         Ok(blob.is_some())
     }

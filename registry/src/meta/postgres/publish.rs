@@ -20,10 +20,10 @@ use super::receive::ensure_repository;
 use super::tags::{distinct, move_tag, place, records};
 use super::tx::{Connection, write};
 use super::{PostgresStore, row, seconds};
-use crate::meta::steps::{self, intended_keys};
+use crate::meta::steps::{Found, Push, Record};
 use crate::meta::{
-    DeleteOutcome, Epoch, Error, ManifestFacts, ManifestId, Pin, PinOutcome, Pinned, Publish, PublishOutcome,
-    Removal, RepositoryId, TagRecord,
+    Candidate, DeleteOutcome, Epoch, Error, ManifestFacts, ManifestId, Pin, PinOutcome, Pinned, Publish,
+    PublishOutcome, Removal, RepositoryId, TagRecord,
 };
 
 /// What a pin holds by now.
@@ -69,48 +69,6 @@ struct HeldColumns {
     milliseconds: Option<i64>,
 }
 
-/// Pins a manifest without children at once. `None`: something must be made or refused first.
-async fn hold_image(tx: &mut Connection, epoch: Epoch, pin: &Pin) -> Result<Option<Held>, Fault> {
-    let Pin { repository, facts, tags, .. } = pin;
-    if !facts.children.is_empty() {
-        return Ok(None);
-    }
-    let rows: Vec<HeldColumns> = sqlx::query_as(include_str!("sql/pin_image.sql"))
-        .bind(i64::from(epoch.0))
-        .bind(repository.as_str())
-        .bind(row::digests(&facts.blobs))
-        .bind(facts.digest.to_bytes())
-        .bind(&facts.media_type)
-        .bind(&facts.artifact_type)
-        .bind(facts.subject.map(|subject| subject.to_bytes()))
-        .bind(facts.annotations.as_ref().map(Json))
-        .bind(row::stored_small(facts.size)?)
-        .bind(facts.body.as_deref())
-        .bind(distinct(tags))
-        .fetch_all(tx)
-        .await?;
-    let Some(HeldColumns { repo_id, id, pending, .. }) = rows.first() else { return Ok(None) };
-    let (repository, manifest, writes_record) = (*repo_id, *id, *pending);
-    // A push without tags is one row without a name.
-    let placed = rows.into_iter().filter_map(|row| Some((row.name?, row.seq?, row.milliseconds?)));
-    let tags = records(epoch, placed.collect())?;
-    Ok(Some(Held { repository, manifest, writes_record, tags }))
-}
-
-/// Pins any manifest; or what is missing.
-async fn hold(tx: &mut Connection, epoch: Epoch, pin: &Pin) -> Result<Result<Held, Vec<Digest>>, Fault> {
-    let repository = ensure_repository(&mut *tx, &pin.repository).await?;
-    let targets = hold_targets(&mut *tx, repository, pin).await?;
-    if !targets.missing.is_empty() {
-        return Ok(Err(targets.missing));
-    }
-    let (manifest, writes_record) = upsert_manifest(&mut *tx, repository, &pin.facts).await?;
-    insert_references(&mut *tx, manifest, repository, &targets.links, &pin.facts.children).await?;
-    // After all locks: so a later version is one that saw more.
-    let tags = place(tx, epoch, repository, &pin.tags).await?;
-    Ok(Ok(Held { repository, manifest, writes_record, tags }))
-}
-
 async fn lock_children(
     tx: &mut Connection,
     repo_id: RepositoryId,
@@ -143,25 +101,6 @@ async fn lock_links(
     Ok(links.collect::<Result<_, Error>>()?)
 }
 
-/// The manifest's row, new or not; whether it is pending.
-async fn upsert_manifest(
-    tx: &mut Connection,
-    repo_id: RepositoryId,
-    facts: &ManifestFacts,
-) -> Result<(i64, bool), Fault> {
-    let size = row::stored_small(facts.size)?;
-    let upserted = sqlx::query_as(include_str!("sql/upsert_manifest.sql"))
-        .bind(repo_id)
-        .bind(facts.digest.to_bytes())
-        .bind(&facts.media_type)
-        .bind(&facts.artifact_type)
-        .bind(facts.subject.map(|subject| subject.to_bytes()))
-        .bind(facts.annotations.as_ref().map(Json))
-        .bind(size)
-        .bind(facts.body.as_deref());
-    Ok(upserted.fetch_one(tx).await?)
-}
-
 async fn insert_references(
     tx: &mut Connection,
     manifest: i64,
@@ -189,80 +128,195 @@ struct IntendedTag<'a> {
     seq: u64,
 }
 
-async fn intend(tx: &mut Connection, epoch: Epoch, pinned: &Pinned) -> Result<i64, Fault> {
-    let Pin { repository, facts, generation, .. } = &pinned.pin;
-    let written = pinned.writes_record.then_some(facts);
-    let keys = intended_keys(repository, written, *generation, &pinned.tags, facts.digest);
-    let tags: Vec<IntendedTag<'_>> =
-        pinned.tags.iter().map(|record| IntendedTag { name: &record.tag, seq: record.version.seq }).collect();
-    let intent = sqlx::query_scalar(include_str!("sql/intend_manifest.sql"))
-        .bind(i64::from(epoch.0))
-        .bind(pinned.manifest.0)
-        .bind(pinned.repository)
-        .bind(generation.to_uuid())
-        .bind((!tags.is_empty()).then_some(Json(tags)))
-        .bind(keys);
-    Ok(intent.fetch_one(tx).await?)
+/// Withdraws a manifest record; `then`: what is to follow for the manifest's row.
+async fn withdraw_record(
+    tx: &mut Connection,
+    push: &Push,
+    record: &Record,
+    then: Option<&'static str>,
+) -> Result<(), Fault> {
+    let (steps, then_ref) = (push.withdraw_record(record), Some(push.manifest.0));
+    Removals { steps, then_ref, then_kind: then, ..Removals::default() }.queue(tx, Duration::ZERO).await?;
+    Ok(())
 }
 
-/// Queues what this push wrote: nothing of it took effect.
-async fn withdraw(tx: &mut Connection, pinned: &Pinned) -> Result<(), Fault> {
-    if pinned.writes_record {
-        withdraw_record(&mut *tx, pinned).await?;
+async fn withdraw_tag(tx: &mut Connection, push: &Push, record: &TagRecord) -> Result<(), Fault> {
+    let (steps, lane) = (push.withdraw_tag(record), Some(push.lane(record)));
+    Removals { steps, lane, ..Removals::default() }.queue(tx, Duration::ZERO).await?;
+    Ok(())
+}
+
+/// Queues what a push wrote: nothing of it took effect. A pending row that no other push is at is doomed.
+pub(super) async fn withdraw(tx: &mut Connection, push: &Push) -> Result<(), Fault> {
+    let doomed = sqlx::query(include_str!("sql/doom_pending.sql"))
+        .bind(push.manifest.0)
+        .execute(&mut *tx)
+        .await?
+        .rows_affected()
+        > 0;
+    let then = doomed.then_some(Candidate::Manifest.code());
+    match &push.record {
+        Some(record) => withdraw_record(&mut *tx, push, record, then).await?,
+        None if doomed => {
+            let then_ref = Some(push.manifest.0);
+            let forgotten = Removals { then_kind: then, then_ref, ..Removals::default() };
+            forgotten.queue(&mut *tx, Duration::ZERO).await?;
+        }
+        None => {}
     }
-    let Pin { repository, facts, .. } = &pinned.pin;
-    for record in &pinned.tags {
-        let steps = steps::withdraw_tag(repository, record, facts.digest);
-        let lane = Some(steps::lane(repository, &record.tag));
-        Removals { steps, lane, ..Removals::default() }.queue(&mut *tx, Duration::ZERO).await?;
+    for record in &push.tags {
+        withdraw_tag(&mut *tx, push, record).await?;
     }
     Ok(())
 }
 
-async fn withdraw_record(tx: &mut Connection, pinned: &Pinned) -> Result<(), Fault> {
-    let Pin { repository, facts, generation, .. } = &pinned.pin;
-    let steps = steps::withdraw_manifest(repository, facts, *generation);
-    let then_ref = Some(pinned.manifest.0);
-    Removals { steps, then_ref, ..Removals::default() }.queue(tx, Duration::ZERO).await?;
-    Ok(())
-}
-
-/// Makes the manifest live by our record, unless it is by another. `false`: it is gone.
-async fn enliven(tx: &mut Connection, pinned: &Pinned) -> Result<bool, Fault> {
+/// Makes the manifest live by our record, if that is there, unless it is by another. `false`: it is not live.
+async fn enliven(tx: &mut Connection, push: &Push, found: Found<'_>) -> Result<bool, Fault> {
     const PENDING: i16 = 0;
     const LIVE: i16 = 1;
-    let found: Option<(i16, Option<Uuid>)> = sqlx::query_as(include_str!("sql/lock_published.sql"))
-        .bind(pinned.manifest.0)
+    let row: Option<(i16, Option<Uuid>)> = sqlx::query_as(include_str!("sql/lock_published.sql"))
+        .bind(push.manifest.0)
         .fetch_optional(&mut *tx)
         .await?;
-    let ours = pinned.pin.generation.to_uuid();
-    match found {
-        Some((PENDING, _)) if pinned.writes_record => {
+    match (row, &push.record) {
+        (Some((PENDING, _)), Some(record)) if found.record(push) => {
             sqlx::query(include_str!("sql/enliven.sql"))
-                .bind(pinned.manifest.0)
-                .bind(ours)
+                .bind(push.manifest.0)
+                .bind(record.generation.to_uuid())
                 .execute(tx)
                 .await?;
             Ok(true)
         }
-        Some((LIVE, Some(other))) if pinned.writes_record && other != ours => {
-            withdraw_record(tx, pinned).await?;
+        (Some((LIVE, by)), Some(record)) if by != Some(record.generation.to_uuid()) => {
+            withdraw_record(tx, push, record, None).await?;
             Ok(true)
         }
-        Some((LIVE, _)) => Ok(true),
-        // Trashed, gone, or pending again by somebody else though we wrote no record.
+        (Some((LIVE, _)), _) => Ok(true),
+        // Trashed, gone, or pending by somebody else.
         _ => Ok(false),
     }
 }
 
 impl PostgresStore {
+    /// Makes a push take effect, as far as what it wrote was `found` in the bucket. `false`: its manifest cannot
+    /// be live; everything that it wrote is queued for removal.
+    pub(super) async fn finish_push(
+        &self,
+        tx: &mut Connection,
+        push: &Push,
+        found: Found<'_>,
+    ) -> Result<bool, Fault> {
+        if !enliven(&mut *tx, push, found).await? {
+            withdraw(&mut *tx, push).await?;
+            return Ok(false);
+        }
+        let mut left = Vec::new();
+        for record in &push.tags {
+            if found.has(&push.tag_key(record)) {
+                left.extend(move_tag(&mut *tx, push, record, self.timings.tombstone_delay).await?);
+            } else {
+                withdraw_tag(&mut *tx, push, record).await?;
+            }
+        }
+        self.let_go(&mut *tx, left).await?;
+        candidates(tx, Candidate::Manifest, &[push.manifest.0], self.timings.lease).await?;
+        Ok(true)
+    }
+
+    /// Pins a manifest without children at once. `None`: something must be made or refused first.
+    async fn hold_image(&self, tx: &mut Connection, epoch: Epoch, pin: &Pin) -> Result<Option<Held>, Fault> {
+        let Pin { repository, facts, tags, .. } = pin;
+        if !facts.children.is_empty() {
+            return Ok(None);
+        }
+        let rows: Vec<HeldColumns> = sqlx::query_as(include_str!("sql/pin_image.sql"))
+            .bind(i64::from(epoch.0))
+            .bind(repository.as_str())
+            .bind(row::digests(&facts.blobs))
+            .bind(facts.digest.to_bytes())
+            .bind(&facts.media_type)
+            .bind(&facts.artifact_type)
+            .bind(facts.subject.map(|subject| subject.to_bytes()))
+            .bind(facts.annotations.as_ref().map(Json))
+            .bind(row::stored_small(facts.size)?)
+            .bind(facts.body.as_deref())
+            .bind(distinct(tags))
+            .bind(seconds(self.timings.intent))
+            .fetch_all(tx)
+            .await?;
+        let Some(HeldColumns { repo_id, id, pending, .. }) = rows.first() else { return Ok(None) };
+        let (repository, manifest, writes_record) = (*repo_id, *id, *pending);
+        // A push without tags is one row without a name.
+        let placed = rows.into_iter().filter_map(|row| Some((row.name?, row.seq?, row.milliseconds?)));
+        let tags = records(epoch, placed.collect())?;
+        Ok(Some(Held { repository, manifest, writes_record, tags }))
+    }
+
+    /// Pins any manifest; or what is missing.
+    async fn hold(
+        &self,
+        tx: &mut Connection,
+        epoch: Epoch,
+        pin: &Pin,
+    ) -> Result<Result<Held, Vec<Digest>>, Fault> {
+        let repository = ensure_repository(&mut *tx, &pin.repository).await?;
+        let targets = hold_targets(&mut *tx, repository, pin).await?;
+        if !targets.missing.is_empty() {
+            return Ok(Err(targets.missing));
+        }
+        let (manifest, writes_record) = self.upsert_manifest(&mut *tx, repository, &pin.facts).await?;
+        insert_references(&mut *tx, manifest, repository, &targets.links, &pin.facts.children).await?;
+        // After all locks: so a later version is one that saw more.
+        let tags = place(tx, epoch, repository, &pin.tags).await?;
+        Ok(Ok(Held { repository, manifest, writes_record, tags }))
+    }
+
+    /// The manifest's row, new or not; whether it is pending.
+    async fn upsert_manifest(
+        &self,
+        tx: &mut Connection,
+        repo_id: RepositoryId,
+        facts: &ManifestFacts,
+    ) -> Result<(i64, bool), Fault> {
+        let size = row::stored_small(facts.size)?;
+        let upserted = sqlx::query_as(include_str!("sql/upsert_manifest.sql"))
+            .bind(repo_id)
+            .bind(facts.digest.to_bytes())
+            .bind(&facts.media_type)
+            .bind(&facts.artifact_type)
+            .bind(facts.subject.map(|subject| subject.to_bytes()))
+            .bind(facts.annotations.as_ref().map(Json))
+            .bind(size)
+            .bind(facts.body.as_deref())
+            .bind(seconds(self.timings.intent));
+        Ok(upserted.fetch_one(tx).await?)
+    }
+
+    async fn intend(&self, tx: &mut Connection, epoch: Epoch, push: &Push, pin: &Pin) -> Result<i64, Fault> {
+        let keys: Vec<String> = push.keys().iter().map(ToString::to_string).collect();
+        let tags: Vec<IntendedTag<'_>> = push
+            .tags
+            .iter()
+            .map(|record| IntendedTag { name: &record.tag, seq: record.version.seq })
+            .collect();
+        let intent = sqlx::query_scalar(include_str!("sql/intend_manifest.sql"))
+            .bind(i64::from(epoch.0))
+            .bind(push.manifest.0)
+            .bind(push.repository_id)
+            .bind(pin.generation.to_uuid())
+            .bind((!tags.is_empty()).then_some(Json(tags)))
+            .bind(keys)
+            .bind(seconds(self.timings.intent));
+        Ok(intent.fetch_one(tx).await?)
+    }
+
     async fn try_pin(&self, epoch: Epoch, pin: &Pin) -> Result<PinOutcome, Fault> {
         let mut tx = self.begin().await?;
-        let held = if let Some(held) = hold_image(&mut tx, epoch, pin).await? {
+        let held = if let Some(held) = self.hold_image(&mut tx, epoch, pin).await? {
             held
         } else {
             tx = tx.in_epoch(epoch).await?;
-            match hold(&mut tx, epoch, pin).await? {
+            match self.hold(&mut tx, epoch, pin).await? {
                 Ok(held) => held,
                 Err(missing) => return tx.undo(PinOutcome::Missing(missing)).await,
             }
@@ -277,7 +331,7 @@ impl PostgresStore {
             writes_record,
             tags,
         };
-        pinned.intent = intend(&mut tx, epoch, &pinned).await?;
+        pinned.intent = self.intend(&mut tx, epoch, &Push::from(&pinned), pin).await?;
         tx.commit().await?;
         Ok(PinOutcome::Pinned(Box::new(pinned)))
     }
@@ -306,7 +360,7 @@ impl PostgresStore {
             .bind(seqs.collect::<Result<Vec<_>, _>>()?)
             .bind(generations)
             .bind(milliseconds.collect::<Result<Vec<_>, _>>()?)
-            .bind(seconds(self.lease));
+            .bind(seconds(self.timings.lease));
         match self.row::<(i64,)>(statement).await {
             Ok(published) => Ok(published.is_some()),
             Err(Fault::Final(Error::Broken(sqlx::Error::Database(cause))))
@@ -329,30 +383,20 @@ impl PostgresStore {
             // Reaped: whoever did it has decided about the keys.
             return tx.undo(PublishOutcome::StartOver).await;
         }
-        if !enliven(&mut tx, pinned).await? {
-            withdraw(&mut tx, pinned).await?;
-            tx.commit().await?;
-            return Ok(PublishOutcome::StartOver);
-        }
-        let mut left = Vec::new();
-        for record in &pinned.tags {
-            left.extend(move_tag(&mut tx, pinned, record).await?);
-        }
-        self.let_go(&mut tx, left).await?;
-        candidates(&mut tx, "m", &[pinned.manifest.0], self.lease).await?;
+        let published = self.finish_push(&mut tx, &Push::from(pinned), Found::All).await?;
         tx.commit().await?;
-        Ok(PublishOutcome::Published)
+        Ok(if published { PublishOutcome::Published } else { PublishOutcome::StartOver })
     }
 
     /// Manifests that lost a tag: their lease starts again, and then they are looked at.
-    async fn let_go(&self, tx: &mut Connection, mut manifests: Vec<i64>) -> Result<(), Fault> {
+    pub(super) async fn let_go(&self, tx: &mut Connection, mut manifests: Vec<i64>) -> Result<(), Fault> {
         manifests.sort_unstable();
         manifests.dedup();
         if manifests.is_empty() {
             return Ok(());
         }
         sqlx::query(include_str!("sql/touch_manifests.sql")).bind(&manifests).execute(&mut *tx).await?;
-        Ok(candidates(tx, "m", &manifests, self.lease).await?)
+        Ok(candidates(tx, Candidate::Manifest, &manifests, self.timings.lease).await?)
     }
 }
 

@@ -5,22 +5,21 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+use sqlx::types::Json;
+
 use super::seconds;
 use super::tx::Connection;
-
-/// How long after it was superseded a record or its data goes: readers may still be at it.
-pub(super) const TOMBSTONE_DELAY: Duration = Duration::from_hours(1);
-/// When a worker carries out what the request itself should have carried out.
-pub(super) const TAKE_OVER_DELAY: Duration = Duration::from_mins(1);
+use crate::meta::Candidate;
 
 /// A row of the outbox to be.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub(super) struct Removals {
     /// What to do, in order.
     pub(super) steps: Vec<String>,
     /// The tag within whose order it is done.
     pub(super) lane: Option<String>,
-    /// The kind and row of what is a candidate afterwards. A row that writes a marker names its manifest,
+    /// The kind and row of what is a candidate afterwards. A row that writes evidence about a manifest names it,
     /// without a kind.
     pub(super) then_kind: Option<&'static str>,
     pub(super) then_ref: Option<i64>,
@@ -37,10 +36,7 @@ impl Removals {
     pub(super) async fn queue(self, tx: &mut Connection, delay: Duration) -> Result<i64, sqlx::Error> {
         sqlx::query_scalar(include_str!("sql/queue_removals.sql"))
             .bind(seconds(delay))
-            .bind(self.steps)
-            .bind(self.lane)
-            .bind(self.then_kind)
-            .bind(self.then_ref)
+            .bind(Json([self]))
             .fetch_one(tx)
             .await
     }
@@ -54,16 +50,32 @@ impl Removals {
     }
 }
 
-/// Queues rows of one kind for a collector: `m` manifests, `x` trashed manifests, `l` links, `b` blobs.
+/// Queues rows, in their order.
+pub(super) async fn queue_all(
+    tx: &mut Connection,
+    rows: &[Removals],
+    delay: Duration,
+) -> Result<(), sqlx::Error> {
+    if !rows.is_empty() {
+        let statement = sqlx::query(include_str!("sql/queue_removals.sql")).bind(seconds(delay));
+        statement.bind(Json(rows)).execute(tx).await?;
+    }
+    Ok(())
+}
+
+/// Queues rows of one kind for a collector.
 pub(super) async fn candidates(
     tx: &mut Connection,
-    kind: &'static str,
+    kind: Candidate,
     rows: &[i64],
     delay: Duration,
 ) -> Result<(), sqlx::Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
     sqlx::query(include_str!("sql/queue_candidates.sql"))
         .bind(seconds(delay))
-        .bind(kind)
+        .bind(kind.code())
         .bind(rows)
         .execute(tx)
         .await?;

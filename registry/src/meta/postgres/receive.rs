@@ -11,7 +11,7 @@ use stowage_oci::{Digest, Name};
 use uuid::Uuid;
 
 use super::error::Fault;
-use super::queue::{Removals, TOMBSTONE_DELAY};
+use super::queue::Removals;
 use super::tx::{Connection, read, write};
 use super::{PostgresStore, row, seconds};
 use crate::key::{Generation, Part};
@@ -54,10 +54,9 @@ impl PlanColumns {
         else {
             return Ok(None);
         };
-        let form = row::form("uploads", form, self.plan_tail)?;
         Ok(Some(Plan {
             digest: row::digest("uploads", &digest)?,
-            form: form.ok_or_else(|| row::unreadable("uploads", "plan without a form"))?,
+            form: row::form("uploads", form, self.plan_tail)?,
             size: row::number("uploads", size)?,
         }))
     }
@@ -126,7 +125,6 @@ struct EndingColumns {
     lease: i32,
     held: bool,
     multipart_id: Option<String>,
-    part_size: Option<i64>,
     leases: Vec<i32>,
     #[sqlx(flatten)]
     plan: PlanColumns,
@@ -135,15 +133,9 @@ struct EndingColumns {
     linked: bool,
 }
 
-struct Ending {
-    leftovers: Leftovers,
-    multipart: Option<Multipart>,
-}
-
 impl EndingColumns {
-    fn read(self) -> Result<Ending, Error> {
+    fn read(self) -> Result<Leftovers, Error> {
         let name: Name = row::parsed("repositories", &self.name)?;
-        let multipart = multipart(self.multipart_id, self.part_size)?;
         // A request that holds it, or died holding it, may have staged something.
         let current = self.held.then_some(self.lease);
         let leases = self.leases.into_iter().chain(current).map(|lease| row::number("uploads", lease));
@@ -151,32 +143,26 @@ impl EndingColumns {
             Some(form) => row::form("blobs", form, self.live_tail)?,
             None => None,
         };
-        let leftovers = Leftovers {
+        Ok(Leftovers {
             generation: Generation::from_uuid(self.generation),
-            multipart: multipart.is_some(),
+            multipart: self.multipart_id,
             leases: leases.collect::<Result<_, _>>()?,
             plan: self.plan.read()?.map(|plan| (name, plan)),
             kept,
             linked: self.linked,
-        };
-        Ok(Ending { leftovers, multipart })
+        })
     }
 }
 
-async fn queue_leftovers(tx: &mut Connection, ending: &Ending) -> Result<(), Fault> {
-    Ok(Removals::from(ending.leftovers.steps()).queue_any(tx, TOMBSTONE_DELAY).await?)
-}
-
-/// `None` for `token`: nobody holds it.
-async fn lock_ending(tx: &mut Connection, id: Uuid, token: Option<Uuid>) -> Result<Option<Ending>, Fault> {
+/// What the upload may have left. `None` for `token`: nobody holds it.
+pub(super) async fn lock_ending(
+    tx: &mut Connection,
+    id: Uuid,
+    token: Option<Uuid>,
+) -> Result<Option<Leftovers>, Fault> {
     let found: Option<EndingColumns> =
         sqlx::query_as(include_str!("sql/lock_upload.sql")).bind(id).bind(token).fetch_optional(tx).await?;
     Ok(found.map(EndingColumns::read).transpose()?)
-}
-
-async fn delete(tx: &mut Connection, id: Uuid) -> Result<(), Fault> {
-    sqlx::query("DELETE FROM uploads WHERE id = $1").bind(id).execute(tx).await?;
-    Ok(())
 }
 
 /// The row of a repository; makes it if need be.
@@ -238,14 +224,15 @@ impl PostgresStore {
             .bind(key.id)
             .bind(key.repository.as_str())
             .bind(&key.principal)
-            .bind(token);
+            .bind(token)
+            .bind(seconds(self.timings.upload_lease));
         self.row(statement).await
     }
 
     async fn try_restart(&self, id: Uuid, token: Uuid, generation: Generation) -> Result<bool, Fault> {
         let mut tx = self.begin().await?;
         match lock_ending(&mut tx, id, Some(token)).await? {
-            Some(ending) if ending.leftovers.plan.is_none() => queue_leftovers(&mut tx, &ending).await?,
+            Some(left) if left.plan.is_none() => self.queue_leftovers(&mut tx, &left).await?,
             _ => return tx.undo(false).await,
         }
         sqlx::query(include_str!("sql/restart_upload.sql"))
@@ -259,11 +246,26 @@ impl PostgresStore {
 
     async fn try_drop(&self, id: Uuid, token: Uuid) -> Result<bool, Fault> {
         let mut tx = self.begin().await?;
-        let Some(ending) = lock_ending(&mut tx, id, Some(token)).await? else { return tx.undo(false).await };
-        queue_leftovers(&mut tx, &ending).await?;
-        delete(&mut tx, id).await?;
+        let Some(left) = lock_ending(&mut tx, id, Some(token)).await? else { return tx.undo(false).await };
+        self.end_upload(&mut tx, id, &left).await?;
         tx.commit().await?;
         Ok(true)
+    }
+
+    async fn queue_leftovers(&self, tx: &mut Connection, left: &Leftovers) -> Result<(), Fault> {
+        Ok(Removals::from(left.steps()).queue_any(tx, self.timings.tombstone_delay).await?)
+    }
+
+    /// Ends an upload, whose row is locked, and queues what it left.
+    pub(super) async fn end_upload(
+        &self,
+        tx: &mut Connection,
+        id: Uuid,
+        left: &Leftovers,
+    ) -> Result<(), Fault> {
+        self.queue_leftovers(&mut *tx, left).await?;
+        sqlx::query("DELETE FROM uploads WHERE id = $1").bind(id).execute(tx).await?;
+        Ok(())
     }
 
     async fn try_cancel(&self, key: &UploadKey) -> Result<CancelOutcome, Fault> {
@@ -277,14 +279,12 @@ impl PostgresStore {
             Some((true, _)) => return tx.undo(CancelOutcome::Busy).await,
             Some((false, token)) => token,
         };
-        let Some(ending) = lock_ending(&mut tx, key.id, token).await? else {
+        let Some(left) = lock_ending(&mut tx, key.id, token).await? else {
             return tx.undo(CancelOutcome::Unknown).await;
         };
-        queue_leftovers(&mut tx, &ending).await?;
-        delete(&mut tx, key.id).await?;
+        self.end_upload(&mut tx, key.id, &left).await?;
         tx.commit().await?;
-        let Ending { leftovers, multipart } = ending;
-        Ok(CancelOutcome::Cancelled { generation: leftovers.generation, multipart })
+        Ok(CancelOutcome::Cancelled)
     }
 }
 
@@ -321,7 +321,10 @@ impl Receive for PostgresStore {
 
     async fn extend_lease(&self, id: Uuid, token: Uuid) -> Result<bool, Error> {
         let done = write(|| async {
-            let statement = sqlx::query(include_str!("sql/extend_lease.sql")).bind(id).bind(token);
+            let statement = sqlx::query(include_str!("sql/extend_lease.sql"))
+                .bind(id)
+                .bind(token)
+                .bind(seconds(self.timings.upload_lease));
             self.changes(statement).await
         });
         done.await
@@ -377,7 +380,7 @@ impl Receive for PostgresStore {
         progress: &Progress,
     ) -> Result<bool, Error> {
         let columns = ProgressColumns::of(progress)?;
-        let (form, tail) = row::form_columns(plan.form)?;
+        let (form, tail) = row::plan_columns(plan.form)?;
         let size = row::stored(plan.size)?;
         let done = write(|| async {
             let statement = sqlx::query(include_str!("sql/record_plan.sql"))
@@ -408,7 +411,9 @@ impl Receive for PostgresStore {
 
     async fn touch_stored(&self, digest: &Digest) -> Result<bool, Error> {
         write(|| async {
-            let statement = sqlx::query_as(include_str!("sql/touch_stored.sql")).bind(digest.to_bytes());
+            let statement = sqlx::query_as(include_str!("sql/touch_stored.sql"))
+                .bind(digest.to_bytes())
+                .bind(seconds(self.timings.blob_grace / 6));
             let stored: Option<(bool,)> = self.row(statement).await?;
             Ok(stored == Some((true,)))
         })

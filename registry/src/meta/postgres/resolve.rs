@@ -249,8 +249,7 @@ impl Resolve for PostgresStore {
 
     async fn mark_absent(&self, digest: &Digest, generation: Generation) -> Result<(), Error> {
         write(async || {
-            let statement =
-                "UPDATE blobs SET form = 0, tail = NULL WHERE digest = $1 AND gen = $2 AND form <> 0";
+            let statement = "UPDATE blobs SET form = 0 WHERE digest = $1 AND gen = $2 AND form <> 0";
             let statement = sqlx::query(statement).bind(digest.to_bytes()).bind(generation.to_uuid());
             self.changes(statement).await.map(drop)
         })

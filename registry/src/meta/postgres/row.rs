@@ -57,10 +57,15 @@ pub(super) fn form_columns(form: Form) -> Result<(i16, Option<i32>), Error> {
     })
 }
 
+/// The same of a plan; without a form only a link is written.
+pub(super) fn plan_columns(form: Option<Form>) -> Result<(i16, Option<i32>), Error> {
+    form.map_or(Ok((0, None)), form_columns)
+}
+
 /// `None`: absent.
 pub(super) fn form(table: &'static str, form: i16, tail: Option<i32>) -> Result<Option<Form>, Error> {
     match (form, tail) {
-        (0, None) => Ok(None),
+        (0, _) => Ok(None),
         (1, None) => Ok(Some(Form::Inline)),
         (2, None) => Ok(Some(Form::Upload)),
         (3, Some(lease)) => Ok(Some(Form::Tail(number(table, lease)?))),

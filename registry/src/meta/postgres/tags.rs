@@ -12,12 +12,12 @@ use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
 use super::error::Fault;
-use super::queue::{Removals, TOMBSTONE_DELAY};
+use super::queue::Removals;
 use super::tx::Connection;
 use super::{row, seconds};
 use crate::key::{Generation, Version};
-use crate::meta::steps::{lane, remove, tag_key};
-use crate::meta::{Epoch, Error, Pinned, RepositoryId, TagRecord};
+use crate::meta::steps::{Push, remove, tag_key};
+use crate::meta::{Epoch, Error, RepositoryId, TagRecord};
 
 /// Gives each tag the next place in its order, in name order. The records' times are the database's, above
 /// those of the records before them.
@@ -70,7 +70,7 @@ struct TagColumns {
     prev_generation: Option<Uuid>,
 }
 
-fn version(epoch: i64, seq: i64) -> Result<Version, Error> {
+pub(super) fn version(epoch: i64, seq: i64) -> Result<Version, Error> {
     Ok(Version { epoch: row::number("tags", epoch)?, seq: row::number("tags", seq)? })
 }
 
@@ -96,16 +96,16 @@ impl TagColumns {
     }
 }
 
-fn order(version: Version) -> Result<(i64, i64), Error> {
+pub(super) fn order(version: Version) -> Result<(i64, i64), Error> {
     Ok((i64::from(version.epoch), row::stored(version.seq)?))
 }
 
-async fn insert(tx: &mut Connection, pinned: &Pinned, record: &TagRecord) -> Result<bool, Fault> {
+async fn insert(tx: &mut Connection, push: &Push, record: &TagRecord) -> Result<bool, Fault> {
     let (epoch, seq) = order(record.version)?;
     let inserted = sqlx::query(include_str!("sql/insert_tag.sql"))
-        .bind(pinned.repository)
+        .bind(push.repository_id)
         .bind(record.tag.as_str())
-        .bind(pinned.manifest.0)
+        .bind(push.manifest.0)
         .bind(epoch)
         .bind(seq)
         .bind(record.generation.to_uuid())
@@ -115,12 +115,12 @@ async fn insert(tx: &mut Connection, pinned: &Pinned, record: &TagRecord) -> Res
     Ok(inserted.rows_affected() == 1)
 }
 
-async fn update(tx: &mut Connection, pinned: &Pinned, record: &TagRecord) -> Result<(), Fault> {
+async fn update(tx: &mut Connection, push: &Push, record: &TagRecord) -> Result<(), Fault> {
     let (epoch, seq) = order(record.version)?;
     sqlx::query(include_str!("sql/move_tag.sql"))
-        .bind(pinned.repository)
+        .bind(push.repository_id)
         .bind(record.tag.as_str())
-        .bind(pinned.manifest.0)
+        .bind(push.manifest.0)
         .bind(epoch)
         .bind(seq)
         .bind(record.generation.to_uuid())
@@ -130,39 +130,42 @@ async fn update(tx: &mut Connection, pinned: &Pinned, record: &TagRecord) -> Res
     Ok(())
 }
 
-/// Makes the tag name the pinned manifest unless it names something newer, or is deleted since. The row of the
+/// Makes the tag name the pushed manifest unless it names something newer, or is deleted since. The row of the
 /// manifest that it named before, if that is another.
 pub(super) async fn move_tag(
     tx: &mut Connection,
-    pinned: &Pinned,
+    push: &Push,
     record: &TagRecord,
+    delay: Duration,
 ) -> Result<Option<i64>, Fault> {
-    let (repository, tag) = (&pinned.pin.repository, &record.tag);
-    let lane = Some(lane(repository, tag));
+    let (repository, tag) = (&push.repository, &record.tag);
+    let lane = Some(push.lane(record));
     loop {
         // Inserted first: reading before would miss a row made in between, and leak the loser's record.
-        if insert(&mut *tx, pinned, record).await? {
+        if insert(&mut *tx, push, record).await? {
             return Ok(None);
         }
         let found: Option<TagColumns> = sqlx::query_as(include_str!("sql/lock_tag.sql"))
-            .bind(pinned.repository)
+            .bind(push.repository_id)
             .bind(tag.as_str())
             .fetch_optional(&mut *tx)
             .await?;
         // Purged between the statements.
         let Some(old) = found else { continue };
+        if old.generation == record.generation.to_uuid() {
+            // Whoever compared the bucket with the database has adopted it.
+            return Ok(None);
+        }
         if old.version()? > record.version {
-            let ours =
-                tag_key(repository, tag, record.version, record.generation, Some(pinned.pin.facts.digest));
-            let steps = vec![remove(&ours)];
-            Removals { steps, lane, ..Removals::default() }.queue(tx, TOMBSTONE_DELAY).await?;
+            let steps = vec![remove(&push.tag_key(record))];
+            Removals { steps, lane, ..Removals::default() }.queue(tx, delay).await?;
             return Ok(None);
         }
         let target = manifest_digest(&mut *tx, old.manifest_id).await?;
-        update(&mut *tx, pinned, record).await?;
+        update(&mut *tx, push, record).await?;
         let steps = old.superseded(repository, tag, target)?;
-        Removals { steps, lane, ..Removals::default() }.queue(tx, TOMBSTONE_DELAY).await?;
-        return Ok((old.manifest_id != pinned.manifest.0).then_some(old.manifest_id));
+        Removals { steps, lane, ..Removals::default() }.queue(tx, delay).await?;
+        return Ok((old.manifest_id != push.manifest.0).then_some(old.manifest_id));
     }
 }
 

@@ -11,14 +11,17 @@
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
+use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::{Query, QueryAs};
 use sqlx::{FromRow, PgConnection, Postgres};
+use uuid::Uuid;
 
-use super::PostgresStore;
 use super::error::Fault;
 use super::pool::Lent;
-use crate::meta::{Epoch, Error};
+use super::{PostgresStore, row};
+use crate::key::Generation;
+use crate::meta::{Epoch, Error, Incarnation};
 
 /// One round trip. The limits are the server's, so that they hold when we are gone; SET LOCAL, because a session
 /// setting would leak through a pooler.
@@ -26,6 +29,14 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
     SET LOCAL lock_timeout = '5s'; \
     SET LOCAL statement_timeout = '30s'; \
     SET LOCAL idle_in_transaction_session_timeout = '10s'";
+
+/// The same for collectors: they give way at once, and a standby that may be promoted has what they decided before
+/// anything is done upon it.
+const BEGIN_COLLECTING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+    SET LOCAL lock_timeout = '200ms'; \
+    SET LOCAL statement_timeout = '30s'; \
+    SET LOCAL idle_in_transaction_session_timeout = '10s'; \
+    SET LOCAL synchronous_commit = 'remote_apply'";
 
 /// How long a read may take, beside the wait for a connection: after that the bucket is asked.
 const READ_LIMIT: Duration = Duration::from_secs(2);
@@ -98,6 +109,26 @@ impl PostgresStore {
         self.begin().await?.in_epoch(epoch).await
     }
 
+    /// Begins a transaction that collects in `epoch`; the incarnation cannot change, nor a walk end, beneath it.
+    pub(super) async fn begin_collecting(&self, epoch: Epoch) -> Result<Tx, Fault> {
+        let (tx, incarnation) = self.begin_trusted().await?;
+        if incarnation.epoch == epoch { Ok(tx) } else { tx.undo(Err(Error::Superseded.into())).await? }
+    }
+
+    /// Begins a transaction that collects in whatever incarnation is trusted.
+    pub(super) async fn begin_trusted(&self) -> Result<(Tx, Incarnation), Fault> {
+        let mut connection = self.lend().await?;
+        sqlx::raw_sql(BEGIN_COLLECTING).execute(&mut *connection).await?;
+        let mut tx = Tx(connection);
+        let trusted: Option<(i64, Option<Uuid>)> =
+            sqlx::query_as(include_str!("sql/collect_in.sql")).fetch_optional(&mut *tx).await?;
+        let Some((epoch, Some(generation))) = trusted else {
+            return tx.undo(Err(Error::Untrusted.into())).await?;
+        };
+        let epoch = Epoch(row::number("meta", epoch)?);
+        Ok((tx, Incarnation { epoch, generation: Generation::from_uuid(generation) }))
+    }
+
     /// A statement that answers with at most one row, outside a transaction.
     pub(super) async fn row<O>(
         &self,
@@ -166,6 +197,29 @@ where
             }
         }
     }
+}
+
+/// A step of a collector. Waiting for a lock is a conflict like others to it: it gives way and comes back.
+pub(super) async fn collect<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Fault>>,
+{
+    const LOCK_NOT_AVAILABLE: &str = "55P03";
+    write(|| {
+        let attempt = Box::pin(attempt());
+        async {
+            attempt.await.map_err(|fault| match fault {
+                Fault::Final(Error::Unavailable(error))
+                    if error.as_database_error().and_then(DatabaseError::code).as_deref()
+                        == Some(LOCK_NOT_AVAILABLE) =>
+                {
+                    Fault::Conflict(error)
+                }
+                other => other,
+            })
+        }
+    })
+    .await
 }
 
 async fn within<T>(limit: Duration, attempt: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {

@@ -10,19 +10,18 @@ use stowage_oci::{Digest, Name};
 use uuid::Uuid;
 
 use super::SqliteStore;
-use super::queue::Kind;
 use super::tx::Tx;
 use super::values::{form_columns, integer, micros, to_json};
 use crate::key::{Generation, Key};
 use crate::meta::steps::{remove, remove_link};
-use crate::meta::{BlobCommit, CommitOutcome, Epoch, Error, Location, Mount};
+use crate::meta::{BlobCommit, Candidate, CommitOutcome, Epoch, Error, Location, Mount};
 
 /// A link to show: where, and by which record.
-struct NewLink<'a> {
-    repository_id: i32,
-    repository: &'a Name,
-    digest: Digest,
-    generation: Generation,
+pub(super) struct NewLink<'a> {
+    pub(super) repository_id: i32,
+    pub(super) repository: &'a Name,
+    pub(super) digest: Digest,
+    pub(super) generation: Generation,
 }
 
 impl Tx<'_> {
@@ -47,24 +46,35 @@ impl Tx<'_> {
         Ok(row.map(|(id, generation)| (id, Generation::from_uuid(generation))))
     }
 
-    /// Shows a blob to a repository.
-    async fn show_link(&mut self, store: &SqliteStore, link: &NewLink<'_>, blob: i64) -> Result<(), Error> {
+    /// Shows a blob to a repository. Whether it is by this record: it was not shown by another already.
+    pub(super) async fn show_link(
+        &mut self,
+        store: &SqliteStore,
+        link: &NewLink<'_>,
+        blob: i64,
+    ) -> Result<bool, Error> {
         let upsert = sqlx::query_as(include_str!("sql/show_link.sql"))
             .bind(link.repository_id)
             .bind(link.digest.to_bytes())
             .bind(blob)
             .bind(link.generation.to_uuid());
         let (id, record): (i64, Uuid) = self.single(upsert).await?;
-        if record != link.generation.to_uuid() {
+        let ours = record == link.generation.to_uuid();
+        if !ours {
             self.discard_link(store, link).await?;
         }
-        self.candidate(Kind::Link, id, store.options.lease).await
+        self.candidate(Candidate::Link, id, store.timings.lease).await?;
+        Ok(ours)
     }
 
     /// Queues a link record that shows nothing.
-    async fn discard_link(&mut self, store: &SqliteStore, link: &NewLink<'_>) -> Result<(), Error> {
+    pub(super) async fn discard_link(
+        &mut self,
+        store: &SqliteStore,
+        link: &NewLink<'_>,
+    ) -> Result<(), Error> {
         let step = remove_link(link.repository, link.digest, link.generation);
-        self.discard(vec![step], store.options.tombstone_delay).await
+        self.discard(vec![step], store.timings.tombstone_delay).await
     }
 
     /// A blob that `repository` sees and whose data is stored.
@@ -96,7 +106,9 @@ impl SqliteStore {
         };
         let stored = tx.stored_blob(digest, commit.location).await?;
         match stored {
-            Some((blob, _)) => tx.show_link(self, &link, blob).await?,
+            Some((blob, _)) => {
+                tx.show_link(self, &link, blob).await?;
+            }
             None => tx.discard_link(self, &link).await?,
         }
         let generation = stored.map(|(_, generation)| generation);
@@ -104,7 +116,7 @@ impl SqliteStore {
         // What says that there is data goes before the data.
         let mut steps: Vec<String> = lost.iter().map(|location| remove(&location.blob_key(digest))).collect();
         steps.extend(tx.leftovers(&upload.closed()).await?);
-        tx.discard(steps, self.options.tombstone_delay).await?;
+        tx.discard(steps, self.timings.tombstone_delay).await?;
         tx.commit().await?;
         Ok(if stored.is_some() { CommitOutcome::Committed } else { CommitOutcome::DataGone })
     }
@@ -126,7 +138,7 @@ impl SqliteStore {
         let key = Key::Link { repository: to.clone(), digest: *digest, generation };
         let insert = sqlx::query_as(include_str!("sql/insert_intent.sql"))
             .bind(epoch.0)
-            .bind(micros(self.options.intent))
+            .bind(micros(self.timings.intent))
             .bind("l")
             .bind(None::<i64>)
             .bind(repository_id)
@@ -153,7 +165,9 @@ impl SqliteStore {
         };
         let source = tx.linked_blob(&mount.from, mount.digest).await?;
         match source {
-            Some(blob) => tx.show_link(self, &link, blob).await?,
+            Some(blob) => {
+                tx.show_link(self, &link, blob).await?;
+            }
             None => tx.discard_link(self, &link).await?,
         }
         tx.commit().await?;

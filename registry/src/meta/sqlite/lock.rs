@@ -15,12 +15,13 @@ use uuid::Uuid;
 
 use super::error::OpenError;
 
-/// The lock, as long as it lives.
-#[derive(Debug)]
+/// The lock, as long as it lives; or what its holder wrote.
+#[derive(Debug, Default)]
 pub(super) struct FolderLock {
-    /// This start of the process.
+    /// This start of the process that holds it.
     pub(super) fence: Uuid,
-    _file: File,
+    /// `None`: another process holds it, or nobody.
+    file: Option<File>,
 }
 
 impl FolderLock {
@@ -45,6 +46,29 @@ impl FolderLock {
         }
         let fence = Uuid::new_v4();
         file.set_len(0).and_then(|()| writeln!(file, "{fence}")).map_err(unusable(&path))?;
-        Ok(Self { fence, _file: file })
+        Ok(Self { fence, file: Some(file) })
+    }
+
+    /// The same; or, if another process holds it, the fence of that one.
+    pub(super) fn take_or_find(folder: &Path) -> Result<Self, OpenError> {
+        match Self::take(folder) {
+            Err(OpenError::InUse { path }) => match Self::find(folder) {
+                Some(found) => Ok(found),
+                // It is just starting.
+                None => Err(OpenError::InUse { path }),
+            },
+            taken => taken,
+        }
+    }
+
+    /// The fence that the last holder wrote.
+    pub(super) fn find(folder: &Path) -> Option<Self> {
+        let text = fs::read_to_string(folder.join("lock")).ok()?;
+        Some(Self { fence: text.trim().parse().ok()?, file: None })
+    }
+
+    /// Whether we hold it.
+    pub(super) const fn is_ours(&self) -> bool {
+        self.file.is_some()
     }
 }

@@ -8,13 +8,13 @@ use stowage_oci::Digest;
 use uuid::Uuid;
 
 use super::SqliteStore;
-use super::queue::{Kind, Owed};
-use super::tags::Push;
+use super::queue::Owed;
 use super::tx::Tx;
 use super::values::{digest as digest_column, digests_json, micros, to_json};
-use crate::meta::steps::{intended_keys, lane, withdraw_manifest, withdraw_tag};
+use crate::key::Generation;
+use crate::meta::steps::{Found, Push};
 use crate::meta::{
-    Epoch, Error, ManifestFacts, ManifestId, Pin, PinOutcome, Pinned, PublishOutcome, TagRecord,
+    Candidate, Epoch, Error, ManifestFacts, ManifestId, Pin, PinOutcome, Pinned, PublishOutcome, TagRecord,
 };
 
 const PENDING: i64 = 0;
@@ -66,7 +66,7 @@ impl Tx<'_> {
         let upsert = sqlx::query_as(include_str!("sql/pin_manifest.sql"))
             .bind(repository_id)
             .bind(facts.digest.to_bytes())
-            .bind(micros(store.options.intent))
+            .bind(micros(store.timings.intent))
             .bind(facts.media_type.as_str())
             .bind(facts.artifact_type.as_deref())
             .bind(facts.subject.map(|subject| subject.to_bytes()))
@@ -104,17 +104,21 @@ impl Tx<'_> {
         Ok(records)
     }
 
-    async fn intend_manifest(&mut self, store: &SqliteStore, pinned: &Pinned) -> Result<i64, Error> {
-        let Pin { repository, facts, generation, .. } = &pinned.pin;
-        let written = pinned.writes_record.then_some(facts);
-        let keys = intended_keys(repository, written, *generation, &pinned.tags, facts.digest);
-        let tags: Vec<IntendedTag<'_>> = pinned.tags.iter().map(IntendedTag::from).collect();
+    async fn intend_manifest(
+        &mut self,
+        store: &SqliteStore,
+        epoch: Epoch,
+        push: &Push,
+        generation: Generation,
+    ) -> Result<i64, Error> {
+        let keys: Vec<String> = push.keys().iter().map(ToString::to_string).collect();
+        let tags: Vec<IntendedTag<'_>> = push.tags.iter().map(IntendedTag::from).collect();
         let insert = sqlx::query_as(include_str!("sql/insert_intent.sql"))
-            .bind(pinned.epoch.0)
-            .bind(micros(store.options.intent))
+            .bind(epoch.0)
+            .bind(micros(store.timings.intent))
             .bind("m")
-            .bind(pinned.manifest.0)
-            .bind(pinned.repository)
+            .bind(push.manifest.0)
+            .bind(push.repository_id)
             .bind(generation.to_uuid())
             .bind((!tags.is_empty()).then(|| to_json(&tags)))
             .bind(to_json(&keys));
@@ -122,49 +126,69 @@ impl Tx<'_> {
         Ok(id)
     }
 
-    /// Takes back what a push wrote: nothing of it took effect.
-    async fn withdraw(&mut self, pinned: &Pinned) -> Result<(), Error> {
-        if pinned.writes_record {
-            self.withdraw_record(pinned).await?;
+    /// Takes back what a push wrote: nothing of it took effect. A pending row that no other push is at is doomed.
+    async fn withdraw(&mut self, push: &Push) -> Result<(), Error> {
+        let doom = sqlx::query(include_str!("sql/doom_pending.sql")).bind(push.manifest.0);
+        let doomed = self.run(doom).await? > 0;
+        let then = doomed.then_some(Candidate::Manifest);
+        if push.record.is_some() || doomed {
+            let steps = push.record.iter().flat_map(|record| push.withdraw_record(record)).collect();
+            self.owe(&Owed { steps, then, about: Some(push.manifest.0), ..Owed::default() }).await?;
         }
-        let Pin { repository, facts, .. } = &pinned.pin;
-        for record in &pinned.tags {
-            let steps = withdraw_tag(repository, record, facts.digest);
-            let lane = Some(lane(repository, &record.tag));
-            self.owe(&Owed { steps, lane, ..Owed::default() }).await?;
+        for record in &push.tags {
+            self.withdraw_tag(push, record).await?;
         }
         Ok(())
     }
 
-    /// Takes back the manifest record of a push.
-    async fn withdraw_record(&mut self, pinned: &Pinned) -> Result<(), Error> {
-        let Pin { repository, facts, generation, .. } = &pinned.pin;
-        let steps = withdraw_manifest(repository, facts, *generation);
-        self.owe(&Owed { steps, about: Some(pinned.manifest.0), ..Owed::default() }).await?;
+    async fn withdraw_tag(&mut self, push: &Push, record: &TagRecord) -> Result<(), Error> {
+        let (steps, lane) = (push.withdraw_tag(record), Some(push.lane(record)));
+        self.owe(&Owed { steps, lane, ..Owed::default() }).await?;
         Ok(())
     }
 
-    /// Makes the manifest live, or finds it so. `false`: it is not live, nor have we a record for it.
-    async fn make_live(&mut self, pinned: &Pinned) -> Result<bool, Error> {
+    /// Makes the manifest live by our record, if that is there, or finds it so. `false`: it is not live.
+    async fn make_live(&mut self, push: &Push, found: Found<'_>) -> Result<bool, Error> {
         let select = "SELECT state, gen FROM manifests WHERE id = ?1";
-        let row: Option<(i64, Option<Uuid>)> =
-            self.one(sqlx::query_as(select).bind(pinned.manifest.0)).await?;
-        let ours = pinned.pin.generation.to_uuid();
-        match row {
-            Some((PENDING, _)) if pinned.writes_record => {
+        let row: Option<(i64, Option<Uuid>)> = self.one(sqlx::query_as(select).bind(push.manifest.0)).await?;
+        match (row, &push.record) {
+            (Some((PENDING, _)), Some(record)) if found.record(push) => {
                 let update = sqlx::query(include_str!("sql/publish_manifest.sql"));
-                self.run(update.bind(pinned.manifest.0).bind(ours)).await?;
+                self.run(update.bind(push.manifest.0).bind(record.generation.to_uuid())).await?;
                 Ok(true)
             }
-            Some((LIVE, live)) => {
-                if pinned.writes_record && live != Some(ours) {
-                    self.withdraw_record(pinned).await?;
-                }
+            (Some((LIVE, by)), Some(record)) if by != Some(record.generation.to_uuid()) => {
+                let steps = push.withdraw_record(record);
+                self.owe(&Owed { steps, about: Some(push.manifest.0), ..Owed::default() }).await?;
                 Ok(true)
             }
-            // Trashed, gone, or pending again by somebody else though we wrote no record.
+            (Some((LIVE, _)), _) => Ok(true),
+            // Trashed, gone, or pending by somebody else.
             _ => Ok(false),
         }
+    }
+
+    /// Makes a push take effect, as far as what it wrote was `found` in the bucket. `false`: its manifest cannot be
+    /// live; everything that it wrote is queued for removal.
+    pub(super) async fn finish_push(
+        &mut self,
+        store: &SqliteStore,
+        push: &Push,
+        found: Found<'_>,
+    ) -> Result<bool, Error> {
+        if !self.make_live(push, found).await? {
+            self.withdraw(push).await?;
+            return Ok(false);
+        }
+        for record in &push.tags {
+            if found.has(&push.tag_key(record)) {
+                self.publish_tag(store, push, record).await?;
+            } else {
+                self.withdraw_tag(push, record).await?;
+            }
+        }
+        self.candidate(Candidate::Manifest, push.manifest.0, store.timings.lease).await?;
+        Ok(true)
     }
 }
 
@@ -186,7 +210,8 @@ impl SqliteStore {
         let tags = tx.tag_records(epoch, repository, pin).await?;
         let mut pinned =
             Pinned { epoch, intent: 0, repository, manifest, pin: pin.clone(), writes_record: !live, tags };
-        pinned.intent = tx.intend_manifest(self, &pinned).await?;
+        let push = Push::from(&pinned);
+        pinned.intent = tx.intend_manifest(self, epoch, &push, pin.generation).await?;
         tx.commit_unflushed().await?;
         Ok(PinOutcome::Pinned(Box::new(pinned)))
     }
@@ -198,17 +223,8 @@ impl SqliteStore {
             tx.rollback().await?;
             return Ok(PublishOutcome::StartOver);
         }
-        if !tx.make_live(pinned).await? {
-            tx.withdraw(pinned).await?;
-            tx.commit().await?;
-            return Ok(PublishOutcome::StartOver);
-        }
-        let push = Push { pinned, tombstone_delay: self.options.tombstone_delay, grace: self.options.lease };
-        for record in &pinned.tags {
-            tx.publish_tag(&push, record).await?;
-        }
-        tx.candidate(Kind::Manifest, pinned.manifest.0, self.options.lease).await?;
+        let published = tx.finish_push(self, &Push::from(pinned), Found::All).await?;
         tx.commit().await?;
-        Ok(PublishOutcome::Published)
+        Ok(if published { PublishOutcome::Published } else { PublishOutcome::StartOver })
     }
 }

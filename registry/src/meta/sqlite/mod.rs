@@ -10,17 +10,23 @@
 //! Assumes: the folder is on a local disk; WAL does not work on network file systems.
 
 mod blobs;
+mod collect;
 mod error;
+mod guard;
 mod journal;
 mod leases;
 mod lock;
 mod manifests;
+mod outbox;
 mod publish;
 mod queue;
+mod reap;
 mod receive;
 mod removals;
 mod resolve;
+mod sweep;
 mod tags;
+mod trash;
 mod tx;
 mod uploads;
 mod values;
@@ -32,6 +38,7 @@ use sqlx::ConnectOptions;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
+use super::{Error, Leases as _, Timings};
 pub use error::OpenError;
 
 /// The schema that this version works with: the newest of the migrations.
@@ -39,19 +46,11 @@ pub const SCHEMA: i32 = 1;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
-/// What can be set. The defaults are those of the protocol.
+/// What can be set.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// For how long a client may rely on what it was told exists.
-    pub lease: Duration,
-    /// How long data is kept without a link.
-    pub blob_grace: Duration,
-    /// How long what is no longer named stays in the bucket.
-    pub tombstone_delay: Duration,
-    /// How long a push may take from pin to publish.
-    pub intent: Duration,
-    /// How long a request holds an upload without renewing.
-    pub upload_lease: Duration,
+    /// How long things last.
+    pub timings: Timings,
     /// How long to wait for another process that writes.
     pub busy_timeout: Duration,
     /// How many connections read.
@@ -60,16 +59,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        const HOUR: Duration = Duration::from_hours(1);
-        Self {
-            lease: 24 * HOUR,
-            blob_grace: HOUR,
-            tombstone_delay: HOUR,
-            intent: Duration::from_mins(10),
-            upload_lease: Duration::from_mins(1),
-            busy_timeout: Duration::from_secs(5),
-            readers: 4,
-        }
+        Self { timings: Timings::default(), busy_timeout: Duration::from_secs(5), readers: 4 }
     }
 }
 
@@ -78,31 +68,63 @@ impl Default for Options {
 pub struct SqliteStore {
     writer: tx::Writer,
     readers: tx::Readers,
-    options: Options,
+    timings: Timings,
     lock: lock::FolderLock,
 }
 
 impl SqliteStore {
     /// Opens the database in `folder`, making both if need be, and holds the folder's lock until dropped.
     pub async fn open(folder: &Path, options: Options) -> Result<Self, OpenError> {
-        let lock = lock::FolderLock::take(folder)?;
-        let connect = SqliteConnectOptions::new()
-            .filename(folder.join("meta.sqlite"))
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // Commits are flushed by `journal`, where something is promised.
-            .synchronous(SqliteSynchronous::Normal)
-            .foreign_keys(true)
-            .busy_timeout(options.busy_timeout)
-            .statement_cache_capacity(256)
-            .disable_statement_logging();
-        migrate(&connect).await?;
-        let writer = tx::Writer::new(connect.clone(), lock.fence);
-        // Claims of earlier holders of the lock are dead.
-        writer.run(sqlx::query("UPDATE meta SET schema = ?1, claim_until = NULL").bind(SCHEMA)).await?;
-        let readers = tx::Readers::open(&connect, options.readers).await?;
-        Ok(Self { writer, readers, options, lock })
+        Self::open_with(folder, options, lock::FolderLock::take(folder)?).await
     }
+
+    /// The same; beside a process that serves from the folder, in its incarnation and without the lock.
+    pub async fn open_beside(folder: &Path, options: Options) -> Result<Self, OpenError> {
+        Self::open_with(folder, options, lock::FolderLock::take_or_find(folder)?).await
+    }
+
+    /// Opens a database that exists, to read it only: neither lock nor file are touched. A step that writes fails
+    /// in whatever incarnation it is.
+    pub async fn open_to_read(folder: &Path, options: Options) -> Result<Self, OpenError> {
+        let lock = lock::FolderLock::find(folder).unwrap_or_default();
+        let connect = connect_options(folder, options).create_if_missing(false).read_only(true);
+        let readers = tx::Readers::open(&connect, options.readers).await?;
+        let writer = tx::Writer::new(connect, lock.fence);
+        Ok(Self { writer, readers, timings: options.timings, lock })
+    }
+
+    async fn open_with(folder: &Path, options: Options, lock: lock::FolderLock) -> Result<Self, OpenError> {
+        let connect = connect_options(folder, options);
+        if lock.is_ours() {
+            migrate(&connect).await?;
+        }
+        let writer = tx::Writer::new(connect.clone(), lock.fence);
+        if lock.is_ours() {
+            // Claims of earlier holders of the lock are dead.
+            writer.run(sqlx::query("UPDATE meta SET schema = ?1, claim_until = NULL").bind(SCHEMA)).await?;
+        }
+        let readers = tx::Readers::open(&connect, options.readers).await?;
+        let store = Self { writer, readers, timings: options.timings, lock };
+        match store.envelope().await? {
+            Some(envelope) if envelope.schema != SCHEMA => {
+                Err(Error::Schema { found: envelope.schema, supported: SCHEMA }.into())
+            }
+            _ => Ok(store),
+        }
+    }
+}
+
+fn connect_options(folder: &Path, options: Options) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(folder.join("meta.sqlite"))
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // Commits are flushed by `journal`, where something is promised.
+        .synchronous(SqliteSynchronous::Normal)
+        .foreign_keys(true)
+        .busy_timeout(options.busy_timeout)
+        .statement_cache_capacity(256)
+        .disable_statement_logging()
 }
 
 async fn migrate(options: &SqliteConnectOptions) -> Result<(), crate::meta::Error> {

@@ -3,8 +3,7 @@
 
 //! What is left for later: keys to write or remove (outbox), rows to look at (candidates).
 //!
-//! A row of the outbox is written in the transaction that decides that its keys have no use any more. Who
-//! removes a `+….x` marker again, a day after its record, is the worker that carries the row out.
+//! A row of the outbox is written in the transaction that decides that its keys have no use any more.
 
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use stowage_oci::Name;
 
 use super::tx::Tx;
 use super::values::{micros, to_json};
-use crate::meta::Error;
+use crate::meta::{Candidate, Error};
 
 /// Steps to be taken some time.
 #[derive(Debug, Default)]
@@ -23,30 +22,9 @@ pub(super) struct Owed {
     /// The tag whose steps must be taken in order.
     pub(super) lane: Option<String>,
     /// What becomes a candidate when they are taken.
-    pub(super) then: Option<Kind>,
-    /// Its row; or the manifest that a marker is about.
+    pub(super) then: Option<Candidate>,
+    /// Its row; or, without `then`, the manifest that evidence is about.
     pub(super) about: Option<i64>,
-}
-
-/// What a row that may have lost its last reference is.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
-    Manifest,
-    /// A manifest in the trash.
-    Trashed,
-    Link,
-    Blob,
-}
-
-impl Kind {
-    pub(super) const fn column(self) -> &'static str {
-        match self {
-            Self::Manifest => "m",
-            Self::Trashed => "x",
-            Self::Link => "l",
-            Self::Blob => "b",
-        }
-    }
 }
 
 impl Tx<'_> {
@@ -56,7 +34,7 @@ impl Tx<'_> {
             .bind(micros(owed.after))
             .bind(to_json(&owed.steps))
             .bind(owed.lane.as_deref())
-            .bind(owed.then.map(Kind::column))
+            .bind(owed.then.map(Candidate::code))
             .bind(owed.about);
         let (id,) = self.single::<(i64,)>(insert).await?;
         Ok(id)
@@ -71,9 +49,9 @@ impl Tx<'_> {
     }
 
     /// Queues a row to be looked at by a collector.
-    pub(super) async fn candidate(&mut self, kind: Kind, id: i64, after: Duration) -> Result<(), Error> {
+    pub(super) async fn candidate(&mut self, kind: Candidate, id: i64, after: Duration) -> Result<(), Error> {
         let insert = "INSERT INTO gc_queue (due, kind, ref) SELECT now + ?1, ?2, ?3 FROM clock";
-        self.run(sqlx::query(insert).bind(micros(after)).bind(kind.column()).bind(id)).await?;
+        self.run(sqlx::query(insert).bind(micros(after)).bind(kind.code()).bind(id)).await?;
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::SqliteStore;
 use super::tx::Tx;
 use super::uploads::{Ended, EndedColumns, LeasedColumns};
-use super::values::{form, form_columns, integer, micros, to_json, unreadable};
+use super::values::{form, integer, micros, plan_columns, to_json, unreadable};
 use crate::key::Generation;
 use crate::meta::{
     BlobCommit, CancelOutcome, CommitOutcome, Epoch, Error, LeaseOutcome, Mount, Multipart, NewUpload, Plan,
@@ -67,7 +67,7 @@ impl Tx<'_> {
     }
 
     /// Queues what an upload left.
-    async fn discard_upload(&mut self, ended: &Ended, after: Duration) -> Result<(), Error> {
+    pub(super) async fn discard_upload(&mut self, ended: &Ended, after: Duration) -> Result<(), Error> {
         let steps = self.leftovers(ended).await?;
         self.discard(steps, after).await
     }
@@ -112,7 +112,7 @@ impl Receive for SqliteStore {
             .bind(key.repository.as_str())
             .bind(key.principal.as_str())
             .bind(token)
-            .bind(micros(self.options.upload_lease));
+            .bind(micros(self.timings.upload_lease));
         let outcome = if let Some(columns) = tx.one::<LeasedColumns>(update).await? {
             LeaseOutcome::Leased(Box::new(columns.into_upload()?))
         } else if let Some((column,)) = tx.one::<(i64,)>(offset_query(key)).await? {
@@ -127,7 +127,7 @@ impl Receive for SqliteStore {
     async fn extend_lease(&self, id: Uuid, token: Uuid) -> Result<bool, Error> {
         let update = "UPDATE uploads SET lock_until = (SELECT now FROM clock) + ?3
                       WHERE id = ?1 AND lock_token = ?2";
-        let lease = micros(self.options.upload_lease);
+        let lease = micros(self.timings.upload_lease);
         Ok(self.writer.note(sqlx::query(update).bind(id).bind(token).bind(lease)).await? > 0)
     }
 
@@ -145,7 +145,7 @@ impl Receive for SqliteStore {
             tx.rollback().await?;
             return Ok(false);
         };
-        tx.discard_upload(&old.into_ended()?, self.options.tombstone_delay).await?;
+        tx.discard_upload(&old.into_ended()?, self.timings.tombstone_delay).await?;
         let update = sqlx::query(include_str!("sql/restart_upload.sql"))
             .bind(id)
             .bind(token)
@@ -179,7 +179,7 @@ impl Receive for SqliteStore {
         plan: &Plan,
         progress: &Progress,
     ) -> Result<bool, Error> {
-        let (form, tail) = form_columns(plan.form);
+        let (form, tail) = plan_columns(plan.form);
         let update = sqlx::query(include_str!("sql/record_plan.sql")).bind(id).bind(token);
         let update = bind_progress(update, progress)
             .bind(plan.digest.to_bytes())
@@ -193,7 +193,7 @@ impl Receive for SqliteStore {
         let mut tx = self.writer.begin().await?;
         let ended = tx.end_upload(id, token).await?;
         if let Some(ended) = &ended {
-            tx.discard_upload(ended, self.options.tombstone_delay).await?;
+            tx.discard_upload(ended, self.timings.tombstone_delay).await?;
         }
         tx.commit_unflushed().await?;
         Ok(ended.is_some())
@@ -207,8 +207,8 @@ impl Receive for SqliteStore {
             .bind(key.principal.as_str());
         let outcome = if let Some(columns) = tx.one::<EndedColumns>(delete).await? {
             let ended = columns.into_ended()?;
-            tx.discard_upload(&ended, self.options.tombstone_delay).await?;
-            CancelOutcome::Cancelled { generation: ended.generation, multipart: ended.multipart }
+            tx.discard_upload(&ended, self.timings.tombstone_delay).await?;
+            CancelOutcome::Cancelled
         } else if tx.one::<(i64,)>(offset_query(key)).await?.is_some() {
             CancelOutcome::Busy
         } else {
@@ -219,7 +219,9 @@ impl Receive for SqliteStore {
     }
 
     async fn touch_stored(&self, digest: &Digest) -> Result<bool, Error> {
-        let select = sqlx::query_as(include_str!("sql/stored.sql")).bind(digest.to_bytes());
+        let select = sqlx::query_as(include_str!("sql/stored.sql"))
+            .bind(digest.to_bytes())
+            .bind(micros(self.timings.blob_grace / 6));
         match self.readers.one::<(bool,)>(select).await? {
             None => Ok(false),
             Some((true,)) => Ok(true),

@@ -10,20 +10,17 @@ use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
 use super::SqliteStore;
-use super::queue::{Kind, Owed};
+use super::queue::Owed;
 use super::tx::Tx;
 use super::values::{from_json, micros};
 use crate::key::{Generation, Key};
-use crate::meta::steps::{lane, remove_link, write};
-use crate::meta::{DeleteOutcome, Epoch, Error, Removal};
-
-/// How long the caller has to carry a removal out itself.
-const CARRY_OUT: Duration = Duration::from_mins(1);
+use crate::meta::steps::{evidence, lane, remove_link, write};
+use crate::meta::{Candidate, DeleteOutcome, Epoch, Error, Removal};
 
 impl Tx<'_> {
     /// Queues a removal that the caller carries out now.
-    async fn removal(&mut self, owed: Owed) -> Result<Removal, Error> {
-        let owed = Owed { after: CARRY_OUT, ..owed };
+    async fn removal(&mut self, store: &SqliteStore, owed: Owed) -> Result<Removal, Error> {
+        let owed = Owed { after: store.timings.take_over, ..owed };
         Ok(Removal { outbox: self.owe(&owed).await?, steps: owed.steps })
     }
 
@@ -36,7 +33,7 @@ impl Tx<'_> {
         let mut owed: Vec<String> = Vec::new();
         for (steps,) in rows {
             let steps: Vec<String> = from_json("outbox", &steps)?;
-            owed.extend(steps.into_iter().filter(|step| step.starts_with('+')));
+            owed.extend(evidence(steps));
         }
         Ok(owed)
     }
@@ -60,6 +57,11 @@ impl Tx<'_> {
 }
 
 impl SqliteStore {
+    /// A push that was placed below a tombstone is over before the tombstone can go.
+    fn tag_rest(&self, retain: Duration) -> Duration {
+        retain.max(self.timings.intent)
+    }
+
     pub(super) async fn remove_tag(
         &self,
         epoch: Epoch,
@@ -78,9 +80,10 @@ impl SqliteStore {
             tx.rollback().await?;
             return Ok(None);
         };
-        let tombstone = tx.trash_tag(epoch, (id, repository), &live, retain).await?;
+        let tombstone = tx.trash_tag(epoch, (id, repository), &live, self.tag_rest(retain)).await?;
         let lane = Some(lane(repository, tag));
-        let removal = tx.removal(Owed { steps: vec![write(&tombstone)], lane, ..Owed::default() }).await?;
+        let removal =
+            tx.removal(self, Owed { steps: vec![write(&tombstone)], lane, ..Owed::default() }).await?;
         tx.commit().await?;
         Ok(Some(removal))
     }
@@ -106,13 +109,13 @@ impl SqliteStore {
         };
         let update = sqlx::query(include_str!("sql/delete_manifest.sql")).bind(id).bind(micros(retain));
         tx.run(update).await?;
-        let tombstones = tx.trash_tags(epoch, (repository_id, repository), id, retain).await?;
+        let tombstones = tx.trash_tags(epoch, (repository_id, repository), id, self.tag_rest(retain)).await?;
         let mut steps: Vec<String> = tombstones.iter().map(write).collect();
         steps.extend(tx.owed_of_parents(repository_id, digest).await?);
         let generation = Generation::from_uuid(generation);
         steps.push(write(&Key::ManifestDeleted { repository: repository.clone(), digest, generation }));
-        let removal = tx.removal(Owed { steps, about: Some(id), ..Owed::default() }).await?;
-        tx.candidate(Kind::Trashed, id, retain).await?;
+        let removal = tx.removal(self, Owed { steps, about: Some(id), ..Owed::default() }).await?;
+        tx.candidate(Candidate::Trashed, id, retain).await?;
         tx.commit().await?;
         Ok(DeleteOutcome::Deleted(removal))
     }
@@ -142,25 +145,10 @@ impl SqliteStore {
             Owed { steps, ..Owed::default() }
         } else {
             tx.run(sqlx::query("DELETE FROM repo_blobs WHERE id = ?1").bind(link)).await?;
-            Owed { steps, then: Some(Kind::Blob), about: Some(blob), ..Owed::default() }
+            Owed { steps, then: Some(Candidate::Blob), about: Some(blob), ..Owed::default() }
         };
-        let removal = tx.removal(owed).await?;
+        let removal = tx.removal(self, owed).await?;
         tx.commit().await?;
         Ok(DeleteOutcome::Deleted(removal))
-    }
-
-    pub(super) async fn forget_removal(&self, removal: &Removal) -> Result<(), Error> {
-        let mut tx = self.writer.begin().await?;
-        let delete = "DELETE FROM outbox WHERE id = ?1 RETURNING then_kind, then_ref";
-        let row: Option<(Option<String>, Option<i64>)> =
-            tx.one(sqlx::query_as(delete).bind(removal.outbox)).await?;
-        if let Some((Some(kind), Some(blob))) = row
-            && kind == Kind::Blob.column()
-        {
-            let free = "UPDATE blobs SET freed = (SELECT now FROM clock) WHERE id = ?1";
-            tx.run(sqlx::query(free).bind(blob)).await?;
-            tx.candidate(Kind::Blob, blob, self.options.blob_grace).await?;
-        }
-        tx.commit_unflushed().await
     }
 }

@@ -114,7 +114,7 @@ impl ReferrerColumns {
 impl SqliteStore {
     /// Leases are renewed at half time.
     fn half_grace(&self) -> i64 {
-        micros(self.options.lease / 2)
+        micros(self.timings.lease / 2)
     }
 
     /// Touches a row if nobody did lately; whether there is one.
@@ -247,7 +247,7 @@ impl Resolve for SqliteStore {
     }
 
     async fn mark_absent(&self, digest: &Digest, generation: Generation) -> Result<(), Error> {
-        let update = "UPDATE blobs SET form = 0, tail = NULL WHERE digest = ?1 AND gen = ?2";
+        let update = "UPDATE blobs SET form = 0 WHERE digest = ?1 AND gen = ?2";
         let query = sqlx::query(update).bind(digest.to_bytes()).bind(generation.to_uuid());
         self.writer.run(query).await?;
         Ok(())

@@ -9,12 +9,13 @@ use std::time::Duration;
 use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
-use super::queue::{Kind, Owed};
+use super::SqliteStore;
+use super::queue::Owed;
 use super::tx::Tx;
 use super::values::{digest as digest_column, integer, micros, parsed, unreadable};
 use crate::key::{Generation, Key, Version};
-use crate::meta::steps::{lane, remove, tag_key};
-use crate::meta::{Epoch, Error, ManifestId, Pinned, TagRecord};
+use crate::meta::steps::{Push, remove, tag_key};
+use crate::meta::{Candidate, Epoch, Error, ManifestId, TagRecord};
 
 #[derive(sqlx::FromRow)]
 pub(super) struct TagColumns {
@@ -34,13 +35,13 @@ pub(super) struct TagRow {
     pub(super) tag: Tag,
     pub(super) generation: Generation,
     version: Version,
-    manifest: i64,
-    digest: Digest,
+    pub(super) manifest: i64,
+    pub(super) digest: Digest,
     /// Set: the row is a tombstone, and this the record below it.
-    hidden: Option<(Version, Generation)>,
+    pub(super) hidden: Option<(Version, Generation)>,
 }
 
-fn version(epoch: u32, seq: i64) -> Result<Version, Error> {
+pub(super) fn version(epoch: u32, seq: i64) -> Result<Version, Error> {
     Ok(Version { epoch, seq: u64::try_from(seq).map_err(|error| unreadable("tags", error))? })
 }
 
@@ -79,13 +80,6 @@ impl TagRow {
     }
 }
 
-/// What publishing a tag needs to know of its push.
-pub(super) struct Push<'a> {
-    pub(super) pinned: &'a Pinned,
-    pub(super) tombstone_delay: Duration,
-    pub(super) grace: Duration,
-}
-
 impl Tx<'_> {
     pub(super) async fn tag(&mut self, repository_id: i32, tag: &Tag) -> Result<Option<TagRow>, Error> {
         let select = sqlx::query_as(include_str!("sql/tag.sql")).bind(repository_id).bind(tag.as_str());
@@ -106,26 +100,28 @@ impl Tx<'_> {
     }
 
     /// Lets a tag name the manifest of a push, unless it names something newer.
-    pub(super) async fn publish_tag(&mut self, push: &Push<'_>, record: &TagRecord) -> Result<(), Error> {
-        let Pinned { repository: repository_id, manifest, pin, .. } = push.pinned;
-        if self.write_tag(include_str!("sql/insert_tag.sql"), *repository_id, record, *manifest).await? {
+    pub(super) async fn publish_tag(
+        &mut self,
+        store: &SqliteStore,
+        push: &Push,
+        record: &TagRecord,
+    ) -> Result<(), Error> {
+        let id = push.repository_id;
+        if self.write_tag(include_str!("sql/insert_tag.sql"), id, record, push.manifest).await? {
             return Ok(());
         }
-        let old = self.tag(*repository_id, &record.tag).await?;
+        let old = self.tag(id, &record.tag).await?;
         let old = old.ok_or_else(|| unreadable("tags", "a row that conflicts but is not there"))?;
-        let moved =
-            self.write_tag(include_str!("sql/move_tag.sql"), *repository_id, record, *manifest).await?;
-        let steps = if moved {
-            old.removal(&pin.repository)
-        } else {
-            let TagRecord { tag, version, generation } = record;
-            let target = Some(pin.facts.digest);
-            vec![remove(&tag_key(&pin.repository, tag, *version, *generation, target))]
-        };
-        let lane = Some(lane(&pin.repository, &record.tag));
-        self.owe(&Owed { steps, after: push.tombstone_delay, lane, ..Owed::default() }).await?;
-        if moved && old.manifest != manifest.0 {
-            self.untagged(old.manifest, push.grace).await?;
+        if old.generation == record.generation {
+            // Whoever compared the bucket with the database has adopted it.
+            return Ok(());
+        }
+        let moved = self.write_tag(include_str!("sql/move_tag.sql"), id, record, push.manifest).await?;
+        let steps = if moved { old.removal(&push.repository) } else { vec![remove(&push.tag_key(record))] };
+        let (after, lane) = (store.timings.tombstone_delay, Some(push.lane(record)));
+        self.owe(&Owed { steps, after, lane, ..Owed::default() }).await?;
+        if moved && old.manifest != push.manifest.0 {
+            self.untagged(old.manifest, store.timings.lease).await?;
         }
         Ok(())
     }
@@ -149,10 +145,10 @@ impl Tx<'_> {
     }
 
     /// A manifest may have lost its last tag: its lease starts again.
-    async fn untagged(&mut self, manifest: i64, grace: Duration) -> Result<(), Error> {
+    pub(super) async fn untagged(&mut self, manifest: i64, grace: Duration) -> Result<(), Error> {
         let touch = "UPDATE manifests SET touched = (SELECT now FROM clock) WHERE id = ?1";
         self.run(sqlx::query(touch).bind(manifest)).await?;
-        self.candidate(Kind::Manifest, manifest, grace).await
+        self.candidate(Candidate::Manifest, manifest, grace).await
     }
 
     /// Puts a live tag into the trash; its tombstone.

@@ -20,8 +20,8 @@ use uuid::Uuid;
 
 use super::error::failed;
 use super::journal::Journal;
-use crate::key::Version;
-use crate::meta::{Epoch, Error};
+use crate::key::{Generation, Version};
+use crate::meta::{Epoch, Error, Incarnation};
 
 /// The connection that writes; `None` while there is none.
 #[derive(Debug)]
@@ -68,6 +68,28 @@ impl Writer {
             return Err(Error::Superseded);
         }
         Ok(tx)
+    }
+
+    /// Begins a transaction that collects in `epoch`.
+    pub(super) async fn begin_collecting(&self, epoch: Epoch) -> Result<Tx<'_>, Error> {
+        let (tx, incarnation) = self.begin_trusted().await?;
+        if incarnation.epoch != epoch {
+            tx.rollback().await?;
+            return Err(Error::Superseded);
+        }
+        Ok(tx)
+    }
+
+    /// Begins a transaction that collects in whatever incarnation is trusted.
+    pub(super) async fn begin_trusted(&self) -> Result<(Tx<'_>, Incarnation), Error> {
+        let mut tx = self.begin().await?;
+        let select = "SELECT epoch, epoch_gen FROM meta WHERE fence = ?1 AND reconciled = epoch";
+        let trusted: Option<(u32, Option<Uuid>)> = tx.one(sqlx::query_as(select).bind(self.fence)).await?;
+        let Some((epoch, Some(generation))) = trusted else {
+            tx.rollback().await?;
+            return Err(Error::Untrusted);
+        };
+        Ok((tx, Incarnation { epoch: Epoch(epoch), generation: Generation::from_uuid(generation) }))
     }
 
     /// Runs one statement as a transaction of its own, permanently; how many rows it changed.

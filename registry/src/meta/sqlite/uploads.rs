@@ -66,7 +66,7 @@ impl PlanColumns {
     fn into_value(self) -> Result<Option<Plan>, Error> {
         let Some(digest) = self.digest else { return Ok(None) };
         let missing = || unreadable("uploads", "half a plan");
-        let form = form("uploads", self.form.ok_or_else(missing)?, self.tail)?.ok_or_else(missing)?;
+        let form = form("uploads", self.form.ok_or_else(missing)?, self.tail)?;
         let size = size(self.size.ok_or_else(missing)?)?;
         Ok(Some(Plan { digest: digest_column("uploads", &digest)?, form, size }))
     }
@@ -157,7 +157,7 @@ impl Ended {
     pub(super) fn leftovers(&self, kept: Option<Form>, linked: bool) -> Leftovers {
         Leftovers {
             generation: self.generation,
-            multipart: self.multipart.is_some(),
+            multipart: self.multipart.as_ref().map(|multipart| multipart.id.clone()),
             leases: self.leases.clone(),
             plan: self.plan.map(|plan| (self.repository.clone(), plan)),
             kept,

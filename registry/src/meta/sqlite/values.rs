@@ -68,10 +68,15 @@ pub(super) fn form_columns(form: Form) -> (i64, Option<u32>) {
     }
 }
 
+/// The same of a plan; without a form only a link is written.
+pub(super) fn plan_columns(form: Option<Form>) -> (i64, Option<u32>) {
+    form.map_or((0, None), form_columns)
+}
+
 /// The reverse of [`form_columns`]; `None`: absent.
 pub(super) fn form(table: &'static str, form: i64, tail: Option<u32>) -> Result<Option<Form>, Error> {
     match (form, tail) {
-        (0, None) => Ok(None),
+        (0, _) => Ok(None),
         (1, None) => Ok(Some(Form::Inline)),
         (2, None) => Ok(Some(Form::Upload)),
         (3, Some(lease)) => Ok(Some(Form::Tail(lease))),

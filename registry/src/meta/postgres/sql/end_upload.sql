@@ -7,5 +7,5 @@ USING repositories r
 WHERE u.id = $1
   AND u.lock_token = $2
   AND r.id = u.repo_id
-RETURNING u.repo_id, r.name, u.gen AS generation, u.multipart_id IS NOT NULL AS multipart,
+RETURNING u.repo_id, r.name, u.gen AS generation, u.multipart_id,
   u.tails || u.spent AS leases

@@ -2,5 +2,5 @@
 -- SPDX-License-Identifier: EUPL-1.2
 
 INSERT INTO intents (epoch, deadline, kind, manifest_id, repo_id, gen, tags, keys)
-VALUES ($1, clock_timestamp() + interval '10 minutes', 'm', $2, $3, $4, $5, $6)
+VALUES ($1, clock_timestamp() + make_interval(secs => $7), 'm', $2, $3, $4, $5, $6)
 RETURNING id

@@ -3,7 +3,7 @@
 
 UPDATE uploads u
 SET lock_token = $4,
-    lock_until = clock_timestamp() + interval '60 seconds',
+    lock_until = clock_timestamp() + make_interval(secs => $5),
     lease = u.lease + 1,  -- names what this request stages: the key is recorded before it is written
     -- A request that died holding the upload may have staged something that does not count.
     spent = CASE WHEN u.lock_token IS NULL OR u.lease = ANY (u.tails) THEN u.spent ELSE u.spent || u.lease END

@@ -23,7 +23,7 @@ WITH repository AS (
   FOR KEY SHARE OF l       -- held against the sweeper of links, and against a client's delete
 ), manifest AS (
   INSERT INTO manifests (repo_id, digest, state, pending_until, media_type, artifact_type, subject, annotations, size, body)
-  SELECT r.id, $4, 0, clock_timestamp() + interval '10 minutes', $5, $6, $7, $8, $9, $10
+  SELECT r.id, $4, 0, clock_timestamp() + make_interval(secs => $12), $5, $6, $7, $8, $9, $10
   FROM repository r
   WHERE (SELECT count(*) FROM links) = cardinality($3::bytea[])
   ON CONFLICT (repo_id, digest) WHERE state < 2 DO UPDATE

@@ -12,6 +12,6 @@ WITH stored AS (
   SET freed = clock_timestamp()
   FROM stored s
   WHERE b.id = s.id
-    AND s.freed < clock_timestamp() - interval '10 minutes'  -- hot digests would queue on the row
+    AND s.freed < clock_timestamp() - make_interval(secs => $2)  -- hot digests would queue on the row
 )
 SELECT EXISTS (SELECT FROM stored)

@@ -1,7 +1,7 @@
 -- SPDX-FileCopyrightText: The Stowage authors
 -- SPDX-License-Identifier: EUPL-1.2
 
-SELECT b.freed > (SELECT now FROM clock) - 600000000 AS fresh  -- of the last 10 minutes: no need to write
+SELECT b.freed > (SELECT now FROM clock) - ?2 AS fresh  -- no need to write
 FROM blobs b
 WHERE b.digest = ?1
   AND b.form <> 0  -- stored

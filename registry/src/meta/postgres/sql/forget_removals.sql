@@ -1,0 +1,6 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
+DELETE FROM outbox
+WHERE id = ANY ($1)
+RETURNING steps, then_kind::text AS then_kind, then_ref

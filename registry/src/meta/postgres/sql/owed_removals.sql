@@ -1,0 +1,12 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
+-- As due_removals, of those that begin with the writing of evidence.
+SELECT o.id, o.lane
+FROM outbox o
+WHERE o.due <= statement_timestamp()
+  AND left(o.steps[1], 1) = '+'
+  AND (o.lane IS NULL OR NOT EXISTS (SELECT FROM outbox p WHERE p.lane = o.lane AND p.id < o.id))
+ORDER BY o.due, o.id
+LIMIT $1
+FOR UPDATE OF o SKIP LOCKED

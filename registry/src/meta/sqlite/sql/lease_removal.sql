@@ -1,0 +1,7 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
+UPDATE outbox
+SET due = (SELECT now FROM clock) + ?2, tries = tries + 1
+WHERE id = ?1
+RETURNING id, steps, lane, tries
