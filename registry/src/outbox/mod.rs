@@ -9,9 +9,13 @@
 //! Assumes: no reader keeps a key longer than the tombstone delay.
 //! Never: decides what may go, or waits for the store inside a transaction.
 
+mod worker;
+
 use bytes::Bytes;
 
-use crate::blobs::{self, Sweep, Write};
+use crate::blobs::{self, MultipartId, Sweep, Write};
+
+pub use worker::{DrainError, Drained, drain};
 
 /// Why a removal was not carried out. It stays queued and may be carried out again from its beginning.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +23,7 @@ pub enum Error {
     /// The object store did not do a step; those after it were not tried.
     #[error(transparent)]
     Store(#[from] blobs::Error),
-    /// A step is neither `+key` nor `-key`. Nothing was done.
+    /// A step is none of `+key`, `-key` and `!key id`, or its key is of another layout. Nothing was done.
     #[error("removal step {0:?} is not one that this version knows")]
     UnknownStep(String),
 }
@@ -31,13 +35,29 @@ enum Step<'a> {
     Write(&'a str),
     /// Remove the object.
     Remove(&'a str),
+    /// Give up that multipart upload of the object.
+    Abort(&'a str, &'a str),
 }
 
 impl<'a> Step<'a> {
     fn parse(text: &'a str) -> Result<Self, Error> {
         let written = text.strip_prefix('+').map(Self::Write);
-        let step = written.or_else(|| text.strip_prefix('-').map(Self::Remove));
+        let step = written.or_else(|| text.strip_prefix('-').map(Self::Remove)).or_else(|| {
+            let (key, id) = text.strip_prefix('!')?.split_once(' ')?;
+            Some(Self::Abort(key, id))
+        });
         step.ok_or_else(|| Error::UnknownStep(text.to_owned()))
+    }
+
+    async fn take<S>(self, store: &S) -> Result<(), blobs::Error>
+    where
+        S: Write + Sweep + ?Sized,
+    {
+        match self {
+            Self::Write(key) => store.put(key, vec![Bytes::new()]).await,
+            Self::Remove(key) => store.delete(&[key.to_owned()]).await,
+            Self::Abort(key, id) => store.abort(key, &MultipartId(id.to_owned())).await,
+        }
     }
 }
 
@@ -49,10 +69,7 @@ where
 {
     let steps: Vec<_> = steps.iter().map(|step| Step::parse(step)).collect::<Result<_, _>>()?;
     for step in steps {
-        match step {
-            Step::Write(key) => store.put(key, vec![Bytes::new()]).await?,
-            Step::Remove(key) => store.delete(&[key.to_owned()]).await?,
-        }
+        step.take(store).await?;
     }
     Ok(())
 }
