@@ -14,10 +14,12 @@ use crate::auth::{Access, Htpasswd, Realms, Rules, SigningKey, Snapshot};
 use crate::blobs::{self, Filesystem, Store, selftest};
 use crate::domain::{self, Domain, Hook, Limits, OwnershipError};
 use crate::http::{DataPort, Metrics, Settings};
+use crate::jobs::{self, Collector};
 use crate::key::Generation;
 use crate::meta::MetaStore;
 use crate::meta::sqlite::{self, SqliteStore};
 use crate::ops::clock;
+use crate::ops::metrics::CollectionMetrics;
 use crate::ops::permits::Permits;
 use crate::ops::tasks::Tasks;
 
@@ -73,6 +75,7 @@ impl Registry {
             access: None,
             settings: Settings::default(),
             metrics: Metrics::default(),
+            collection_metrics: CollectionMetrics::default(),
             max_requests: MOST_REQUESTS,
         }
     }
@@ -124,6 +127,7 @@ pub struct Builder {
     access: Option<Arc<Access>>,
     settings: Settings,
     metrics: Metrics,
+    collection_metrics: CollectionMetrics,
     max_requests: usize,
 }
 
@@ -163,6 +167,13 @@ impl Builder {
         self
     }
 
+    /// What counts what its collectors do.
+    #[must_use]
+    pub fn collection_metrics(mut self, metrics: CollectionMetrics) -> Self {
+        self.collection_metrics = metrics;
+        self
+    }
+
     /// How many requests are answered at the same time.
     #[must_use]
     pub fn max_requests(mut self, max_requests: usize) -> Self {
@@ -183,6 +194,8 @@ impl Builder {
         let reads_back = examine(&*store).await?;
         domain::ensure_owner(&*store, &*meta).await?;
         let tasks = Tasks::new();
+        let collector = Collector::new(Arc::clone(&meta), Arc::clone(&store), self.collection_metrics);
+        tasks.spawn(jobs::finish_requests(collector, tasks.stopping()));
         let mut domain = Domain::new(meta, store, self.limits, tasks.clone());
         if reads_back {
             domain = domain.reading_back();

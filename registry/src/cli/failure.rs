@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use stowage_registry::OpenError;
 use stowage_registry::blobs::s3::SettingsError;
 use stowage_registry::config::ConfigError;
-use stowage_registry::domain::OwnershipError;
-use stowage_registry::jobs::PurgeError;
+use stowage_registry::domain::{self, OwnershipError};
+use stowage_registry::jobs::{GcError, PurgeError};
 use stowage_registry::meta;
 use stowage_registry::meta::postgres::ConnectError;
 use stowage_registry::ops::telemetry::TelemetryError;
@@ -47,6 +47,12 @@ pub(crate) enum Failure {
     /// The database cannot be used.
     #[error("spec.database.postgres")]
     Database(#[from] ConnectError),
+    /// Not everything was collected.
+    #[error(transparent)]
+    Gc(#[from] GcError),
+    /// The database's incarnation is new, and was not taken over.
+    #[error("take over the database")]
+    TakeOver(#[from] domain::Error),
     /// The data was not purged.
     #[error(transparent)]
     Purge(#[from] PurgeError),
@@ -83,9 +89,12 @@ impl Failure {
             | Self::Expiry(_) => REFUSED,
             Self::Open(error) if is_refusal(error) => REFUSED,
             Self::Purge(error) if error.is_refusal() => REFUSED,
+            Self::Gc(error) if error.is_refusal() => REFUSED,
             Self::Open(_)
             | Self::Database(_)
             | Self::Purge(_)
+            | Self::Gc(_)
+            | Self::TakeOver(_)
             | Self::Listen { .. }
             | Self::System { .. } => FAILED,
         }

@@ -52,6 +52,8 @@ enum Command {
     Serve(serve::Serve),
     /// Bring the database schema up to this version
     Migrate(Common),
+    /// Collect what nothing refers to any more, once
+    Gc(Gc),
     /// Delete every object below the registry's prefix, and every table
     Purge(Purge),
     /// Look at the configuration
@@ -81,6 +83,15 @@ struct Shown {
     /// Form of the answer
     #[arg(long, env = "STOWAGE_OUTPUT", default_value = "text")]
     output: Output,
+}
+
+#[derive(Debug, Args)]
+struct Gc {
+    #[command(flatten)]
+    common: Common,
+    /// Count what is due, and change nothing
+    #[arg(long, env = "STOWAGE_DRY_RUN")]
+    dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -132,6 +143,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(serve) => termination::told(runtime()?.block_on(serve.run(traces))),
         Command::Migrate(common) => termination::summed_up("migrate", || migrate(&common)),
+        Command::Gc(asked) => termination::summed_up("gc", || gc(&asked)),
         Command::Purge(asked) => termination::summed_up("purge", || purge(&asked)),
         Command::Config(ConfigCommand::Check(shown)) => check(&shown),
         Command::Config(ConfigCommand::Show(shown)) => show(&shown),
@@ -160,6 +172,16 @@ fn purge(asked: &Purge) -> Result<Counts, Failure> {
     let backing = config::load_backing(&common.sources(None))?;
     let purged = runtime()?.block_on(open::purge(&backing, &common.data_dir, asked.confirm))?;
     Ok([("deletedObjects", purged.objects), ("foreignObjects", purged.foreign)].into())
+}
+
+fn gc(asked: &Gc) -> Result<Counts, Failure> {
+    let common = &asked.common;
+    let backing = config::load_backing(&common.sources(None))?;
+    let counts = runtime()?.block_on(open::gc(&backing, &common.data_dir, asked.dry_run))?;
+    // A terminal or a script sees what a Job's termination message says.
+    let lines: Vec<String> = counts.iter().map(|(what, count)| format!("{what} {count}\n")).collect();
+    print(lines.concat().as_bytes())?;
+    Ok(counts)
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

@@ -10,17 +10,19 @@ use std::time::{Duration, Instant};
 use stowage_registry::OpenError;
 use stowage_registry::blobs::{self, Filesystem, Observed, Observer, Outcome, Request, S3, Store, s3};
 use stowage_registry::config::{self, Backing, Config, Database, Storage, explained};
-use stowage_registry::domain::Limits;
-use stowage_registry::jobs::{self, Purged};
+use stowage_registry::domain::{Domain, Limits};
+use stowage_registry::jobs::{self, Collector, Purged};
 use stowage_registry::key::Key;
 use stowage_registry::meta::postgres::{self, ConnectError, PostgresStore};
 use stowage_registry::meta::sqlite::{self, SqliteStore};
 use stowage_registry::meta::{self, Leases, MetaStore};
 use stowage_registry::ops::health::{Dependency, Health};
-use stowage_registry::ops::metrics::Metrics;
+use stowage_registry::ops::metrics::{CollectionMetrics, Metrics};
+use stowage_registry::ops::tasks::Tasks;
 use uuid::Uuid;
 
 use super::Failure;
+use super::termination::Counts;
 
 /// How long a start waits for a database that is away.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -156,6 +158,33 @@ pub(super) async fn migrate(database: &Database, data_dir: &Path) -> Result<(), 
     }
     tracing::info!("the schema is up to date");
     Ok(())
+}
+
+/// One pass of the collectors, or a count of what is due; beside whatever serves from the data folder.
+pub(super) async fn gc(backing: &Backing, data_dir: &Path, dry_run: bool) -> Result<Counts, Failure> {
+    let store: Arc<dyn Store> = match &backing.storage {
+        Storage::Filesystem => Arc::new(filesystem(data_dir).await?),
+        Storage::S3(bucket) => Arc::new(s3(bucket).await?),
+    };
+    let options = sqlite::Options::default();
+    let meta: Arc<dyn MetaStore> = match &backing.database {
+        Database::Sqlite if dry_run => {
+            Arc::new(SqliteStore::open_to_read(data_dir, options).await.map_err(OpenError::from)?)
+        }
+        Database::Sqlite => {
+            Arc::new(SqliteStore::open_beside(data_dir, options).await.map_err(OpenError::from)?)
+        }
+        Database::Postgres(server) => Arc::new(PostgresStore::connect(&server_options(server)).await?),
+    };
+    let collector = Collector::new(Arc::clone(&meta), Arc::clone(&store), CollectionMetrics::default());
+    if dry_run {
+        return Ok(jobs::due(&collector.look().await?));
+    }
+    // Where nobody serves from the data folder, we are its new holder.
+    if matches!(backing.database, Database::Sqlite) {
+        Domain::new(meta, store, Limits::default(), Tasks::new()).enter().await?;
+    }
+    Ok(collector.collect().await?.counts())
 }
 
 /// Deletes all data of the registry `confirmed`.

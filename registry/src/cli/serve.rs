@@ -18,7 +18,7 @@ use stowage_registry::config::{self, Config, Facts, Live};
 use stowage_registry::http::ops::OpsPort;
 use stowage_registry::http::{Metrics as HttpMetrics, Settings, Site, admin, connection, ops};
 use stowage_registry::ops::health::{Dependency, Health};
-use stowage_registry::ops::metrics::Metrics;
+use stowage_registry::ops::metrics::{CollectionMetrics, Metrics};
 use stowage_registry::ops::shutdown::{Notice, Signals, notify};
 use stowage_registry::ops::tasks::Tasks;
 use stowage_registry::ops::traces::Traces;
@@ -80,6 +80,7 @@ impl Serve {
         let mut counted = Counted::default();
         let http_metrics = HttpMetrics::register(&mut counted);
         let metrics = Metrics::register(&mut counted);
+        let collection = CollectionMetrics::register(&mut counted);
         let tasks = Tasks::new();
         let port = OpsPort {
             health: Arc::clone(&health),
@@ -105,7 +106,7 @@ impl Serve {
             }
         };
         facts.store(Arc::new(facts_of(&stores).await));
-        let process = Process::open(live, health, tasks, http_metrics, &stores).await?;
+        let process = Process::open(live, health, tasks, (http_metrics, collection), &stores).await?;
         facts.store(Arc::new(facts_of(&stores).await));
         process.watch(sources, &stores, config::LOOK);
 
@@ -169,7 +170,7 @@ impl Process {
         live: Arc<Live>,
         health: Arc<Health>,
         tasks: Tasks,
-        metrics: HttpMetrics,
+        (metrics, collection): (HttpMetrics, CollectionMetrics),
         stores: &Stores,
     ) -> Result<Self, Failure> {
         let current = live.current();
@@ -179,6 +180,7 @@ impl Process {
             .access(Arc::clone(&access))
             .settings(settings(&current))
             .metrics(metrics)
+            .collection_metrics(collection)
             .max_requests(current.limits.max_concurrent_requests)
             .over(Arc::clone(&stores.meta), Arc::clone(&stores.blobs))
             .await?;

@@ -5,6 +5,7 @@
 //!
 //! Assumes nothing about who else runs: what a job does can be repeated, by anybody, after a crash at any point.
 
+mod gc;
 mod purge;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use stowage_crds::{Outcome, Summary};
 
+pub use gc::{Collected, Collector, GcError, due, finish_requests};
 pub use purge::{PurgeError, Purged, purge};
 
 use crate::ops::clock;

@@ -6,6 +6,7 @@
 //! Names and labels are promises: base units, counters end in `_total`, labels are words of ours and never a
 //! repository, tag, digest or user.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -164,6 +165,74 @@ impl Metrics {
     /// Whether a dependency answers.
     pub fn dependency(&self, dependency: &'static str, up: bool) {
         self.dependency_up.get_or_create(&DependencyLabel { dependency }).set(i64::from(up));
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ObjectKind {
+    kind: &'static str,
+}
+
+/// What collectors count. Cheap to clone; clones share the counts.
+#[derive(Clone, Debug, Default)]
+pub struct CollectionMetrics {
+    deleted: Family<ObjectKind, Counter>,
+    reclaimed: Counter,
+    pending: Gauge,
+    oldest: Gauge<f64, AtomicU64>,
+    frozen: Gauge,
+}
+
+impl CollectionMetrics {
+    /// New metrics, served with `registry`.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        const KINDS: [&str; 9] =
+            ["blob", "epoch", "link", "manifest", "marker", "referrer", "tag", "tombstone", "upload"];
+        let metrics = Self::default();
+        // So that the first deletion is an increase.
+        for kind in KINDS {
+            metrics.deleted(kind, 0);
+        }
+        registry.register("stowage_gc_deleted", "Objects deleted", metrics.deleted.clone());
+        registry.register("stowage_gc_reclaimed_bytes", "Bytes of deleted blobs", metrics.reclaimed.clone());
+        registry.register(
+            "stowage_gc_pending",
+            "What is due and waits for a collector",
+            metrics.pending.clone(),
+        );
+        registry.register(
+            "stowage_gc_oldest_due_seconds",
+            "For how long the oldest of what is due has waited",
+            metrics.oldest.clone(),
+        );
+        registry.register(
+            "stowage_gc_frozen",
+            "Whether collection is refused for safety",
+            metrics.frozen.clone(),
+        );
+        metrics
+    }
+
+    /// Objects of a kind were deleted.
+    pub fn deleted(&self, kind: &'static str, objects: u64) {
+        self.deleted.get_or_create(&ObjectKind { kind }).inc_by(objects);
+    }
+
+    /// Bytes of blobs were deleted.
+    pub fn reclaimed(&self, bytes: u64) {
+        self.reclaimed.inc_by(bytes);
+    }
+
+    /// What waits, and for how long the oldest of it.
+    pub fn backlog(&self, pending: u64, oldest: Duration) {
+        self.pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
+        self.oldest.set(oldest.as_secs_f64());
+    }
+
+    /// Whether collection is refused for safety.
+    pub fn frozen(&self, frozen: bool) {
+        self.frozen.set(i64::from(frozen));
     }
 }
 

@@ -9,6 +9,7 @@ pub mod gate;
 pub mod health;
 pub mod metrics;
 pub mod permits;
+pub mod progress;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;

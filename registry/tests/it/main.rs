@@ -12,6 +12,8 @@ mod drop_in;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod gc;
+#[cfg(test)]
 mod identity;
 #[cfg(test)]
 mod log;

@@ -50,6 +50,7 @@ fn the_command_line_page_is_what_the_programs_print() {
         vec![],
         vec!["serve"],
         vec!["migrate"],
+        vec!["gc"],
         vec!["purge"],
         vec!["config", "check"],
         vec!["config", "show"],

@@ -195,8 +195,15 @@ async fn p17_a_hundred_changes_of_configuration_and_certificate_fail_no_request(
     let (health, tasks, mut counted) = (Arc::new(Health::new()), Tasks::new(), Counted::default());
     let (http_metrics, metrics) = (HttpMetrics::register(&mut counted), Metrics::register(&mut counted));
     let stores = open::stores(&live.current(), &sources.data_dir, &metrics, &health).await.unwrap();
-    let process =
-        Process::open(Arc::clone(&live), health, tasks.clone(), http_metrics, &stores).await.unwrap();
+    let process = Process::open(
+        Arc::clone(&live),
+        health,
+        tasks.clone(),
+        (http_metrics, CollectionMetrics::default()),
+        &stores,
+    )
+    .await
+    .unwrap();
     process.watch(sources.clone(), &stores, Duration::from_millis(5));
     let [data, admin] = [bind(([127, 0, 0, 1], 0).into()).await, bind(([127, 0, 0, 1], 0).into()).await];
     let (data, end) = (data.unwrap(), End::default());

@@ -222,7 +222,7 @@ pub(super) fn sha256(content: &[u8]) -> Digest {
 }
 
 /// `length` bytes that are not those of another `seed`.
-pub(super) fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let next = move || {
         state ^= state << 13;

@@ -8,7 +8,7 @@
 //! be ended in the middle of anything.
 
 mod bucket;
-mod client;
+pub(crate) mod client;
 mod cluster;
 mod crashes;
 mod crowds;
