@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! What the tests of the whole product stand on: a real Kubernetes, a real Postgres, a real S3 server.
+//! What the tests of the whole product stand on: a real Kubernetes, a real Postgres, a real S3 server, clients that
+//! write down what they see, and a judge of that.
 //!
 //! [`on_cluster`] gives a test a running [`Cluster`]. Everything of it lives in a network namespace, a mount
 //! namespace and a cgroup of its own, so several run side by side and nothing listens on the machine.
@@ -13,6 +14,7 @@ mod cluster;
 mod control_plane;
 mod files;
 mod forward;
+pub mod history;
 mod image;
 mod lifecycle;
 mod network;
