@@ -17,6 +17,7 @@ mod forward;
 pub mod history;
 mod image;
 mod lifecycle;
+pub mod load;
 mod network;
 mod node;
 mod pki;

@@ -1,0 +1,122 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Clients that push, pull, delete and list at replicas of one registry, and write down all they do.
+//!
+//! Each request goes to a replica by chance, as behind a Service; whoever gets no answer, or is told to come back,
+//! tries again elsewhere, as containerd does, until its patience ends. All content is made from the seed, the number
+//! of the client and the number of the push, so that each manifest is unique and any byte can be made again.
+//! Guarantees: what a client decides follows from the seed and from what it was answered. An operation is recorded
+//! before its first request and after its last answer, with every attempt that came to nothing.
+//! Never: judges. What an answer means for the registry's promises is for `history`.
+
+mod client;
+mod content;
+mod http;
+mod survey;
+mod worker;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::task::JoinSet;
+
+use crate::history::{Recorder, Verdict, check};
+use worker::{Known, Worker};
+
+/// What is to be done, to whom.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// What everything is made from.
+    pub seed: u64,
+    /// How many do something at the same time.
+    pub clients: u32,
+    /// The repositories they work in.
+    pub repositories: Vec<String>,
+    /// How many tags there are in each.
+    pub tags: usize,
+    /// Where the replicas listen, `host:port`. The number of a replica is its place here.
+    pub replicas: Vec<String>,
+    /// The user and password of all clients, if they have any.
+    pub login: Option<(String, String)>,
+    /// How long a client goes on trying.
+    pub patience: Duration,
+    /// How long it waits for one answer.
+    pub timeout: Duration,
+    /// How likely a push has a layer that is uploaded in several parts, and how likely a client is ended in the middle
+    /// of what it does.
+    pub odds: Odds,
+}
+
+/// How likely the rare things are, between 0 and 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Odds {
+    /// A layer of several parts.
+    pub large_layer: f64,
+    /// A client that is ended in the middle.
+    pub crash: f64,
+}
+
+/// Clients at work.
+#[derive(Debug)]
+pub struct Running {
+    load: Arc<Load>,
+    recorder: Arc<Recorder>,
+    enough: Arc<AtomicBool>,
+    workers: JoinSet<()>,
+}
+
+impl Load {
+    /// The clients begin.
+    #[must_use]
+    pub fn start(self, recorder: &Arc<Recorder>) -> Running {
+        let (load, enough) = (Arc::new(self), Arc::new(AtomicBool::new(false)));
+        let known = Arc::new(Known::default());
+        let mut workers = JoinSet::new();
+        for number in 0..load.clients {
+            let mut worker = Worker::new(number, Arc::clone(&load), Arc::clone(&known));
+            let (recorder, enough) = (Arc::clone(recorder), Arc::clone(&enough));
+            workers.spawn(async move {
+                while !enough.load(Ordering::Relaxed) {
+                    worker.step(&recorder).await;
+                }
+            });
+        }
+        Running { load, recorder: Arc::clone(recorder), enough, workers }
+    }
+}
+
+impl Running {
+    /// Lets every client finish what it began, reads everything that must be there once more, and judges.
+    pub async fn judge(mut self) -> Result<Verdict> {
+        self.enough.store(true, Ordering::Relaxed);
+        while let Some(worker) = self.workers.join_next().await {
+            worker.context("join a client")?;
+        }
+        survey::read_all(&self.load, &self.recorder).await?;
+        let recorder = Arc::clone(&self.recorder);
+        tokio::task::spawn_blocking(move || check(&recorder.history())).await.context("judge the history")
+    }
+}
+
+/// What clients have pushed lately, for others to work with.
+impl Known {
+    const MOST: usize = 400;
+
+    fn add(&self, pushed: worker::Pushed) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= Self::MOST {
+            all.pop_front();
+        }
+        all.push_back(pushed);
+    }
+
+    fn one(&self, choice: usize) -> Option<worker::Pushed> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (!all.is_empty()).then(|| all[choice % all.len()].clone())
+    }
+}
+
+type Queue<T> = Mutex<std::collections::VecDeque<T>>;
