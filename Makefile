@@ -26,6 +26,7 @@ check: ## the fast half of the tests
 
 soak: tools build ## the reliability tests at full length: SOAK=10m bounds it
 	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-registry --test it constant_memory
+	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-e2e --test chaos -- --test-threads=1
 	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-e2e --test product w473_no_client_notices_a_rollout
 
 build: ## the two release binaries

@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clients::Site;
 use serde_json::json;
-use stowage_e2e::{Cluster, Image, Sample, install, on_cluster, succeed};
+use stowage_e2e::{Cluster, Image, Sample, install, on_cluster, soak_length, succeed};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -52,8 +52,10 @@ fn a_registry_of_the_sample_takes_a_push_and_a_pod_runs_from_it() {
 fn w473_no_client_notices_a_rollout() {
     on_cluster(async |cluster| {
         let (namespace, registry) = registry(cluster, "roll").await?;
-        under_load(cluster, &registry, async || roll_for(cluster, &registry, &namespace, length()?).await)
-            .await
+        under_load(cluster, &registry, async || {
+            roll_for(cluster, &registry, &namespace, soak_length(Duration::from_mins(1))?).await
+        })
+        .await
     });
 }
 
@@ -224,17 +226,6 @@ async fn registry<'a>(cluster: &'a Cluster, prefix: &str) -> Result<(String, Sam
     let namespace = cluster.namespace(prefix).await?;
     let registry = Sample::apply(cluster, &namespace).await?;
     Ok((namespace, registry))
-}
-
-/// How long clients are kept at it: `$SOAK` (`90s`, `10m`, `4h`), a minute without it.
-fn length() -> Result<Duration> {
-    let text = std::env::var("SOAK").unwrap_or_else(|_| "60s".to_owned());
-    let units = [("s", 1), ("m", 60), ("h", 3600)];
-    let seconds = units.into_iter().find_map(|(unit, seconds)| {
-        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
-        Some(number * seconds)
-    });
-    seconds.map(Duration::from_secs).with_context(|| format!("SOAK is {text:?}, which is no length of time"))
 }
 
 /// Changes the spec and restarts the replicas, again and again.
