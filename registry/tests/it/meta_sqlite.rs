@@ -16,7 +16,7 @@ use stowage_oci::Algorithm;
 use stowage_registry::key::Generation;
 use stowage_registry::meta::conformance::{Fixture, Inspect, Queued};
 use stowage_registry::meta::sqlite::{OpenError, Options, SqliteStore};
-use stowage_registry::meta::{Epoch, Error, Leases, NewUpload, Receive, UploadKey};
+use stowage_registry::meta::{Epoch, Error, LeaseOutcome, Leases, NewUpload, Receive, UploadKey};
 use stowage_registry::ops::clock;
 use uuid::Uuid;
 
@@ -161,6 +161,20 @@ async fn each_start_is_a_new_epoch_that_does_not_wait_for_a_dead_claim() {
     assert_eq!(store.claim_epoch(0, fresh()).await.unwrap(), Some(2));
     drop(store);
     assert_eq!(enter(&open(folder.path()).await).await, Epoch(3));
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_at_once_when_the_process_of_the_request_that_held_it_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let new = upload();
+    let id = store.open_upload(&new, Duration::from_hours(1), u32::MAX).await.unwrap().unwrap();
+    let key = UploadKey { id, repository: new.repository, principal: new.principal };
+    assert!(matches!(store.lease_upload(&key, Uuid::new_v4()).await.unwrap(), LeaseOutcome::Leased(_)));
+    assert!(matches!(store.lease_upload(&key, Uuid::new_v4()).await.unwrap(), LeaseOutcome::Busy { .. }));
+    drop(store);
+    let leased = open(folder.path()).await.lease_upload(&key, Uuid::new_v4()).await.unwrap();
+    assert!(matches!(leased, LeaseOutcome::Leased(_)), "{leased:?}");
 }
 
 #[tokio::test]

@@ -102,6 +102,9 @@ impl SqliteStore {
         if lock.is_ours() {
             // Claims of earlier holders of the lock are dead.
             writer.run(sqlx::query("UPDATE meta SET schema = ?1, claim_until = NULL").bind(SCHEMA)).await?;
+            // So are the requests that held an upload: it goes on at once.
+            let free = "UPDATE uploads SET lock_token = NULL, lock_until = NULL WHERE lock_token IS NOT NULL";
+            writer.note(sqlx::query(free)).await?;
         }
         let readers = tx::Readers::open(&connect, options.readers).await?;
         let store = Self { writer, readers, timings: options.timings, lock };
