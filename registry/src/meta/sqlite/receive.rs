@@ -16,7 +16,7 @@ use super::SqliteStore;
 use super::tx::Tx;
 use super::uploads::{Ended, EndedColumns, LeasedColumns};
 use super::values::{form, integer, micros, plan_columns, to_json, unreadable};
-use crate::key::Generation;
+use crate::key::{Form, Generation};
 use crate::meta::{
     BlobCommit, CancelOutcome, CommitOutcome, Epoch, Error, LeaseOutcome, Mount, Multipart, NewUpload, Plan,
     Progress, Receive, UploadKey,
@@ -186,7 +186,12 @@ impl Receive for SqliteStore {
             .bind(form)
             .bind(tail)
             .bind(integer(plan.size));
-        Ok(self.writer.note(update).await? > 0)
+        let recorded = match plan.form {
+            // Carrying it out takes the parts away: without the plan the upload could not go on.
+            Some(Form::Upload) => self.writer.run(update).await?,
+            Some(Form::Tail(_) | Form::Inline) | None => self.writer.note(update).await?,
+        };
+        Ok(recorded > 0)
     }
 
     async fn drop_upload(&self, id: Uuid, token: Uuid) -> Result<bool, Error> {
