@@ -24,8 +24,9 @@ test: ## install what is missing, then check and test everything
 check: ## the fast half of the tests
 	tools/test check
 
-soak: tools build ## the reliability tests at full length: SOAK=10m bounds it
+soak: tools build ## the reliability tests at full length: SOAK=10m bounds each
 	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-registry --test it constant_memory
+	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-registry --test it a_power_cut_at_any_moment
 	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-e2e --test chaos -- --test-threads=1
 	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-e2e --test product w473_no_client_notices_a_rollout
 

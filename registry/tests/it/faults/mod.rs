@@ -14,4 +14,5 @@ mod crashes;
 mod crowds;
 mod database;
 mod line;
+mod power;
 mod process;

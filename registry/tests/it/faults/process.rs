@@ -3,10 +3,12 @@
 
 //! The program itself: killed, on a full disk, and with more to carry than it may remember.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,13 +25,20 @@ use crate::support::program::free_port;
 const MIB: usize = 1 << 20;
 
 /// A process that serves a folder; killed with its guard.
-struct Process {
+pub(super) struct Process {
     child: Child,
-    client: Client,
+    pub(super) client: Client,
+    log: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl Process {
     async fn serve(folder: &Path) -> Self {
+        let mut process = Self::spawn(folder);
+        process.ready().await.unwrap();
+        process
+    }
+
+    pub(super) fn spawn(folder: &Path) -> Self {
         let [data, ops, admin] = [(); 3].map(|()| format!("127.0.0.1:{}", free_port()));
         let mut child = Command::new(env!("CARGO_BIN_EXE_stowage-registry"))
             .args(["--log-format", "json", "serve", "--listen", &data, "--ops-listen", &ops])
@@ -41,17 +50,42 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = Arc::<Mutex<VecDeque<String>>>::default();
+        let kept = Arc::clone(&log);
         // It must be read to its end, or the process would wait for us.
-        std::thread::spawn(move || while log.next().is_some() {});
-        let process = Self { child, client: Client { host: data } };
-        for _ in 0..200 {
-            if process.client.ask(Method::GET, "/v2/").await.is_ok() {
-                return process;
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if line.contains(r#""level":"INFO""#) {
+                    continue;
+                }
+                let mut kept = kept.lock().unwrap();
+                kept.push_back(line);
+                if kept.len() > 20 {
+                    kept.pop_front();
+                }
             }
-            sleep(Duration::from_millis(50)).await;
+        });
+        Self { child, client: Client { host: data }, log }
+    }
+
+    /// Waits until it answers; else what it said last.
+    pub(super) async fn ready(&mut self) -> Result<(), String> {
+        for _ in 0..400 {
+            if self.client.ask(Method::GET, "/v2/").await.is_ok() {
+                return Ok(());
+            }
+            if self.child.try_wait().unwrap().is_some() {
+                break;
+            }
+            sleep(Duration::from_millis(25)).await;
         }
-        panic!("the process does not answer")
+        Err(self.log())
+    }
+
+    /// The last warnings and errors, and whatever else is no plain news.
+    pub(super) fn log(&self) -> String {
+        Vec::from(self.log.lock().unwrap().clone()).join("\n")
     }
 
     /// The most memory it ever held, in bytes.
@@ -65,8 +99,13 @@ impl Process {
         self.end();
     }
 
-    fn end(&mut self) {
+    /// Sends SIGKILL, and does not wait.
+    pub(super) fn send_kill(&mut self) {
         self.child.kill().unwrap();
+    }
+
+    pub(super) fn end(&mut self) {
+        self.send_kill();
         self.child.wait().unwrap();
     }
 }

@@ -1,0 +1,219 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The power goes: the program on a disk with a volatile cache, under load, cut off at any moment.
+//!
+//! Flow: start, check what clients were told before, load, freeze the disk before an operation, kill the
+//! program, drop what was not durable (see `disk`), examine the database, start again.
+//! Promised: what was acknowledged is there, byte for byte; what was deleted stays deleted; an upload goes on
+//! where it was acknowledged; nothing is half visible; the database is in order.
+//! The controls show that a disk that lies about being done is found out.
+
+mod actors;
+mod check;
+mod disk;
+mod ledger;
+mod mount;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use self::disk::{Disk, Honesty};
+use self::ledger::Ledger;
+use self::mount::Mounted;
+use super::client::{noise, sha256};
+use super::process::Process;
+
+/// Where the registry's data is on the disk.
+const DATA: &str = "data";
+/// How many cuts without `$SOAK`.
+const CUTS: u64 = 20;
+
+/// A machine whose power is cut again and again.
+struct Machine {
+    disk: Disk,
+    ledger: Ledger,
+    rng: StdRng,
+}
+
+impl Machine {
+    fn new(honesty: Honesty, seed: u64) -> Self {
+        // The folder itself is the administrator's.
+        let disk = Disk::with_folder(honesty, DATA.as_ref());
+        Self { disk, ledger: Ledger::default(), rng: StdRng::seed_from_u64(seed) }
+    }
+
+    /// Starts, checks, works, and cuts the power.
+    async fn round(mut self) -> Self {
+        self.ledger.books().round += 1;
+        let Self { disk, ledger, rng } = &mut self;
+        let mounted = Mounted::mount(std::mem::replace(disk, Disk::new(Honesty::Honest)));
+        if rng.random_bool(0.2) {
+            mounted.cut_before(rng.random_range(1..100));
+        }
+        let mut process = Process::spawn(&mounted.path().join(DATA));
+        tokio::select! {
+            () = mounted.frozen() => {}
+            started = process.ready() => match started {
+                Ok(()) => serve(&mounted, &mut process, ledger, rng).await,
+                Err(log) => ledger.violation(format!("it does not start: {log}")),
+            }
+        }
+        mounted.freeze();
+        process.send_kill();
+        mounted.switch_off();
+        process.end();
+        let seed = self.rng.random();
+        self.disk = mounted.take_out(|disk| disk.cut(seed));
+        check::database(&self.disk, Path::new(DATA), &self.ledger).await;
+        self
+    }
+
+    /// Starts a last time, and checks everything.
+    async fn inspect(self) -> Ledger {
+        let mounted = Mounted::mount(self.disk);
+        let mut process = Process::spawn(&mounted.path().join(DATA));
+        match process.ready().await {
+            Ok(()) => check_all(&process, &self.ledger, false).await,
+            Err(log) => self.ledger.violation(format!("it does not start: {log}")),
+        }
+        process.send_kill();
+        mounted.switch_off();
+        process.end();
+        self.ledger
+    }
+}
+
+/// Checks what an earlier cut left, then loads the registry until the power goes.
+async fn serve(mounted: &Mounted, process: &mut Process, ledger: &Ledger, rng: &mut StdRng) {
+    check_all(process, ledger, true).await;
+    let longest = [300, 1500, 6000][rng.random_range(0..3)];
+    mounted.cut_before(rng.random_range(1..longest));
+    let client = process.client.clone();
+    let actors = actors::at_work(rng);
+    let load: Vec<_> =
+        actors.into_iter().map(|actor| Box::pin(actor.run(&client, ledger, rng.random()))).collect();
+    let load = async {
+        join_all(load).await;
+        mounted.freeze();
+    };
+    let cut = async {
+        mounted.frozen().await;
+        process.send_kill();
+        mounted.switch_off();
+    };
+    tokio::join!(load, cut);
+}
+
+async fn check_all(process: &Process, ledger: &Ledger, sample: bool) {
+    if check::everything(&process.client, ledger, sample).await.is_err() {
+        ledger.violation(format!("it does not answer: {}", process.log()));
+    }
+}
+
+/// How long to go on: `$SOAK` (`90s`, `10m`, `4h`).
+fn soak() -> Option<Duration> {
+    let text = std::env::var("SOAK").ok()?;
+    let units = [("s", 1), ("m", 60), ("h", 3600)];
+    let seconds = units.into_iter().find_map(|(unit, seconds)| {
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        Some(number * seconds)
+    });
+    let seconds = seconds.unwrap_or_else(|| panic!("SOAK is {text:?}, which is no length of time"));
+    Some(Duration::from_secs(seconds))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_cut_at_any_moment_loses_nothing_acknowledged_and_shows_nothing_half() {
+    let (begin, soak) = (Instant::now(), soak());
+    // The same disks in every bounded run; others in every long one.
+    let seed = if soak.is_some() { rand::random() } else { 1 };
+    let mut machine = Machine::new(Honesty::Honest, seed);
+    let mut cuts = 0;
+    while soak.map_or(cuts < CUTS, |length| begin.elapsed() < length) {
+        machine = machine.round().await;
+        cuts += 1;
+        let books = machine.ledger.books();
+        assert!(books.violations.is_empty(), "seed {seed}, cut {cuts}: {:#?}", books.violations);
+    }
+    let ledger = machine.inspect().await;
+    let books = ledger.books();
+    assert!(books.violations.is_empty(), "seed {seed}, {cuts} cuts: {:#?}", books.violations);
+    println!("{cuts} cuts in {:?}; acknowledged: {:?}", begin.elapsed(), books.acknowledged);
+    for kind in
+        ["tagged", "untagged", "manifests", "manifests deleted", "blobs", "blobs deleted", "uploads gone on"]
+    {
+        assert!(books.acknowledged.contains_key(kind), "the load has no {kind}: {:?}", books.acknowledged);
+    }
+}
+
+/// The program on a disk; its client.
+async fn start(disk: Disk) -> (Mounted, Process) {
+    let mounted = Mounted::mount(disk);
+    let mut process = Process::spawn(&mounted.path().join(DATA));
+    process.ready().await.unwrap();
+    (mounted, process)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn w207_a_large_upload_goes_on_when_the_power_went_after_its_parts_became_an_object() {
+    let (mounted, mut process) = start(Disk::with_folder(Honesty::Honest, DATA.as_ref())).await;
+    let content = noise(1, 17 << 20);
+    let (digest, (first, rest)) = (sha256(&content), content.split_at((17 << 20) - 1000));
+    let upload = process.client.open_upload("app").await.unwrap();
+    process.client.patch(&upload, first).await.unwrap();
+    let object = |path: &Path| path.starts_with("data/v1/up") && path.extension().is_none();
+    mounted.cut_when(move |disk| disk.survives(object));
+    let close = process.client.close(&upload, &digest, rest);
+    tokio::select! {
+        closed = close => panic!("it was closed without an object: {closed:?}"),
+        () = mounted.frozen() => {}
+    }
+    process.send_kill();
+    mounted.switch_off();
+    process.end();
+    let (_mounted, process) = start(mounted.take_out(Disk::cut_to_the_bone)).await;
+    let offset = process.client.offset(&upload).await.unwrap();
+    assert!(offset >= first.len(), "{offset}");
+    process.client.close(&upload, &digest, &content[offset..]).await.unwrap();
+    assert!(process.client.get(&format!("/v2/app/blobs/{digest}")).await.body == content);
+}
+
+/// That the checks find out `honesty`, by a violation that begins with one of `expected`.
+async fn assert_found_out(honesty: Honesty, expected: &[&str]) {
+    for seed in 0..CUTS {
+        let mut machine = Machine::new(honesty, seed);
+        for _ in 0..4 {
+            machine = machine.round().await;
+            let books = machine.ledger.books();
+            let found = |violation: &&String| expected.iter().any(|begin| violation.starts_with(begin));
+            if let Some(violation) = books.violations.iter().find(found) {
+                println!("found out after {} cuts with seed {seed}: {violation}", books.round);
+                return;
+            }
+            if !books.violations.is_empty() {
+                break;
+            }
+        }
+    }
+    panic!("a disk that is {honesty:?}, and none of {expected:?} was noticed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_is_not_flushed_is_found_out() {
+    assert_found_out(Honesty::LiesAboutJournal, &["tag:", "manifest:", "blob:", "upload:"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_not_flushed_are_found_out() {
+    assert_found_out(Honesty::LiesAboutContent, &["wrong bytes:", "failed:", "it does not answer"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_are_not_flushed_are_found_out() {
+    assert_found_out(Honesty::LiesAboutFolders, &["blob:", "manifest:", "half visible:", "failed:"]).await;
+}
