@@ -192,7 +192,12 @@ impl Builder {
     /// Opens the registry over a database and a bucket.
     pub async fn over(self, meta: Arc<dyn MetaStore>, store: Arc<dyn Store>) -> Result<Registry, OpenError> {
         let reads_back = examine(&*store).await?;
-        domain::ensure_owner(&*store, &*meta).await?;
+        match domain::ensure_owner(&*store, &*meta).await {
+            Err(OwnershipError::RebuildRequired(registry)) => {
+                tracing::error!(%registry, "the database is empty and the bucket is not: only pulls are answered until `rebuild --adopt`");
+            }
+            owner => drop(owner?),
+        }
         let tasks = Tasks::new();
         let collector = Collector::new(Arc::clone(&meta), Arc::clone(&store), self.collection_metrics);
         tasks.spawn(jobs::finish_requests(collector, tasks.stopping()));
@@ -217,6 +222,7 @@ impl Builder {
             tasks.clone(),
             slots.clone(),
         );
+        tasks.spawn(domain::keep_compared(domain.clone(), tasks.stopping()));
         Ok(Registry { port, domain, settings, slots, tasks })
     }
 }

@@ -160,6 +160,7 @@ CREATE TABLE uploads (
   CHECK (cardinality(tails) = cardinality(tail_sizes))
 );
 CREATE INDEX uploads_principal ON uploads (principal);
+CREATE INDEX uploads_gen ON uploads (gen);
 CREATE INDEX uploads_expiry ON uploads (expires_at);
 CREATE INDEX uploads_gen ON uploads (gen);
 
@@ -186,3 +187,32 @@ CREATE INDEX outbox_owed ON outbox (due, id) WHERE left(steps[1], 1) = '+';
 CREATE INDEX outbox_lane ON outbox (lane, id);
 CREATE INDEX outbox_then ON outbox (then_ref);
 CREATE INDEX outbox_steps ON outbox USING gin (steps);
+
+-- Parts of the bucket that replicas compare or verify, each under a lease.
+CREATE TABLE shards (
+  epoch  bigint NOT NULL,
+  job    text NOT NULL,
+  phase  smallint NOT NULL,  -- a lower one is done first
+  shard  text COLLATE "C" NOT NULL,
+  owner  uuid,
+  until  timestamptz,
+  done   bool NOT NULL DEFAULT false,
+  PRIMARY KEY (epoch, job, shard)
+);
+
+-- Rows whose objects a walk found to be missing. Too many stop it.
+CREATE TABLE losses (
+  epoch     bigint NOT NULL,
+  kind      text NOT NULL,
+  total     bigint NOT NULL,
+  lost      bigint NOT NULL DEFAULT 0,
+  stopped   bigint,  -- how many there would have been
+  accepted  bool NOT NULL DEFAULT false,
+  PRIMARY KEY (epoch, kind)
+);
+
+-- Objects that no row names, and since when.
+CREATE TABLE orphans (
+  key         text COLLATE "C" PRIMARY KEY,
+  first_seen  timestamptz NOT NULL
+);

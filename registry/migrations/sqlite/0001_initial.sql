@@ -148,6 +148,7 @@ CREATE TABLE uploads (
   expires_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX uploads_principal ON uploads (principal);
+CREATE INDEX uploads_gen ON uploads (gen);
 CREATE INDEX uploads_expires ON uploads (expires_at);
 CREATE INDEX uploads_gen ON uploads (gen);
 
@@ -173,3 +174,45 @@ CREATE INDEX outbox_due ON outbox (due, id);
 CREATE INDEX outbox_owed ON outbox (due, id) WHERE substr(steps, 1, 3) = '["+';
 CREATE INDEX outbox_lane ON outbox (lane, id) WHERE lane IS NOT NULL;
 CREATE INDEX outbox_then ON outbox (then_ref) WHERE then_ref IS NOT NULL;
+
+-- Where a step is queued: JSON has no index of its own.
+CREATE TABLE outbox_steps (
+  step TEXT NOT NULL,
+  outbox_id INTEGER NOT NULL,
+  PRIMARY KEY (step, outbox_id)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER outbox_queued AFTER INSERT ON outbox BEGIN
+  INSERT OR IGNORE INTO outbox_steps SELECT value, NEW.id FROM json_each(NEW.steps);
+END;
+CREATE TRIGGER outbox_done AFTER DELETE ON outbox BEGIN
+  DELETE FROM outbox_steps WHERE (step, outbox_id) IN (SELECT value, OLD.id FROM json_each(OLD.steps));
+END;
+
+-- Parts of the bucket that are compared or verified, each under a lease.
+CREATE TABLE shards (
+  epoch INTEGER NOT NULL,
+  job TEXT NOT NULL,
+  phase INTEGER NOT NULL,  -- a lower one is done first
+  shard TEXT NOT NULL,
+  owner BLOB,
+  until INTEGER,
+  done INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (epoch, job, shard)
+) STRICT, WITHOUT ROWID;
+
+-- Rows whose objects a walk found to be missing. Too many stop it.
+CREATE TABLE losses (
+  epoch INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  total INTEGER NOT NULL,
+  lost INTEGER NOT NULL DEFAULT 0,
+  stopped INTEGER,  -- how many there would have been
+  accepted INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (epoch, kind)
+) STRICT, WITHOUT ROWID;
+
+-- Objects that no row names, and since when.
+CREATE TABLE orphans (
+  key TEXT PRIMARY KEY,
+  first_seen INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

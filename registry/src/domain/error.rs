@@ -77,6 +77,15 @@ pub enum Error {
     /// The database is away; nothing was changed, or the change is not acknowledged.
     #[error("the database is not available")]
     DatabaseAway(#[source] meta::Error),
+    /// The database is empty, the bucket is not: only pulls are answered.
+    #[error("the database is empty and must be rebuilt from the object store; only pulls are answered")]
+    RebuildRequired,
+    /// Not everything in the database was compared with the bucket yet.
+    #[error(
+        "the database was restarted or restored and is being compared with the object store; this is possible \
+         again when that has ended"
+    )]
+    NotCompared,
     /// The bucket is away.
     #[error("the object store is not available")]
     StoreAway(#[source] blobs::Error),

@@ -5,6 +5,7 @@
 
 use stowage_oci::{Digest, Name, Tag};
 
+use super::reconcile::Unit;
 use super::{Domain, Error};
 use crate::meta::{ManifestId, ReferrerRow};
 use crate::operation::Page;
@@ -54,7 +55,10 @@ impl Domain {
     pub async fn tags(&self, repository: &Name, page: &Page) -> Result<TagList, Error> {
         let limit = page.limit.unwrap_or(TAGS).min(TAGS);
         // One more than asked for tells whether another page follows.
-        let tags = self.meta.tags(repository, page.after.as_deref(), limit + 1).await?;
+        let unit = [Unit::Tags(repository.clone())];
+        let after = page.after.as_deref();
+        let question = |epoch| self.meta.tags(epoch, repository, after, limit + 1);
+        let tags = self.ask_database(&unit, question).await?;
         let (tags, more) = cut(tags.ok_or(Error::NameUnknown)?, limit);
         Ok(TagList { tags, more: more && limit > 0 })
     }
@@ -68,8 +72,10 @@ impl Domain {
         page: &Page,
     ) -> Result<ReferrerList, Error> {
         let after = page.after.as_deref().and_then(|text| text.parse().ok()).map(ManifestId);
-        let question = self.meta.referrers(repository, subject, artifact_types, after, REFERRERS + 1);
-        let Some(rows) = self.ask(question).await? else {
+        let unit = Unit::Referrers(repository.clone(), *subject);
+        let question =
+            |epoch| self.meta.referrers(epoch, repository, subject, artifact_types, after, REFERRERS + 1);
+        let Some(rows) = self.ask(&[unit], question).await? else {
             return self.all_recorded_referrers(repository, subject, artifact_types).await;
         };
         let (manifests, more) = cut(rows, REFERRERS);
@@ -105,7 +111,10 @@ impl Domain {
         let mut repositories: Vec<Name> = Vec::new();
         let mut after = page.after.clone();
         while repositories.len() <= wanted && limit > 0 {
-            let read = self.meta.repositories(after.as_deref(), MOST_REPOSITORIES).await?;
+            // What exists is known when all is compared.
+            let epoch = self.trust.trusted().await?;
+            let read = self.meta.repositories(epoch, after.as_deref(), MOST_REPOSITORIES);
+            let read = self.step(epoch, read).await?;
             let Some(last) = read.last() else { break };
             after = Some(last.to_string());
             repositories.extend(read.into_iter().filter(&visible));

@@ -14,7 +14,7 @@ use stowage_oci::{Digest, Name, Reference, Tag};
 
 use super::gather::{Gather, Key};
 use super::outage::Outage;
-use crate::meta::{BlobRow, Error, ManifestRow, MetaStore};
+use crate::meta::{BlobRow, Epoch, Error, ManifestRow, MetaStore};
 use crate::ops::tasks::Tasks;
 
 /// Questions of one kind at the same time. Few, so that those that come meanwhile go together: a look-up among
@@ -24,7 +24,7 @@ const LANES: usize = 2;
 const MOST: usize = 64;
 
 type Found<R> = Result<Option<R>, Arc<Error>>;
-type Named<N, R> = Gather<(Name, N), Found<R>>;
+type Named<N, R> = Gather<(Epoch, (Name, N)), Found<R>>;
 
 /// The look-ups of one process.
 pub(super) struct Lookups {
@@ -37,17 +37,17 @@ impl Lookups {
     pub(super) fn new(meta: &Arc<dyn MetaStore>, outage: &Arc<Outage>, tasks: &Tasks) -> Self {
         let [one, two, three] = [meta, meta, meta].map(Arc::clone);
         Self {
-            tagged: named(outage, tasks, move |wanted| {
+            tagged: named(outage, tasks, move |epoch, wanted| {
                 let meta = Arc::clone(&one);
-                Box::pin(async move { meta.tagged(&wanted).await })
+                Box::pin(async move { meta.tagged(epoch, &wanted).await })
             }),
-            manifests: named(outage, tasks, move |wanted| {
+            manifests: named(outage, tasks, move |epoch, wanted| {
                 let meta = Arc::clone(&two);
-                Box::pin(async move { meta.manifests(&wanted).await })
+                Box::pin(async move { meta.manifests(epoch, &wanted).await })
             }),
-            blobs: named(outage, tasks, move |wanted| {
+            blobs: named(outage, tasks, move |epoch, wanted| {
                 let meta = Arc::clone(&three);
-                Box::pin(async move { meta.blobs(&wanted).await })
+                Box::pin(async move { meta.blobs(epoch, &wanted).await })
             }),
         }
     }
@@ -55,19 +55,25 @@ impl Lookups {
     /// The live manifest that `reference` names.
     pub(super) async fn manifest(
         &self,
+        epoch: Epoch,
         repository: &Name,
         reference: &Reference,
     ) -> Result<Option<ManifestRow>, Error> {
         let found = match reference {
-            Reference::Tag(tag) => self.tagged.ask((repository.clone(), tag.clone())).await,
-            Reference::Digest(digest) => self.manifests.ask((repository.clone(), *digest)).await,
+            Reference::Tag(tag) => self.tagged.ask((epoch, (repository.clone(), tag.clone()))).await,
+            Reference::Digest(digest) => self.manifests.ask((epoch, (repository.clone(), *digest))).await,
         };
         found.map_err(own)
     }
 
     /// The blob, if the repository sees it and its data is stored.
-    pub(super) async fn blob(&self, repository: &Name, digest: &Digest) -> Result<Option<BlobRow>, Error> {
-        self.blobs.ask((repository.clone(), *digest)).await.map_err(own)
+    pub(super) async fn blob(
+        &self,
+        epoch: Epoch,
+        repository: &Name,
+        digest: &Digest,
+    ) -> Result<Option<BlobRow>, Error> {
+        self.blobs.ask((epoch, (repository.clone(), *digest))).await.map_err(own)
     }
 }
 
@@ -76,10 +82,13 @@ fn own(shared: Arc<Error>) -> Error {
 }
 
 /// One statement for all of `wanted`.
-trait Statement<K, R>: Fn(Vec<K>) -> BoxFuture<'static, Result<Vec<Option<R>>, Error>> + Send + Sync {}
+trait Statement<K, R>:
+    Fn(Epoch, Vec<K>) -> BoxFuture<'static, Result<Vec<Option<R>>, Error>> + Send + Sync
+{
+}
 
 impl<K, R, F> Statement<K, R> for F where
-    F: Fn(Vec<K>) -> BoxFuture<'static, Result<Vec<Option<R>>, Error>> + Send + Sync
+    F: Fn(Epoch, Vec<K>) -> BoxFuture<'static, Result<Vec<Option<R>>, Error>> + Send + Sync
 {
 }
 
@@ -99,22 +108,40 @@ where
     })
 }
 
+/// All that ask in the newest of their epochs are answered; the others are told that theirs is over.
 async fn answers<K: Key, R: Clone>(
     outage: &Outage,
     statement: &impl Statement<K, R>,
-    wanted: Vec<K>,
+    wanted: Vec<(Epoch, K)>,
 ) -> Vec<Found<R>> {
     let count = wanted.len();
     if outage.is_on() {
         return vec![Err(Arc::new(Error::away())); count];
     }
+    let Some(newest) = wanted.iter().map(|(epoch, _)| *epoch).max() else { return Vec::new() };
+    let current = wanted.iter().filter(|(epoch, _)| *epoch == newest).map(|(_, key)| key.clone());
+    let mut current = answers_in(newest, outage, statement, current.collect()).await.into_iter();
+    let over = || Err(Arc::new(Error::Superseded));
+    let answer = |(epoch, _): &(Epoch, K)| {
+        if *epoch == newest { current.next().unwrap_or_else(over) } else { over() }
+    };
+    wanted.iter().map(answer).collect()
+}
+
+async fn answers_in<K: Key, R: Clone>(
+    epoch: Epoch,
+    outage: &Outage,
+    statement: &impl Statement<K, R>,
+    wanted: Vec<K>,
+) -> Vec<Found<R>> {
+    let count = wanted.len();
     let alone = (count > 1).then(|| wanted.clone());
-    match (statement(wanted).await, alone) {
+    match (statement(epoch, wanted).await, alone) {
         (Ok(rows), _) => rows.into_iter().map(Ok).collect(),
         (Err(Error::Unreadable { .. }), Some(wanted)) => {
             let mut answers = Vec::with_capacity(count);
             for key in wanted {
-                let found = statement(vec![key]).await.map(|mut rows| rows.pop().flatten());
+                let found = statement(epoch, vec![key]).await.map(|mut rows| rows.pop().flatten());
                 answers.push(found.map_err(Arc::new));
             }
             answers

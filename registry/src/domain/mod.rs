@@ -24,6 +24,7 @@ mod outage;
 mod ownership;
 mod pull;
 mod push;
+mod reconcile;
 mod trust;
 mod upload;
 
@@ -41,13 +42,15 @@ use crate::blobs::Store;
 use crate::meta::{Epoch, Error as MetaError, MetaStore};
 use crate::ops::permits::Permits;
 use crate::ops::tasks::Tasks;
+use reconcile::Unit;
 
 pub use error::Error;
 pub use lists::{ReferrerList, RepositoryList, TagList};
 pub use ownership::{OwnershipError, ensure_owner};
 pub use pull::{Blob, ManifestAnswer};
 pub use push::{Hook, Pushed, PutManifest};
-pub use trust::Trust;
+pub use reconcile::{Pace, Walk, WalkError, Walked, keep_compared};
+pub use trust::{Token, Trust};
 pub use upload::{Body, BodyError, Chunk};
 
 /// What may be set from outside, per process.
@@ -98,6 +101,7 @@ pub struct Domain {
     lookups: Arc<lookups::Lookups>,
     store: Arc<dyn Store>,
     trust: Arc<Trust>,
+    comparer: reconcile::Comparer,
     limits: Arc<ArcSwap<Limits>>,
     /// In KiB.
     upload_memory: Permits,
@@ -142,12 +146,20 @@ impl Domain {
             DefaultHashBuilder::default(),
             DefaultLifecycle::default(),
         );
+        let limits = Arc::new(ArcSwap::from_pointee(limits));
+        let comparer = reconcile::Comparer {
+            meta: Arc::clone(&meta),
+            store: Arc::clone(&store),
+            limits: Arc::clone(&limits),
+        };
+        let now = limits.load_full();
         let outage = Arc::new(outage::Outage::none());
         Self {
             lookups: Arc::new(lookups::Lookups::new(&meta, &outage, &tasks)),
-            trust: Arc::new(Trust::new(Arc::clone(&meta), Arc::clone(&store))),
-            upload_memory: Permits::new(kib(limits.upload_memory)),
-            running_uploads: Permits::new(limits.max_concurrent_uploads),
+            trust: Arc::new(Trust::new(comparer.clone())),
+            comparer,
+            upload_memory: Permits::new(kib(now.upload_memory)),
+            running_uploads: Permits::new(now.max_concurrent_uploads),
             manifests: Arc::new(manifests),
             strict_indexes: Arc::default(),
             hook: None,
@@ -155,7 +167,7 @@ impl Domain {
             outage,
             meta,
             store,
-            limits: Arc::new(ArcSwap::from_pointee(limits)),
+            limits,
             tasks,
         }
     }
@@ -205,32 +217,57 @@ impl Domain {
         self.store.prefers_large_chunks().then(|| self.store.part_size())
     }
 
-    /// Does `step` in the current epoch. While the database is away it is repeated, up to the write hold; after
-    /// a change of the database's incarnation it is repeated in the new epoch. So a step may take effect more
-    /// than once, and must be harmless then.
+    /// How far the database is believed.
+    #[must_use]
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// Does `step`, which relies on no name, in the current epoch.
     async fn write<'a, T>(
         &self,
+        step: impl Fn(Epoch) -> BoxFuture<'a, Result<T, MetaError>> + Sync,
+    ) -> Result<T, Error> {
+        self.write_to(&[], step).await
+    }
+
+    /// Does `step`, which touches the names `units`, in the current epoch. While the database is away it is
+    /// repeated, up to the write hold; after a change of the database's incarnation it is repeated in the new
+    /// epoch. So a step may take effect more than once, and must be harmless then.
+    async fn write_to<'a, T>(
+        &self,
+        units: &[Unit],
         step: impl Fn(Epoch) -> BoxFuture<'a, Result<T, MetaError>> + Sync,
     ) -> Result<T, Error> {
         const PAUSE: Duration = Duration::from_millis(100);
         let deadline = Instant::now() + self.limits.load().write_hold;
         loop {
-            let attempt = match self.trust.enter().await {
-                Ok(epoch) => (step(epoch).await.map_err(Error::from), Some(epoch)),
-                Err(error) => (Err(error), None),
+            let outcome = match self.trust.ensure(units).await {
+                Ok(token) => self.step(token.epoch, step(token.epoch)).await,
+                Err(error) => Err(error),
             };
-            match attempt {
-                (Err(Error::DatabaseAway(MetaError::Superseded)), Some(epoch))
-                    if Instant::now() < deadline =>
-                {
-                    self.trust.leave(epoch);
-                }
-                (Err(Error::DatabaseAway(MetaError::Unavailable(_))), _) if Instant::now() < deadline => {
+            match outcome {
+                Err(Error::DatabaseAway(MetaError::Superseded)) if Instant::now() < deadline => {}
+                Err(Error::DatabaseAway(MetaError::Unavailable(_))) if Instant::now() < deadline => {
                     tokio::time::sleep(PAUSE).await;
                 }
-                (outcome, _) => return outcome,
+                outcome => return outcome,
             }
         }
+    }
+
+    /// A step in `epoch`, which is forgotten when it is over.
+    async fn step<T>(
+        &self,
+        epoch: Epoch,
+        step: impl Future<Output = Result<T, MetaError>>,
+    ) -> Result<T, Error> {
+        step.await.map_err(|error| {
+            if matches!(error, MetaError::Superseded) {
+                self.trust.leave(epoch);
+            }
+            error.into()
+        })
     }
 }
 

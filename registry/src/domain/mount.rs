@@ -5,6 +5,7 @@
 
 use stowage_oci::{Digest, Name};
 
+use super::reconcile::Unit;
 use super::{Domain, Error};
 use crate::key::{Generation, Key};
 use crate::ops::clock;
@@ -24,9 +25,10 @@ impl Domain {
     async fn mount_from(&self, from: &Name, to: &Name, digest: &Digest) -> Result<bool, Error> {
         let generation = Generation::at(clock::milliseconds());
         let begin = |epoch| self.meta.begin_mount(epoch, from, to, digest, generation);
-        let Some(mount) = self.write(begin).await? else { return Ok(false) };
+        let units = [Unit::Link(from.clone(), *digest), Unit::Link(to.clone(), *digest)];
+        let Some(mount) = self.write_to(&units, begin).await? else { return Ok(false) };
         let link = Key::Link { repository: to.clone(), digest: *digest, generation };
         self.store.put(&link.to_string(), Vec::new()).await?;
-        self.write(|epoch| self.meta.finish_mount(epoch, &mount)).await
+        self.write_to(&units, |epoch| self.meta.finish_mount(epoch, &mount)).await
     }
 }

@@ -9,11 +9,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::reconcile::Unit;
 use super::{Domain, Error};
-use crate::meta;
+use crate::meta::{self, Epoch};
 
 /// How long the finding counts.
 const MOMENT: Duration = Duration::from_secs(1);
+
+/// How long a read waits for the database to be taken over, and for names to be compared.
+const TAKE_OVER: Duration = Duration::from_secs(5);
 
 /// The memory of the last finding.
 pub(super) struct Outage {
@@ -42,22 +46,53 @@ impl Outage {
 }
 
 impl Domain {
-    /// Asks the database. `None`: it is away; ask the bucket.
-    pub(super) async fn ask<T>(
+    /// Asks the database about the names `units`. `None`: it is away, empty, or being taken over by somebody who
+    /// takes long; ask the bucket.
+    pub(super) async fn ask<T, F>(
         &self,
-        question: impl Future<Output = Result<T, meta::Error>>,
-    ) -> Result<Option<T>, Error> {
+        units: &[Unit],
+        question: impl Fn(Epoch) -> F,
+    ) -> Result<Option<T>, Error>
+    where
+        F: Future<Output = Result<T, meta::Error>>,
+    {
         if self.outage.is_on() {
             return Ok(None);
         }
-        match question.await {
+        match self.ask_database(units, question).await {
             Ok(answer) => Ok(Some(answer)),
-            Err(meta::Error::Unavailable(cause)) => {
+            Err(Error::DatabaseAway(meta::Error::Unavailable(cause))) => {
                 tracing::warn!(error = %cause, "the database is away; reading from the bucket");
                 self.outage.found();
                 Ok(None)
             }
-            Err(error) => Err(error.into()),
+            Err(Error::RebuildRequired | Error::DatabaseAway(meta::Error::Superseded)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same, where nobody else can answer.
+    pub(super) async fn ask_database<T, F>(
+        &self,
+        units: &[Unit],
+        question: impl Fn(Epoch) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, meta::Error>>,
+    {
+        let superseded = || Error::DatabaseAway(meta::Error::Superseded);
+        let deadline = tokio::time::Instant::now() + TAKE_OVER;
+        loop {
+            let asked = async {
+                let token = self.trust.ensure(units).await?;
+                self.step(token.epoch, question(token.epoch)).await
+            };
+            match tokio::time::timeout_at(deadline, asked).await {
+                Ok(Err(Error::DatabaseAway(meta::Error::Superseded)))
+                    if tokio::time::Instant::now() < deadline => {}
+                Ok(answer) => return answer,
+                Err(_) => return Err(superseded()),
+            }
         }
     }
 }

@@ -31,8 +31,8 @@ pub enum OwnershipError {
     },
     /// The bucket is used, the database is empty.
     #[error(
-        "the database is empty but the bucket holds registry {0}: restore the database, \
-         or choose an empty prefix (rebuilding a database from its bucket comes in a later release)"
+        "the database is empty but the bucket holds registry {0}: run `rebuild --adopt`, or restore the \
+         database, or choose an empty prefix"
     )]
     RebuildRequired(Uuid),
     /// The database is used, the bucket is empty.

@@ -8,10 +8,11 @@ use std::ops::Range;
 use bytes::Bytes;
 use stowage_oci::{Digest, Name, Reference};
 
+use super::reconcile::Unit;
 use super::{CachedManifest, Domain, Error};
 use crate::blobs::ByteStream;
 use crate::key::{Form, Key};
-use crate::meta::{self, Location, ManifestRow};
+use crate::meta::{self, Epoch, Location, ManifestRow};
 
 /// A manifest, as it is answered.
 #[derive(Clone, Debug)]
@@ -67,7 +68,12 @@ impl Domain {
         reference: &Reference,
         head: bool,
     ) -> Result<ManifestAnswer, Error> {
-        let Some(row) = self.ask(self.manifest_row(repository, reference, head)).await? else {
+        let unit = match reference {
+            Reference::Digest(digest) => Unit::Manifest(repository.clone(), *digest),
+            Reference::Tag(tag) => Unit::Tag(repository.clone(), tag.clone()),
+        };
+        let question = |epoch| self.manifest_row(epoch, repository, reference, head);
+        let Some(row) = self.ask(&[unit], question).await? else {
             return self.degraded_manifest(repository, reference, head).await;
         };
         let row = row.ok_or(Error::ManifestUnknown)?;
@@ -83,16 +89,17 @@ impl Domain {
 
     async fn manifest_row(
         &self,
+        epoch: Epoch,
         repository: &Name,
         reference: &Reference,
         head: bool,
     ) -> Result<Option<ManifestRow>, meta::Error> {
         let promises = head && matches!(reference, Reference::Digest(_));
-        let row = self.lookups.manifest(repository, reference).await?;
+        let row = self.lookups.manifest(epoch, repository, reference).await?;
         match &row {
             // The row went between the two statements: what the second reading says counts.
             Some(found) if promises && found.lease_is_old && !self.meta.renew_manifest(found.id).await? => {
-                self.lookups.manifest(repository, reference).await
+                self.lookups.manifest(epoch, repository, reference).await
             }
             _ => Ok(row),
         }
@@ -116,7 +123,9 @@ impl Domain {
     /// The blob, if the repository sees it. `head` renews its lease: a manifest pushed within the next twelve
     /// hours may refer to it.
     pub async fn blob(&self, repository: &Name, digest: &Digest, head: bool) -> Result<Blob, Error> {
-        let Some(row) = self.ask(self.blob_row(repository, digest, head)).await? else {
+        let unit = Unit::Link(repository.clone(), *digest);
+        let question = |epoch| self.blob_row(epoch, repository, digest, head);
+        let Some(row) = self.ask(&[unit], question).await? else {
             return self.degraded_blob(repository, digest).await;
         };
         let row = row.ok_or(Error::BlobUnknown)?;
@@ -125,14 +134,15 @@ impl Domain {
 
     async fn blob_row(
         &self,
+        epoch: Epoch,
         repository: &Name,
         digest: &Digest,
         head: bool,
     ) -> Result<Option<meta::BlobRow>, meta::Error> {
-        let row = self.lookups.blob(repository, digest).await?;
+        let row = self.lookups.blob(epoch, repository, digest).await?;
         match &row {
             Some(found) if head && found.lease_is_old && !self.meta.renew_link(found.link).await? => {
-                self.lookups.blob(repository, digest).await
+                self.lookups.blob(epoch, repository, digest).await
             }
             _ => Ok(row),
         }
@@ -147,10 +157,20 @@ impl Domain {
             found => {
                 let found = found.map(|content| content.size);
                 tracing::error!(blob.digest = %blob.digest, object.key = key, ?found, "blob data is missing");
-                self.meta.mark_absent(&blob.digest, blob.location.generation).await?;
+                self.note_missing(blob, &key).await?;
                 Err(Error::BlobUnknown)
             }
         }
+    }
+
+    /// Data that was not there, or was of another length, is looked for once more; then the row says so. An epoch
+    /// that is not walked finds it out by itself.
+    async fn note_missing(&self, blob: &Blob, key: &str) -> Result<(), Error> {
+        let is_there = self.store.head(key).await? == Some(blob.location.size);
+        if is_there || blob.degraded || !self.trust.enter().await?.trusted {
+            return Ok(());
+        }
+        Ok(self.meta.mark_absent(&blob.digest, blob.location.generation).await?)
     }
 
     /// An address at which a client can read the blob's bytes from the store itself, where it offers that.
@@ -161,10 +181,6 @@ impl Domain {
 
     /// A small object as a whole.
     pub(super) async fn read_whole(&self, key: &Key) -> Result<Option<Bytes>, Error> {
-        use futures::TryStreamExt as _;
-        let Some(content) = self.store.get(&key.to_string(), None).await? else { return Ok(None) };
-        let chunks: Vec<Bytes> = content.stream.try_collect().await?;
-        // A chunk may be a slice of a larger buffer; who keeps this keeps no more than it says.
-        Ok(Some(Bytes::from(chunks.concat())))
+        Ok(self.comparer.read_whole(key).await?)
     }
 }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use stowage_oci::{Algorithm, Digest, Manifest, Name, Reference, Tag};
 
+use super::reconcile::Unit;
 use super::{Domain, Error};
 use crate::key::{Generation, Key};
 use crate::meta::{ManifestFacts, Pin, PinOutcome, Pinned, PublishOutcome};
@@ -92,6 +93,7 @@ impl Domain {
         body: &Bytes,
     ) -> Result<(), Error> {
         let strict = self.strict_indexes.load().iter().any(|glob| glob.matches(repository.as_str()));
+        let units = touched(repository, facts, tags);
         for _ in 0..ATTEMPTS {
             let pin = Pin {
                 repository: repository.clone(),
@@ -100,12 +102,12 @@ impl Domain {
                 strict,
                 generation: Generation::at(clock::milliseconds()),
             };
-            let pinned = match self.write(|epoch| self.meta.pin_manifest(epoch, &pin)).await? {
+            let pinned = match self.write_to(&units, |epoch| self.meta.pin_manifest(epoch, &pin)).await? {
                 PinOutcome::Pinned(pinned) => pinned,
                 PinOutcome::Missing(digests) => return Err(Error::ReferencesMissing(digests)),
             };
             self.write_records(&pinned, body).await?;
-            match self.publish(&pinned).await? {
+            match self.publish(&units, &pinned).await? {
                 PublishOutcome::Published => return Ok(()),
                 PublishOutcome::StartOver => {}
             }
@@ -114,8 +116,8 @@ impl Domain {
     }
 
     /// Publishes in the epoch it was pinned in; in another, everything begins again.
-    async fn publish(&self, pinned: &Pinned) -> Result<PublishOutcome, Error> {
-        self.write(|epoch| {
+    async fn publish(&self, units: &[Unit], pinned: &Pinned) -> Result<PublishOutcome, Error> {
+        self.write_to(units, |epoch| {
             if epoch == pinned.epoch {
                 self.meta.publish_manifest(pinned)
             } else {
@@ -133,6 +135,17 @@ impl Domain {
         try_join_all(writes).await?;
         Ok(())
     }
+}
+
+/// The names that a push relies on or changes.
+fn touched(repository: &Name, facts: &ManifestFacts, tags: &[Tag]) -> Vec<Unit> {
+    let of = || repository.clone();
+    let blobs = facts.blobs.iter().map(|digest| Unit::Link(of(), *digest));
+    // Children may be blobs.
+    let children = facts.children.iter();
+    let children = children.flat_map(|digest| [Unit::Manifest(of(), *digest), Unit::Link(of(), *digest)]);
+    let tags = tags.iter().map(|tag| Unit::Tag(of(), tag.clone()));
+    blobs.chain(children).chain([Unit::Manifest(of(), facts.digest)]).chain(tags).collect()
 }
 
 /// The records that this push writes.
@@ -180,7 +193,7 @@ fn all_tags(reference: Reference, further: Vec<Tag>) -> Vec<Tag> {
     tags
 }
 
-fn facts(digest: Digest, manifest: Manifest, body: &Bytes) -> ManifestFacts {
+pub(super) fn facts(digest: Digest, manifest: Manifest, body: &Bytes) -> ManifestFacts {
     ManifestFacts {
         digest,
         media_type: manifest.media_type,

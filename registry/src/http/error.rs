@@ -224,9 +224,12 @@ fn domain_verdict(error: &Error, operation: Option<&Operation>) -> (StatusCode, 
         Error::BodyStalled => (StatusCode::REQUEST_TIMEOUT, body_code),
         Error::BodyBroken(_) => (StatusCode::BAD_REQUEST, body_code),
         Error::TooManyUploads => (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests),
-        Error::DatabaseAway(_) | Error::StoreAway(_) | Error::Stopping | Error::Overtaken => {
-            (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable)
-        }
+        Error::DatabaseAway(_)
+        | Error::RebuildRequired
+        | Error::NotCompared
+        | Error::StoreAway(_)
+        | Error::Stopping
+        | Error::Overtaken => (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable),
         Error::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
     }
 }

@@ -19,6 +19,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     duration: Family<OperationLabel, Histogram>,
     in_flight: Gauge,
+    degraded: Family<OperationLabel, Counter>,
     blob_bytes: Family<DirectionLabel, Counter>,
 }
 
@@ -52,6 +53,7 @@ impl Default for Metrics {
             requests: Family::default(),
             duration: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             in_flight: Gauge::default(),
+            degraded: Family::default(),
             blob_bytes: Family::default(),
         }
     }
@@ -73,6 +75,11 @@ impl Metrics {
             "Requests that are being answered",
             metrics.in_flight.clone(),
         );
+        registry.register(
+            "stowage_degraded_reads",
+            "Reads answered from the blob store, because the database was not available",
+            metrics.degraded.clone(),
+        );
         registry.register("stowage_blob_bytes", "Bytes of blobs by direction", metrics.blob_bytes.clone());
         metrics
     }
@@ -85,6 +92,10 @@ impl Metrics {
         self.in_flight.dec();
         self.requests.get_or_create(&RequestLabels { operation, code }).inc();
         self.duration.get_or_create(&OperationLabel { operation }).observe(seconds);
+    }
+
+    pub(super) fn read_degraded(&self, operation: &'static str) {
+        self.degraded.get_or_create(&OperationLabel { operation }).inc();
     }
 
     pub(super) fn blob_bytes_received(&self) -> Counter {

@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 use super::error::Failure;
 use super::metrics::Metrics;
-use super::{DataPort, span};
+use super::{DataPort, respond, span};
 use crate::ops::traces;
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
@@ -78,6 +78,9 @@ pub(super) async fn around(State(port): State<DataPort>, request: Request, next:
     }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REQUEST_ID, id.clone());
+    if respond::is_degraded(headers) {
+        port.metrics.read_degraded(facts.operation);
+    }
     let code = response.status().as_u16();
     let record =
         Record { metrics: port.metrics, begun, id, client, code, facts, bytes: 0, span, _slot: slot };

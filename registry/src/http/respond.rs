@@ -77,6 +77,11 @@ fn warn_if(degraded: bool, headers: &mut HeaderMap) {
     }
 }
 
+/// Whether the answer says that it comes from the bucket alone.
+pub(super) fn is_degraded(headers: &HeaderMap) -> bool {
+    headers.get(WARNING).is_some_and(|warning| warning == DEGRADED)
+}
+
 /// The registry speaks the protocol.
 pub(super) fn ping() -> Response {
     json(JSON, &serde_json::json!({}))

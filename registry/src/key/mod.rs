@@ -165,6 +165,22 @@ pub enum Key {
     },
 }
 
+impl Key {
+    /// The repository whose record it is.
+    #[must_use]
+    pub const fn repository(&self) -> Option<&Name> {
+        match self {
+            Self::Link { repository, .. }
+            | Self::Manifest { repository, .. }
+            | Self::ManifestDeleted { repository, .. }
+            | Self::Referrer { repository, .. }
+            | Self::Tag { repository, .. }
+            | Self::TagWithdrawn { repository, .. } => Some(repository),
+            _ => None,
+        }
+    }
+}
+
 /// A digest as a path component: `<alg>-<hex>`.
 struct Dashed<'a>(&'a Digest);
 
@@ -254,6 +270,12 @@ impl Key {
 impl Key {
     /// The incarnations of the database, newest first.
     pub const EPOCHS: &'static str = "v1/epoch/";
+    /// All data of blobs.
+    pub const BLOBS: &'static str = "v1/blob/";
+    /// Everything that uploads stage.
+    pub const UPLOADS: &'static str = "v1/up/";
+    /// The records of all repositories.
+    pub const REPOSITORIES: &'static str = "v1/r/";
 
     /// All data of a digest.
     #[must_use]
@@ -279,6 +301,12 @@ impl Key {
     #[must_use]
     pub fn referrer_prefix(repository: &Name, subject: &Digest) -> String {
         format!("v1/r/{repository}/~s/{}/", Dashed(subject))
+    }
+
+    /// All records of all tags of a repository.
+    #[must_use]
+    pub fn tags_prefix(repository: &Name) -> String {
+        format!("v1/r/{repository}/~t/")
     }
 
     /// All records of a tag, newest first.

@@ -11,10 +11,12 @@ use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
 use super::{
-    Backlog, BlobCommit, BlobRow, CancelOutcome, Candidate, Collect, CommitOutcome, DeleteOutcome,
-    DueRemoval, Envelope, Epoch, Error, ExpiredIntent, Incarnation, LeaseOutcome, Leases, LinkId, ManifestId,
-    ManifestRow, MetaStore, Mount, Multipart, NewUpload, Pin, PinOutcome, Pinned, Plan, Progress, Publish,
-    PublishOutcome, Reaped, Receive, ReferrerRow, Removal, Resolve, Swept, TrashedTag, UploadKey, Which,
+    Backlog, BlobCommit, BlobRow, CancelOutcome, Candidate, Changes, Collect, CommitOutcome, DeleteOutcome,
+    Difference, DigestSpan, DueRemoval, Envelope, Epoch, Error, ExpiredIntent, Incarnation, LeaseOutcome,
+    Leases, LinkId, Location, ManifestClaim, ManifestId, ManifestRow, MetaStore, Mount, Multipart, NewUpload,
+    Outcome, Pin, PinOutcome, Pinned, Plan, Progress, Publish, PublishOutcome, Reaped, Receive, Reconcile,
+    ReferrerRow, Removal, Resolve, Scope, Shard, ShardOutcome, Swept, TagEntry, TagSpan, TrashedTag,
+    UploadKey, WalkProgress, Which,
 };
 use crate::key::{Generation, Key};
 
@@ -58,13 +60,14 @@ macro_rules! decorate {
 
 decorate! {
     Resolve {
-        fn tagged(wanted: &[(Name, Tag)]) -> Vec<Option<ManifestRow>>;
-        fn manifests(wanted: &[(Name, Digest)]) -> Vec<Option<ManifestRow>>;
-        fn blobs(wanted: &[(Name, Digest)]) -> Vec<Option<BlobRow>>;
+        fn tagged(epoch: Epoch, wanted: &[(Name, Tag)]) -> Vec<Option<ManifestRow>>;
+        fn manifests(epoch: Epoch, wanted: &[(Name, Digest)]) -> Vec<Option<ManifestRow>>;
+        fn blobs(epoch: Epoch, wanted: &[(Name, Digest)]) -> Vec<Option<BlobRow>>;
         fn renew_link(link: LinkId) -> bool;
         fn renew_manifest(manifest: ManifestId) -> bool;
-        fn tags(repository: &Name, after: Option<&str>, limit: u32) -> Option<Vec<Tag>>;
+        fn tags(epoch: Epoch, repository: &Name, after: Option<&str>, limit: u32) -> Option<Vec<Tag>>;
         fn referrers(
+            epoch: Epoch,
             repository: &Name,
             subject: &Digest,
             artifact_types: &[String],
@@ -72,7 +75,7 @@ decorate! {
             limit: u32
         ) -> Vec<ReferrerRow>;
         fn takes_referrer(repository: &Name, subject: &Digest, limit: u32) -> bool;
-        fn repositories(after: Option<&str>, limit: u32) -> Vec<Name>;
+        fn repositories(epoch: Epoch, after: Option<&str>, limit: u32) -> Vec<Name>;
         fn repositories_with(digest: &Digest, limit: u32) -> Vec<Name>;
         fn mark_absent(digest: &Digest, generation: Generation) -> ();
     }
@@ -138,5 +141,29 @@ decorate! {
         fn finish_walk(epoch: Epoch) -> bool;
         fn destroy(registry: Uuid) -> bool;
         fn ping() -> ();
+    }
+    Reconcile {
+        fn blob_claims(span: &DigestSpan, limit: u32) -> Vec<(Digest, Location)>;
+        fn link_claims(repository: &Name, span: &DigestSpan, limit: u32) -> Vec<(Digest, Generation)>;
+        fn manifest_claims(repository: &Name, span: &DigestSpan, limit: u32) -> Vec<ManifestClaim>;
+        fn referrer_claims(
+            repository: &Name,
+            span: &DigestSpan,
+            limit: u32
+        ) -> Vec<(Digest, Digest, Generation)>;
+        fn tag_claims(repository: &Name, span: &TagSpan, limit: u32) -> Vec<(Tag, TagEntry)>;
+        fn settle(scope: &Scope, difference: &Difference<'_>) -> Outcome;
+        fn repositories_below(prefix: &str, after: Option<&str>, limit: u32) -> Vec<Name>;
+        fn plan_walk(epoch: Epoch, shards: &[Shard]) -> bool;
+        fn claim_shard(epoch: Epoch, owner: Uuid) -> ShardOutcome;
+        fn keep_shard(epoch: Epoch, shard: &str, owner: Uuid) -> bool;
+        fn finish_shard(epoch: Epoch, shard: &str, owner: Uuid) -> bool;
+        fn walk_progress(epoch: Epoch) -> WalkProgress;
+        fn accept_loss(epoch: Epoch) -> ();
+        fn queue_unreferenced(epoch: Epoch) -> ();
+        fn end_walk(epoch: Epoch) -> Option<Changes>;
+        fn forget_incarnation() -> ();
+        fn hold_rebuild(owner: Uuid) -> bool;
+        fn end_rebuild(owner: Uuid) -> ();
     }
 }

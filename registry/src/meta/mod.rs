@@ -23,6 +23,7 @@ pub mod faulty;
 mod layered;
 mod owner;
 pub mod postgres;
+mod reconcile;
 pub mod sqlite;
 mod steps;
 mod timings;
@@ -38,6 +39,11 @@ use uuid::Uuid;
 use crate::key::Generation;
 pub use collect::*;
 pub use layered::Layered;
+pub use reconcile::{
+    BlobFound, Changes, Difference, DigestSpan, Kind, LinkFound, Loss, ManifestClaim, ManifestFound, Mode,
+    Outcome, Progress as WalkProgress, Reconcile, ReferrersFound, Scope, Settled, Shard, ShardOutcome,
+    TagEntry, TagFound, TagSpan, UploadFound,
+};
 pub use timings::Timings;
 pub use traced::{Spans, Traced};
 pub use values::*;
@@ -111,18 +117,22 @@ impl Error {
     }
 }
 
-/// Reads that answer requests. One round trip each.
+/// Reads that answer requests. One round trip each. Those that take an epoch answer only in it.
 #[async_trait]
 pub trait Resolve: Send + Sync {
     /// The live manifests that these tags name, in the order of `wanted`, with their bytes if they are kept in
     /// the row.
-    async fn tagged(&self, wanted: &[(Name, Tag)]) -> Result<Vec<Option<ManifestRow>>, Error>;
+    async fn tagged(&self, epoch: Epoch, wanted: &[(Name, Tag)]) -> Result<Vec<Option<ManifestRow>>, Error>;
 
     /// The live manifests of these digests, likewise.
-    async fn manifests(&self, wanted: &[(Name, Digest)]) -> Result<Vec<Option<ManifestRow>>, Error>;
+    async fn manifests(
+        &self,
+        epoch: Epoch,
+        wanted: &[(Name, Digest)],
+    ) -> Result<Vec<Option<ManifestRow>>, Error>;
 
     /// The blobs that their repository has a visible link to and whose data is stored, in the order of `wanted`.
-    async fn blobs(&self, wanted: &[(Name, Digest)]) -> Result<Vec<Option<BlobRow>>, Error>;
+    async fn blobs(&self, epoch: Epoch, wanted: &[(Name, Digest)]) -> Result<Vec<Option<BlobRow>>, Error>;
 
     /// Restarts the lease of a link. `false`: the link is gone, read again.
     async fn renew_link(&self, link: LinkId) -> Result<bool, Error>;
@@ -133,6 +143,7 @@ pub trait Resolve: Send + Sync {
     /// Up to `limit` tags in byte order after `after`; `None`: the repository has never been pushed to.
     async fn tags(
         &self,
+        epoch: Epoch,
         repository: &Name,
         after: Option<&str>,
         limit: u32,
@@ -142,6 +153,7 @@ pub trait Resolve: Send + Sync {
     /// `artifact_types`, or all when it is empty.
     async fn referrers(
         &self,
+        epoch: Epoch,
         repository: &Name,
         subject: &Digest,
         artifact_types: &[String],
@@ -153,7 +165,7 @@ pub trait Resolve: Send + Sync {
     async fn takes_referrer(&self, repository: &Name, subject: &Digest, limit: u32) -> Result<bool, Error>;
 
     /// Up to `limit` repositories in byte order after `after`.
-    async fn repositories(&self, after: Option<&str>, limit: u32) -> Result<Vec<Name>, Error>;
+    async fn repositories(&self, epoch: Epoch, after: Option<&str>, limit: u32) -> Result<Vec<Name>, Error>;
 
     /// Up to `limit` repositories with a visible link to the stored blob.
     async fn repositories_with(&self, digest: &Digest, limit: u32) -> Result<Vec<Name>, Error>;
@@ -302,6 +314,6 @@ pub trait Leases: Send + Sync {
 }
 
 /// The whole database, as the wiring knows it; rooms are given the role they need.
-pub trait MetaStore: Resolve + Receive + Publish + Collect + Leases {}
+pub trait MetaStore: Resolve + Receive + Publish + Collect + Leases + Reconcile {}
 
-impl<T: Resolve + Receive + Publish + Collect + Leases> MetaStore for T {}
+impl<T: Resolve + Receive + Publish + Collect + Leases + Reconcile> MetaStore for T {}

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::key::{Form, Generation, Part, Version};
 
 /// An incarnation of the database that this process has entered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u32);
 
 /// Row id of a repository.

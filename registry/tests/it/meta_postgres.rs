@@ -90,6 +90,7 @@ impl Inspect for Rows {
                expires_at = expires_at - make_interval(secs => $1)",
             "UPDATE meta SET claim_until = claim_until - make_interval(secs => $1),
                walked_at = walked_at - make_interval(secs => $1)",
+            "UPDATE shards SET until = until - make_interval(secs => $1)",
         ] {
             sqlx::query(statement).bind(by.as_secs_f64()).execute(&self.0).await.unwrap();
         }

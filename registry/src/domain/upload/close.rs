@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use stowage_oci::{Algorithm, Digest, Hasher, Name};
 
+use super::super::reconcile::Unit;
 use super::super::{Domain, Error};
 use super::Chunk;
 use super::receive::Receiver;
@@ -48,7 +49,9 @@ impl Domain {
         }
         let mut receiver = Receiver::begin(self.clone(), held, digest.algorithm(), chunk.length).await?;
         // Content that is stored already is received and hashed all the same, but not stored again.
-        receiver.stores = offset > 0 || empty || !self.write(|_| self.meta.touch_stored(digest)).await?;
+        let unit = [Unit::Blob(*digest)];
+        receiver.stores =
+            offset > 0 || empty || !self.write_to(&unit, |_| self.meta.touch_stored(digest)).await?;
         match receiver.receive(chunk).await {
             Ok(()) => receiver.close(key, digest).await,
             Err(error) => Err(receiver.fail(error).await),
@@ -152,7 +155,8 @@ impl Domain {
         futures::try_join!(self.store.put(&link, Vec::new()), write_blob)?;
         let commit =
             BlobCommit { upload: held.upload.id, token: held.token, digest, location, link: generation };
-        match self.write(|epoch| self.meta.commit_blob(epoch, &commit)).await? {
+        let unit = [Unit::Link(key.repository.clone(), digest)];
+        match self.write_to(&unit, |epoch| self.meta.commit_blob(epoch, &commit)).await? {
             CommitOutcome::Committed => Ok(()),
             CommitOutcome::UploadGone => self.closed_before(key, &digest).await,
             CommitOutcome::DataGone => Err(Error::Overtaken),

@@ -44,7 +44,7 @@ pub async fn a_deleted_tag_is_gone_and_its_tombstone_is_queued(fixture: Fixture)
     assert_eq!(delete_tag(&world, "b", "v1").await, None);
     let removal = delete_tag(&world, "a", "v1").await.expect("there is one");
     assert_eq!(world.tag("a", "v1").await, None);
-    assert_eq!(world.store.tags(&name("a"), None, 10).await.expect("tags"), Some(vec![]));
+    assert_eq!(world.store.tags(world.epoch, &name("a"), None, 10).await.expect("tags"), Some(vec![]));
     assert!(world.manifest("a", &digest("m").to_string()).await.is_some(), "the manifest stays");
     assert!(removal.steps.len() == 1 && is_tombstone(&removal.steps[0]), "{removal:?}");
     let record = tag_key("a", &pinned).to_string();

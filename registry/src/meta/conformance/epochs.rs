@@ -84,8 +84,22 @@ pub async fn a_restart_supersedes_every_deciding_step(fixture: Fixture) {
         assert!(superseded(&store.delete_manifest(old, &a, &digest("m"), DAY).await), "{entered}");
         assert!(superseded(&store.delete_blob(old, &a, &stored.digest).await), "{entered}");
         assert!(!store.finish_walk(old).await.expect("walk"), "{entered}");
+        let stored = &stored.digest;
+        for count in 1..3 {
+            let tags = vec![(a.clone(), tag("v1")); count];
+            assert!(superseded(&store.tagged(old, &tags).await), "{entered} {count}");
+            let manifests = vec![(a.clone(), digest("m")); count];
+            assert!(superseded(&store.manifests(old, &manifests).await), "{entered} {count}");
+            let blobs = vec![(a.clone(), *stored); count];
+            assert!(superseded(&store.blobs(old, &blobs).await), "{entered} {count}");
+        }
+        assert!(superseded(&store.tags(old, &a, None, 10).await), "{entered}");
+        assert!(superseded(&store.referrers(old, &a, stored, &[], None, 10).await), "{entered}");
+        assert!(superseded(&store.repositories(old, None, 10).await), "{entered}");
     }
-    assert_eq!(world.tag("a", "v1").await, Some(digest("m")), "reads go on, nothing has changed");
+    let current = store.envelope().await.expect("envelope").expect("founded").epoch;
+    let rows = store.tagged(current, &[(a, tag("v1"))]).await.expect("tagged");
+    assert_eq!(rows[0].as_ref().map(|row| row.digest), Some(digest("m")), "nothing has changed");
     assert_eq!(world.rows.intents().await.len(), 2, "what was begun is left to the walk");
 }
 

@@ -8,7 +8,8 @@ use super::{DAY, Fixture, World, digest, facts, fresh, name, tag};
 use crate::meta::{ManifestFacts, ManifestId, ReferrerRow};
 
 async fn tags(world: &World, after: Option<&str>, limit: u32) -> Vec<String> {
-    let tags = world.store.tags(&name("a"), after, limit).await.expect("tags").expect("it exists");
+    let tags =
+        world.store.tags(world.epoch, &name("a"), after, limit).await.expect("tags").expect("it exists");
     tags.iter().map(ToString::to_string).collect()
 }
 
@@ -27,21 +28,21 @@ pub async fn what_is_looked_up_together_is_answered_in_order(fixture: Fixture) {
 
     let wanted =
         [("b", two), ("a", "none"), ("a", one), ("none", one), ("b", two)].map(|(r, t)| (name(r), tag(t)));
-    let found = world.store.tagged(&wanted).await.expect("tagged");
+    let found = world.store.tagged(world.epoch, &wanted).await.expect("tagged");
     let digests: Vec<_> = found.iter().map(|row| row.as_ref().map(|row| row.digest)).collect();
     assert_eq!(digests, [Some(of(two, "b")), None, Some(of(one, "a")), None, Some(of(two, "b"))]);
     assert_eq!(found[2].as_ref().and_then(|row| row.body.as_deref()), Some(&b"one of a"[..]));
 
     let wanted = [("a", of(one, "b")), ("b", of(one, "b")), ("a", of(two, "a"))].map(|(r, d)| (name(r), d));
-    let found = world.store.manifests(&wanted).await.expect("manifests");
+    let found = world.store.manifests(world.epoch, &wanted).await.expect("manifests");
     let digests: Vec<_> = found.into_iter().map(|row| row.map(|row| row.digest)).collect();
     assert_eq!(digests, [None, Some(of(one, "b")), Some(of(two, "a"))]);
 
     let wanted = ["b", "a"].map(|repository| (name(repository), of("blob", "a")));
-    let found = world.store.blobs(&wanted).await.expect("blobs");
+    let found = world.store.blobs(world.epoch, &wanted).await.expect("blobs");
     assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true]);
 
-    assert_eq!(world.store.tagged(&[]).await.expect("nothing is asked"), []);
+    assert_eq!(world.store.tagged(world.epoch, &[]).await.expect("nothing is asked"), []);
 }
 
 pub async fn tags_are_pages_in_byte_order(fixture: Fixture) {
@@ -61,14 +62,15 @@ pub async fn tags_are_pages_in_byte_order(fixture: Fixture) {
 
 pub async fn a_repository_that_was_never_pushed_to_has_no_tags(fixture: Fixture) {
     let world = World::begin(fixture).await;
-    assert_eq!(world.store.tags(&name("a"), None, 10).await.expect("tags"), None);
+    assert_eq!(world.store.tags(world.epoch, &name("a"), None, 10).await.expect("tags"), None);
     world.open("a").await;
-    assert_eq!(world.store.tags(&name("a"), None, 10).await.expect("tags"), Some(vec![]));
+    assert_eq!(world.store.tags(world.epoch, &name("a"), None, 10).await.expect("tags"), Some(vec![]));
 }
 
 async fn referrers(world: &World, types: &[&str], after: Option<ManifestId>, limit: u32) -> Vec<ReferrerRow> {
     let types: Vec<String> = types.iter().map(ToString::to_string).collect();
-    let found = world.store.referrers(&name("a"), &digest("subject"), &types, after, limit).await;
+    let found =
+        world.store.referrers(world.epoch, &name("a"), &digest("subject"), &types, after, limit).await;
     found.expect("referrers")
 }
 
@@ -109,7 +111,7 @@ pub async fn a_subject_need_not_exist(fixture: Fixture) {
 }
 
 async fn repositories(world: &World, after: Option<&str>, limit: u32) -> Vec<String> {
-    let names = world.store.repositories(after, limit).await.expect("repositories");
+    let names = world.store.repositories(world.epoch, after, limit).await.expect("repositories");
     names.iter().map(ToString::to_string).collect()
 }
 

@@ -12,6 +12,7 @@ pub mod deletes;
 pub mod epochs;
 pub mod lists;
 pub mod manifests;
+pub mod reconcile;
 pub mod uploads;
 
 use std::any::Any;
@@ -136,6 +137,23 @@ macro_rules! meta_conformance {
                     one_claim_stands_until_it_runs_out,
                     a_restart_supersedes_every_deciding_step,
                     an_epoch_is_walked_when_its_walk_has_ended;
+                reconcile: a_difference_is_settled_only_in_its_epoch_and_before_it_is_walked,
+                    data_is_adopted_moved_and_lost_as_the_bucket_shows,
+                    data_that_a_given_up_upload_had_queued_is_live_again_when_its_pointer_is_found,
+                    a_link_without_a_record_is_what_those_who_refer_to_it_need,
+                    a_manifest_is_adopted_with_all_it_refers_to_and_never_judged_incomplete,
+                    a_marked_or_missing_record_sends_its_manifest_to_the_trash_and_its_tags_away,
+                    a_pending_manifest_becomes_live_by_a_record_that_was_lost_and_its_push_goes_on,
+                    what_an_open_push_has_announced_is_left_to_it,
+                    a_tag_is_its_highest_record_that_names_what_lives,
+                    entries_below_a_subject_follow_their_manifests,
+                    staged_bytes_of_no_upload_and_no_blob_are_queued,
+                    too_many_losses_stop_the_walk_for_everybody_until_they_are_accepted,
+                    a_part_is_one_replicas_until_its_lease_runs_out_and_phases_wait_for_each_other,
+                    the_end_of_a_walk_takes_back_what_pushes_of_earlier_epochs_left,
+                    an_upload_that_became_a_blob_ends_with_the_walk_and_others_go_on,
+                    one_rebuild_at_a_time,
+                    rows_are_claimed_in_the_order_of_the_bucket;
             }
         }
     };
@@ -273,7 +291,7 @@ impl World {
     }
 
     async fn blob(&self, repository: &str, digest: Digest) -> Option<BlobRow> {
-        let mut found = self.store.blobs(&[(name(repository), digest)]).await.expect("blobs");
+        let mut found = self.store.blobs(self.epoch, &[(name(repository), digest)]).await.expect("blobs");
         assert_eq!(found.len(), 1);
         found.remove(0)
     }
@@ -301,8 +319,10 @@ impl World {
     async fn manifest(&self, repository: &str, reference: &str) -> Option<ManifestRow> {
         let reference: Reference = reference.parse().expect("a reference");
         let found = match reference {
-            Reference::Tag(tag) => self.store.tagged(&[(name(repository), tag)]).await,
-            Reference::Digest(digest) => self.store.manifests(&[(name(repository), digest)]).await,
+            Reference::Tag(tag) => self.store.tagged(self.epoch, &[(name(repository), tag)]).await,
+            Reference::Digest(digest) => {
+                self.store.manifests(self.epoch, &[(name(repository), digest)]).await
+            }
         };
         let mut found = found.expect("manifests");
         assert_eq!(found.len(), 1);

@@ -21,6 +21,8 @@ mod publish;
 mod queue;
 mod reap;
 mod receive;
+mod reconcile;
+mod reconcile_rows;
 mod removals;
 mod resolve;
 mod row;

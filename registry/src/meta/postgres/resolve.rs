@@ -5,14 +5,18 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use sqlx::postgres::PgRow;
 use sqlx::types::Json;
+use sqlx::{FromRow, Row as _};
 use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
 use super::tx::{read, write};
 use super::{PostgresStore, row};
 use crate::key::Generation;
-use crate::meta::{Annotations, BlobRow, Error, LinkId, ManifestId, ManifestRow, ReferrerRow, Resolve};
+use crate::meta::{
+    Annotations, BlobRow, Epoch, Error, LinkId, ManifestId, ManifestRow, ReferrerRow, Resolve,
+};
 
 #[derive(sqlx::FromRow)]
 struct ManifestColumns {
@@ -109,62 +113,104 @@ impl ReferrerColumns {
     }
 }
 
+/// A row of an answer that holds only in the epoch that was asked for.
+struct InEpoch<T> {
+    ours: bool,
+    found: Option<T>,
+}
+
+impl<'r, T: FromRow<'r, PgRow>> FromRow<'r, PgRow> for InEpoch<T> {
+    fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
+        let found: bool = row.try_get("found")?;
+        Ok(Self { ours: row.try_get("ours")?, found: found.then(|| T::from_row(row)).transpose()? })
+    }
+}
+
+/// A database without the epoch, or without any, has no answer.
+fn of_epoch<T>(rows: impl IntoIterator<Item = InEpoch<T>>) -> Result<Vec<T>, Error> {
+    let mut rows = rows.into_iter().peekable();
+    if rows.peek().is_none_or(|row| !row.ours) {
+        return Err(Error::Superseded);
+    }
+    Ok(rows.filter_map(|row| row.found).collect())
+}
+
+#[derive(sqlx::FromRow)]
+struct NameColumn {
+    name: String,
+}
+
+#[derive(sqlx::FromRow)]
+struct TagColumn {
+    name: Option<String>,
+}
+
 fn names(rows: &[(String,)]) -> Result<Vec<Name>, Error> {
     rows.iter().map(|(text,)| row::parsed("repositories", text)).collect()
 }
 
 #[async_trait]
 impl Resolve for PostgresStore {
-    async fn tagged(&self, wanted: &[(Name, Tag)]) -> Result<Vec<Option<ManifestRow>>, Error> {
+    async fn tagged(&self, epoch: Epoch, wanted: &[(Name, Tag)]) -> Result<Vec<Option<ManifestRow>>, Error> {
         if let [(repository, tag)] = wanted {
             let statement = sqlx::query_as(include_str!("sql/manifest_by_tag.sql"))
                 .bind(repository.as_str())
                 .bind(tag.as_str())
-                .bind(self.half_lease());
-            let found = read(self.row(statement)).await?;
-            return Ok(vec![found.map(ManifestColumns::read).transpose()?]);
+                .bind(self.half_lease())
+                .bind(i64::from(epoch.0));
+            let found: Option<InEpoch<ManifestColumns>> = read(self.row(statement)).await?;
+            return Ok(vec![of_epoch(found)?.pop().map(ManifestColumns::read).transpose()?]);
         }
         let (repositories, tags): (Vec<&str>, Vec<&str>) =
             wanted.iter().map(|(repository, tag)| (repository.as_str(), tag.as_str())).unzip();
         let statement = sqlx::query_as(include_str!("sql/manifests_by_tag.sql"))
             .bind(repositories)
             .bind(tags)
-            .bind(self.half_lease());
-        in_place(read(self.rows(statement)).await?, wanted.len(), ManifestColumns::read)
+            .bind(self.half_lease())
+            .bind(i64::from(epoch.0));
+        in_place(of_epoch(read(self.rows(statement)).await?)?, wanted.len(), ManifestColumns::read)
     }
 
-    async fn manifests(&self, wanted: &[(Name, Digest)]) -> Result<Vec<Option<ManifestRow>>, Error> {
+    async fn manifests(
+        &self,
+        epoch: Epoch,
+        wanted: &[(Name, Digest)],
+    ) -> Result<Vec<Option<ManifestRow>>, Error> {
         if let [(repository, digest)] = wanted {
             let statement = sqlx::query_as(include_str!("sql/manifest_by_digest.sql"))
                 .bind(repository.as_str())
                 .bind(digest.to_bytes())
-                .bind(self.half_lease());
-            let found = read(self.row(statement)).await?;
-            return Ok(vec![found.map(ManifestColumns::read).transpose()?]);
+                .bind(self.half_lease())
+                .bind(i64::from(epoch.0));
+            let found: Option<InEpoch<ManifestColumns>> = read(self.row(statement)).await?;
+            return Ok(vec![of_epoch(found)?.pop().map(ManifestColumns::read).transpose()?]);
         }
         let (repositories, digests) = lists(wanted);
         let statement = sqlx::query_as(include_str!("sql/manifests_by_digest.sql"))
             .bind(repositories)
             .bind(digests)
-            .bind(self.half_lease());
-        in_place(read(self.rows(statement)).await?, wanted.len(), ManifestColumns::read)
+            .bind(self.half_lease())
+            .bind(i64::from(epoch.0));
+        in_place(of_epoch(read(self.rows(statement)).await?)?, wanted.len(), ManifestColumns::read)
     }
 
-    async fn blobs(&self, wanted: &[(Name, Digest)]) -> Result<Vec<Option<BlobRow>>, Error> {
+    async fn blobs(&self, epoch: Epoch, wanted: &[(Name, Digest)]) -> Result<Vec<Option<BlobRow>>, Error> {
         if let [(repository, digest)] = wanted {
             let statement = sqlx::query_as(include_str!("sql/blob.sql"))
                 .bind(repository.as_str())
                 .bind(digest.to_bytes())
-                .bind(self.half_lease());
-            let found = read(self.row(statement)).await?;
-            return Ok(vec![found.map(BlobColumns::read).transpose()?]);
+                .bind(self.half_lease())
+                .bind(i64::from(epoch.0));
+            let found: Option<InEpoch<BlobColumns>> = read(self.row(statement)).await?;
+            return Ok(vec![of_epoch(found)?.pop().map(BlobColumns::read).transpose()?]);
         }
         let (repositories, digests) = lists(wanted);
         let statement = sqlx::query_as(include_str!("sql/blobs.sql"))
             .bind(repositories)
             .bind(digests)
-            .bind(self.half_lease());
-        in_place(read(self.rows(statement)).await?, wanted.len(), BlobColumns::read)
+            .bind(self.half_lease())
+            .bind(i64::from(epoch.0));
+        in_place(of_epoch(read(self.rows(statement)).await?)?, wanted.len(), BlobColumns::read)
     }
 
     async fn renew_link(&self, link: LinkId) -> Result<bool, Error> {
@@ -187,6 +233,7 @@ impl Resolve for PostgresStore {
 
     async fn tags(
         &self,
+        epoch: Epoch,
         repository: &Name,
         after: Option<&str>,
         limit: u32,
@@ -194,17 +241,19 @@ impl Resolve for PostgresStore {
         let statement = sqlx::query_as(include_str!("sql/tags.sql"))
             .bind(repository.as_str())
             .bind(after.unwrap_or_default())
-            .bind(i64::from(limit));
-        let found: Vec<(Option<String>,)> = read(self.rows(statement)).await?;
+            .bind(i64::from(limit))
+            .bind(i64::from(epoch.0));
+        let found: Vec<TagColumn> = of_epoch(read(self.rows(statement)).await?)?;
         if found.is_empty() {
             return Ok(None);
         }
-        let tags = found.iter().filter_map(|(name,)| name.as_deref()).map(|text| row::parsed("tags", text));
+        let tags = found.iter().filter_map(|row| row.name.as_deref()).map(|text| row::parsed("tags", text));
         tags.collect::<Result<_, _>>().map(Some)
     }
 
     async fn referrers(
         &self,
+        epoch: Epoch,
         repository: &Name,
         subject: &Digest,
         artifact_types: &[String],
@@ -216,18 +265,19 @@ impl Resolve for PostgresStore {
             .bind(subject.to_bytes())
             .bind(artifact_types)
             .bind(after.map_or(i64::MAX, |after| after.0))
-            .bind(i64::from(limit));
-        let found: Vec<ReferrerColumns> = read(self.rows(statement)).await?;
+            .bind(i64::from(limit))
+            .bind(i64::from(epoch.0));
+        let found: Vec<ReferrerColumns> = of_epoch(read(self.rows(statement)).await?)?;
         found.into_iter().map(ReferrerColumns::read).collect()
     }
 
-    async fn repositories(&self, after: Option<&str>, limit: u32) -> Result<Vec<Name>, Error> {
-        let statement =
-            sqlx::query_as("SELECT name FROM repositories WHERE name > $1 ORDER BY name LIMIT $2")
-                .bind(after.unwrap_or_default())
-                .bind(i64::from(limit));
-        let found: Vec<(String,)> = read(self.rows(statement)).await?;
-        names(&found)
+    async fn repositories(&self, epoch: Epoch, after: Option<&str>, limit: u32) -> Result<Vec<Name>, Error> {
+        let statement = sqlx::query_as(include_str!("sql/repositories.sql"))
+            .bind(after.unwrap_or_default())
+            .bind(i64::from(limit))
+            .bind(i64::from(epoch.0));
+        let found: Vec<NameColumn> = of_epoch(read(self.rows(statement)).await?)?;
+        found.iter().map(|row| row::parsed("repositories", &row.name)).collect()
     }
 
     async fn takes_referrer(&self, repository: &Name, subject: &Digest, limit: u32) -> Result<bool, Error> {

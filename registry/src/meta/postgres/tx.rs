@@ -42,6 +42,8 @@ const BEGIN_COLLECTING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
 const READ_LIMIT: Duration = Duration::from_secs(2);
 /// How long one attempt of a write may take. Its outcome is unknown then.
 const WRITE_LIMIT: Duration = Duration::from_secs(15);
+/// The same for one that looks at every row of a table.
+const LONG_LIMIT: Duration = Duration::from_mins(30);
 
 /// A transaction. Dropped without an end, it is undone by the end of its connection.
 pub(super) struct Tx(Lent);
@@ -102,6 +104,13 @@ impl PostgresStore {
         let mut connection = self.lend().await?;
         sqlx::raw_sql(BEGIN).execute(&mut *connection).await?;
         Ok(Tx(connection))
+    }
+
+    /// Begins a transaction whose statements may look at every row of a table.
+    pub(super) async fn begin_long(&self) -> Result<Tx, Fault> {
+        let mut tx = self.begin().await?;
+        sqlx::raw_sql("SET LOCAL statement_timeout = '30min'").execute(&mut *tx).await?;
+        Ok(tx)
     }
 
     /// Begins a transaction that decides something in `epoch`.
@@ -178,7 +187,22 @@ pub(super) async fn read<T>(statement: impl Future<Output = Result<T, Fault>>) -
 }
 
 /// A write: one statement or one transaction, repeated while others are in the way.
-pub(super) async fn write<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, Error>
+pub(super) async fn write<T, F>(attempt: impl FnMut() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Fault>>,
+{
+    repeated(WRITE_LIMIT, attempt).await
+}
+
+/// The same for one that looks at every row of a table. It begins with [`begin_long`](PostgresStore::begin_long).
+pub(super) async fn long_write<T, F>(attempt: impl FnMut() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Fault>>,
+{
+    repeated(LONG_LIMIT, attempt).await
+}
+
+async fn repeated<T, F>(limit: Duration, mut attempt: impl FnMut() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Fault>>,
 {
@@ -186,7 +210,7 @@ where
     let mut made = 0;
     loop {
         made += 1;
-        match within(WRITE_LIMIT, attempt()).await {
+        match within(limit, attempt()).await {
             Ok(done) => return Ok(done),
             Err(Fault::Final(error)) => return Err(error),
             Err(Fault::Conflict(error)) if made == ATTEMPTS => return Err(Error::Unavailable(error)),

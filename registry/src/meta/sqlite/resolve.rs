@@ -5,6 +5,8 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow, Row as _};
 use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
@@ -13,7 +15,7 @@ use super::values::{
     digest as digest_column, digest_hex, from_json, location, micros, parsed, to_json, unreadable,
 };
 use crate::key::Generation;
-use crate::meta::{BlobRow, Error, LinkId, ManifestId, ManifestRow, ReferrerRow, Resolve};
+use crate::meta::{BlobRow, Epoch, Error, LinkId, ManifestId, ManifestRow, ReferrerRow, Resolve};
 
 #[derive(sqlx::FromRow)]
 struct ManifestColumns {
@@ -111,6 +113,38 @@ impl ReferrerColumns {
     }
 }
 
+/// A row of an answer that holds only in the epoch that was asked for.
+struct InEpoch<T> {
+    ours: bool,
+    found: Option<T>,
+}
+
+impl<'r, T: FromRow<'r, SqliteRow>> FromRow<'r, SqliteRow> for InEpoch<T> {
+    fn from_row(row: &'r SqliteRow) -> Result<Self, sqlx::Error> {
+        let found: bool = row.try_get("found")?;
+        Ok(Self { ours: row.try_get("ours")?, found: found.then(|| T::from_row(row)).transpose()? })
+    }
+}
+
+/// A database without the epoch, or without any, has no answer.
+fn of_epoch<T>(rows: impl IntoIterator<Item = InEpoch<T>>) -> Result<Vec<T>, Error> {
+    let mut rows = rows.into_iter().peekable();
+    if rows.peek().is_none_or(|row| !row.ours) {
+        return Err(Error::Superseded);
+    }
+    Ok(rows.filter_map(|row| row.found).collect())
+}
+
+#[derive(sqlx::FromRow)]
+struct NameColumn {
+    name: String,
+}
+
+#[derive(sqlx::FromRow)]
+struct TagColumn {
+    name: Option<String>,
+}
+
 impl SqliteStore {
     /// Leases are renewed at half time.
     fn half_grace(&self) -> i64 {
@@ -129,45 +163,66 @@ impl SqliteStore {
 
 #[async_trait]
 impl Resolve for SqliteStore {
-    async fn tagged(&self, wanted: &[(Name, Tag)]) -> Result<Vec<Option<ManifestRow>>, Error> {
+    async fn tagged(&self, epoch: Epoch, wanted: &[(Name, Tag)]) -> Result<Vec<Option<ManifestRow>>, Error> {
         if let [(repository, tag)] = wanted {
             let query = sqlx::query_as(include_str!("sql/manifest_by_tag.sql"))
                 .bind(repository.as_str())
                 .bind(tag.as_str())
-                .bind(self.half_grace());
-            return Ok(vec![self.readers.one(query).await?.map(ManifestColumns::into_row).transpose()?]);
+                .bind(self.half_grace())
+                .bind(epoch.0)
+                .bind(self.lock.fence);
+            let found: Option<InEpoch<ManifestColumns>> = self.readers.one(query).await?;
+            return Ok(vec![of_epoch(found)?.pop().map(ManifestColumns::into_row).transpose()?]);
         }
         let pairs: Vec<_> = wanted.iter().map(|(name, tag)| (name.as_str(), tag.as_str())).collect();
         let query = sqlx::query_as(include_str!("sql/manifests_by_tag.sql"))
             .bind(to_json(&pairs))
-            .bind(self.half_grace());
-        in_place(self.readers.all(query).await?, wanted.len(), ManifestColumns::into_row)
+            .bind(self.half_grace())
+            .bind(epoch.0)
+            .bind(self.lock.fence);
+        in_place(of_epoch(self.readers.all(query).await?)?, wanted.len(), ManifestColumns::into_row)
     }
 
-    async fn manifests(&self, wanted: &[(Name, Digest)]) -> Result<Vec<Option<ManifestRow>>, Error> {
+    async fn manifests(
+        &self,
+        epoch: Epoch,
+        wanted: &[(Name, Digest)],
+    ) -> Result<Vec<Option<ManifestRow>>, Error> {
         if let [(repository, digest)] = wanted {
             let query = sqlx::query_as(include_str!("sql/manifest_by_digest.sql"))
                 .bind(repository.as_str())
                 .bind(digest.to_bytes())
-                .bind(self.half_grace());
-            return Ok(vec![self.readers.one(query).await?.map(ManifestColumns::into_row).transpose()?]);
+                .bind(self.half_grace())
+                .bind(epoch.0)
+                .bind(self.lock.fence);
+            let found: Option<InEpoch<ManifestColumns>> = self.readers.one(query).await?;
+            return Ok(vec![of_epoch(found)?.pop().map(ManifestColumns::into_row).transpose()?]);
         }
         let query = sqlx::query_as(include_str!("sql/manifests_by_digest.sql"))
             .bind(list(wanted))
-            .bind(self.half_grace());
-        in_place(self.readers.all(query).await?, wanted.len(), ManifestColumns::into_row)
+            .bind(self.half_grace())
+            .bind(epoch.0)
+            .bind(self.lock.fence);
+        in_place(of_epoch(self.readers.all(query).await?)?, wanted.len(), ManifestColumns::into_row)
     }
 
-    async fn blobs(&self, wanted: &[(Name, Digest)]) -> Result<Vec<Option<BlobRow>>, Error> {
+    async fn blobs(&self, epoch: Epoch, wanted: &[(Name, Digest)]) -> Result<Vec<Option<BlobRow>>, Error> {
         if let [(repository, digest)] = wanted {
             let query = sqlx::query_as(include_str!("sql/blob.sql"))
                 .bind(repository.as_str())
                 .bind(digest.to_bytes())
-                .bind(self.half_grace());
-            return Ok(vec![self.readers.one(query).await?.map(BlobColumns::into_row).transpose()?]);
+                .bind(self.half_grace())
+                .bind(epoch.0)
+                .bind(self.lock.fence);
+            let found: Option<InEpoch<BlobColumns>> = self.readers.one(query).await?;
+            return Ok(vec![of_epoch(found)?.pop().map(BlobColumns::into_row).transpose()?]);
         }
-        let query = sqlx::query_as(include_str!("sql/blobs.sql")).bind(list(wanted)).bind(self.half_grace());
-        in_place(self.readers.all(query).await?, wanted.len(), BlobColumns::into_row)
+        let query = sqlx::query_as(include_str!("sql/blobs.sql"))
+            .bind(list(wanted))
+            .bind(self.half_grace())
+            .bind(epoch.0)
+            .bind(self.lock.fence);
+        in_place(of_epoch(self.readers.all(query).await?)?, wanted.len(), BlobColumns::into_row)
     }
 
     async fn renew_link(&self, link: LinkId) -> Result<bool, Error> {
@@ -192,6 +247,7 @@ impl Resolve for SqliteStore {
 
     async fn tags(
         &self,
+        epoch: Epoch,
         repository: &Name,
         after: Option<&str>,
         limit: u32,
@@ -199,17 +255,20 @@ impl Resolve for SqliteStore {
         let query = sqlx::query_as(include_str!("sql/tags.sql"))
             .bind(repository.as_str())
             .bind(after)
-            .bind(limit.max(1)); // one row is needed to see that the repository exists
-        let rows: Vec<(Option<String>,)> = self.readers.all(query).await?;
+            .bind(limit.max(1)) // one row is needed to see that the repository exists
+            .bind(epoch.0)
+            .bind(self.lock.fence);
+        let rows: Vec<TagColumn> = of_epoch(self.readers.all(query).await?)?;
         if rows.is_empty() {
             return Ok(None);
         }
-        let names = rows.into_iter().filter_map(|(name,)| name).take(limit as usize);
+        let names = rows.into_iter().filter_map(|row| row.name).take(limit as usize);
         names.map(|name| parsed("tags", &name)).collect::<Result<_, _>>().map(Some)
     }
 
     async fn referrers(
         &self,
+        epoch: Epoch,
         repository: &Name,
         subject: &Digest,
         artifact_types: &[String],
@@ -221,14 +280,21 @@ impl Resolve for SqliteStore {
             .bind(subject.to_bytes())
             .bind(to_json(artifact_types))
             .bind(after.map(|id| id.0))
-            .bind(limit);
-        self.readers.all(query).await?.into_iter().map(ReferrerColumns::into_row).collect()
+            .bind(limit)
+            .bind(epoch.0)
+            .bind(self.lock.fence);
+        let found = of_epoch(self.readers.all(query).await?)?;
+        found.into_iter().map(ReferrerColumns::into_row).collect()
     }
 
-    async fn repositories(&self, after: Option<&str>, limit: u32) -> Result<Vec<Name>, Error> {
-        let select = "SELECT name FROM repositories WHERE name > coalesce(?1, '') ORDER BY name LIMIT ?2";
-        let rows: Vec<(String,)> = self.readers.all(sqlx::query_as(select).bind(after).bind(limit)).await?;
-        rows.iter().map(|(name,)| parsed("repositories", name)).collect()
+    async fn repositories(&self, epoch: Epoch, after: Option<&str>, limit: u32) -> Result<Vec<Name>, Error> {
+        let query = sqlx::query_as(include_str!("sql/repositories.sql"))
+            .bind(after.unwrap_or_default())
+            .bind(limit.max(1)) // one row is needed to see whether the epoch is ours
+            .bind(epoch.0)
+            .bind(self.lock.fence);
+        let rows: Vec<NameColumn> = of_epoch(self.readers.all(query).await?)?;
+        rows.iter().take(limit as usize).map(|row| parsed("repositories", &row.name)).collect()
     }
 
     async fn takes_referrer(&self, repository: &Name, subject: &Digest, limit: u32) -> Result<bool, Error> {

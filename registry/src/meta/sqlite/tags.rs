@@ -14,6 +14,7 @@ use super::queue::Owed;
 use super::tx::Tx;
 use super::values::{digest as digest_column, integer, micros, parsed, unreadable};
 use crate::key::{Generation, Key, Version};
+use crate::meta::reconcile::TagFact;
 use crate::meta::steps::{Push, remove, tag_key};
 use crate::meta::{Candidate, Epoch, Error, ManifestId, TagRecord};
 
@@ -67,6 +68,12 @@ impl TagColumns {
 impl TagRow {
     pub(super) fn is_trashed(&self) -> bool {
         self.hidden.is_some()
+    }
+
+    /// What a comparison with the bucket looks at.
+    pub(super) fn fact(self) -> TagFact {
+        let TagRow { tag, generation, version, digest, hidden, .. } = self;
+        TagFact { tag, target: digest, version, generation, hidden }
     }
 
     /// Removes the records that the row stands for, once it is superseded: a tombstone outlives what it hides.

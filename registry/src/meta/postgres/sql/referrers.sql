@@ -1,18 +1,26 @@
 -- SPDX-FileCopyrightText: The Stowage authors
 -- SPDX-License-Identifier: EUPL-1.2
 
-SELECT m.id,
-       m.digest,
-       m.media_type,
-       m.size,
-       m.artifact_type,
-       m.annotations
-FROM repositories r
-JOIN manifests m ON m.repo_id = r.id
-WHERE r.name = $1
-  AND m.subject = $2
-  AND m.state = 1
-  AND (cardinality($3::text[]) = 0 OR m.artifact_type = ANY ($3))
-  AND m.id < $4
-ORDER BY m.id DESC  -- later pushes have higher ids
-LIMIT $5
+-- Always at least one row: whether the epoch is ours is part of the answer.
+SELECT e.epoch = $6 AND e.fence = pg_postmaster_start_time() AS ours,
+       m.id IS NOT NULL AS found,
+       m.*
+FROM meta e
+LEFT JOIN LATERAL (
+  SELECT m.id,
+         m.digest,
+         m.media_type,
+         m.size,
+         m.artifact_type,
+         m.annotations
+  FROM repositories r
+  JOIN manifests m ON m.repo_id = r.id
+  WHERE r.name = $1
+    AND m.subject = $2
+    AND m.state = 1
+    AND (cardinality($3::text[]) = 0 OR m.artifact_type = ANY ($3))
+    AND m.id < $4
+  ORDER BY m.id DESC  -- later pushes have higher ids
+  LIMIT $5
+) m ON true
+ORDER BY m.id DESC

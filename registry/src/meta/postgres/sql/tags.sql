@@ -1,9 +1,12 @@
 -- SPDX-FileCopyrightText: The Stowage authors
 -- SPDX-License-Identifier: EUPL-1.2
 
--- A repository without tags is one row of NULL; one that does not exist is none.
-SELECT t.name
-FROM repositories r
+-- A repository without tags is one row of NULL; one that does not exist is one row that says so.
+SELECT e.epoch = $4 AND e.fence = pg_postmaster_start_time() AS ours,
+       r.id IS NOT NULL AS found,
+       t.name
+FROM meta e
+LEFT JOIN repositories r ON r.name = $1
 LEFT JOIN LATERAL (
   SELECT name
   FROM tags
@@ -13,5 +16,4 @@ LEFT JOIN LATERAL (
   ORDER BY name
   LIMIT $3
 ) t ON true
-WHERE r.name = $1
 ORDER BY t.name

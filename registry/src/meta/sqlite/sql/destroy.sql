@@ -1,7 +1,11 @@
 -- SPDX-FileCopyrightText: The Stowage authors
 -- SPDX-License-Identifier: EUPL-1.2
 
+DROP TABLE orphans;
+DROP TABLE losses;
+DROP TABLE shards;
 DROP TABLE outbox;
+DROP TABLE outbox_steps;
 DROP TABLE gc_queue;
 DROP TABLE uploads;
 DROP TABLE intents;

@@ -1,13 +1,16 @@
 -- SPDX-FileCopyrightText: The Stowage authors
 -- SPDX-License-Identifier: EUPL-1.2
 
-SELECT m.id, m.digest, m.media_type, m.size, m.artifact_type, m.annotations
-FROM repositories r
-JOIN manifests m ON m.repo_id = r.id
-WHERE r.name = ?1
+-- Always at least one row: whether the epoch is ours is part of the answer.
+SELECT meta.epoch = ?6 AND meta.fence IS ?7 AS ours,
+  m.id IS NOT NULL AS found,
+  m.id, m.digest, m.media_type, m.size, m.artifact_type, m.annotations
+FROM meta
+LEFT JOIN repositories r ON r.name = ?1
+LEFT JOIN manifests m ON m.repo_id = r.id
   AND m.subject = ?2
   AND m.state = 1  -- live
   AND m.id < coalesce(?4, 9223372036854775807)
   AND (?3 = '[]' OR m.artifact_type IN (SELECT value FROM json_each(?3)))
 ORDER BY m.id DESC
-LIMIT ?5
+LIMIT max(?5, 1)

@@ -1,0 +1,352 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The walk: everything in the bucket against everything in the database.
+//!
+//! The bucket is cut into parts (shards) that replicas take under leases: first data, then uploads and
+//! repositories, in which links come before manifests and manifests before tags. A part is a merge join of its
+//! listing with its rows. When all parts are compared, the epoch is trusted.
+//! Guarantees: what was done of a walk stays done, by whomever it goes on. Any number of replicas help.
+//! A walk that would lose more than the breaker lets through stops for all of them.
+//! Never: waits for anybody who has died longer than a minute.
+
+mod sections;
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, try_join_all};
+use stowage_oci::Algorithm;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::compare::{Asked, at_once};
+use super::{Broken, Comparer, Pace, Work, merge};
+use crate::domain::{Domain, Error};
+use crate::key::Key;
+use crate::meta::{self, Changes, Epoch, Loss, Mode, Shard, ShardOutcome};
+
+/// Data comes first, as links look at it.
+const DATA: u8 = 1;
+/// Everything else.
+const RECORDS: u8 = 2;
+/// Objects asked for at once.
+const PAGE: usize = 1000;
+/// Parts that one replica compares at the same time.
+const PARTS: usize = 8;
+
+/// Why a walk did not come to its end. What was compared stays so.
+#[derive(Debug, thiserror::Error)]
+pub enum WalkError {
+    /// The database or the bucket.
+    #[error(transparent)]
+    Domain(#[from] Error),
+    /// More would be lost than the breaker lets through.
+    #[error(
+        "{} of {} {} have no object in the bucket: check bucket and prefix; if the objects are really lost, \
+         accept it with `rebuild --accept-loss`",
+        .0.lost, .0.total, .0.kind.name()
+    )]
+    TooManyLosses(Loss),
+    /// The process is to stop.
+    #[error("the walk was stopped; it goes on where it was")]
+    Stopped,
+}
+
+/// What a walk came to.
+#[derive(Clone, Debug, Default)]
+pub struct Walked {
+    /// What this process did, by kind.
+    pub changes: Changes,
+    /// Objects that this process listed.
+    pub listed: u64,
+    /// Objects that are not of this layout, or cannot be read. They were left alone.
+    pub foreign: u64,
+}
+
+/// Counts while a walk is under way.
+#[derive(Debug, Default)]
+pub(in crate::domain) struct Tally {
+    changes: Mutex<Changes>,
+    listed: AtomicU64,
+    foreign: AtomicU64,
+}
+
+impl Tally {
+    pub(super) fn add(&self, changes: &Changes) {
+        if !changes.is_empty() {
+            merge(&mut self.changes.lock().unwrap_or_else(PoisonError::into_inner), changes.clone());
+        }
+    }
+
+    pub(super) fn listed(&self, count: usize) {
+        self.listed.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn foreign(&self, count: u64) {
+        self.foreign.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn result(&self) -> Walked {
+        Walked {
+            changes: self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            listed: self.listed.load(Ordering::Relaxed),
+            foreign: self.foreign.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A walk to be made, or to help with.
+#[derive(Clone)]
+pub struct Walk {
+    comparer: Comparer,
+    pace: Pace,
+    stopping: CancellationToken,
+    accepts_loss: bool,
+    tally: Arc<Tally>,
+    /// Who takes parts. The same when the walk is run again, so that it finds those it broke off.
+    owners: [Uuid; PARTS],
+}
+
+impl Walk {
+    /// Of the registry of `domain`, at this pace, until `stopping`.
+    #[must_use]
+    pub fn new(domain: &Domain, pace: Pace, stopping: CancellationToken) -> Self {
+        let comparer = domain.comparer.clone();
+        let owners = std::array::from_fn(|_| Uuid::new_v4());
+        Self { comparer, pace, stopping, accepts_loss: false, tally: Arc::default(), owners }
+    }
+
+    /// Goes on whatever is lost.
+    #[must_use]
+    pub fn accepting_loss(self) -> Self {
+        Self { accepts_loss: true, ..self }
+    }
+
+    /// The pace of a walk in the background of a replica that serves.
+    #[must_use]
+    pub fn beside_clients() -> Pace {
+        Pace::new(16, 2)
+    }
+
+    /// The pace of a walk that nothing else waits for.
+    #[must_use]
+    pub fn alone(requests_per_second: Option<NonZeroU32>) -> Pace {
+        Pace::new(64, 8).with_rate(requests_per_second)
+    }
+
+    /// What this process has done so far.
+    #[must_use]
+    pub fn done(&self) -> Walked {
+        self.tally.result()
+    }
+
+    /// How many objects were listed so far.
+    #[must_use]
+    pub fn listed(&self) -> u64 {
+        self.tally.listed.load(Ordering::Relaxed)
+    }
+
+    /// How far all replicas are with the epoch.
+    pub async fn progress(&self, epoch: Epoch) -> Result<meta::WalkProgress, Error> {
+        Ok(self.comparer.meta.walk_progress(epoch).await?)
+    }
+
+    fn work(&self, epoch: Epoch, mode: Mode) -> Work {
+        let work = self.comparer.work(epoch, mode, self.pace.clone());
+        Work { tally: Arc::clone(&self.tally), ..work }
+    }
+
+    /// Compares everything in `epoch`, together with whoever else does, and marks the epoch as walked.
+    pub fn run(&self, epoch: Epoch) -> BoxFuture<'_, Result<Walked, WalkError>> {
+        Box::pin(self.walk(epoch))
+    }
+
+    async fn walk(&self, epoch: Epoch) -> Result<Walked, WalkError> {
+        let work = self.work(epoch, Mode::Walk);
+        self.ensure_planned(&work).await.map_err(|error| self.failed(error))?;
+        let workers = self.owners.map(|owner| -> BoxFuture<'_, _> { Box::pin(self.help(&work, owner)) });
+        match try_join_all(workers).await {
+            Ok(_) => {}
+            Err(Broken::Walked) => return Ok(self.tally.result()),
+            Err(error) => return Err(self.failed(error)),
+        }
+        if self.stopping.is_cancelled() {
+            return Err(WalkError::Stopped);
+        }
+        let meta = &self.comparer.meta;
+        meta.queue_unreferenced(epoch).await.map_err(Error::from)?;
+        if let Some(changes) = meta.end_walk(epoch).await.map_err(Error::from)? {
+            self.tally.add(&changes);
+        }
+        Ok(self.tally.result())
+    }
+
+    /// Says which parts there are, unless somebody has.
+    async fn ensure_planned(&self, work: &Work) -> Result<(), Broken> {
+        let (meta, epoch) = (&self.comparer.meta, work.scope.epoch);
+        if meta.walk_progress(epoch).await?.total == 0 {
+            let shards = work.plan().await?;
+            if meta.plan_walk(epoch, &shards).await? {
+                tracing::info!(
+                    epoch = epoch.0,
+                    parts = shards.len(),
+                    "comparing the database with the bucket"
+                );
+            }
+        }
+        if self.accepts_loss {
+            meta.accept_loss(epoch).await?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: Broken) -> WalkError {
+        match error {
+            Broken::Domain(Error::Stopping) => WalkError::Stopped,
+            Broken::Domain(error) => error.into(),
+            Broken::TooManyLosses(loss) => WalkError::TooManyLosses(loss),
+            Broken::Walked => WalkError::Stopped,
+        }
+    }
+
+    /// Compares everything and changes nothing.
+    pub async fn dry_run(&self) -> Result<Walked, WalkError> {
+        let work = self.work(Epoch(0), Mode::DryRun);
+        let outcome = async {
+            for phase in [DATA, RECORDS] {
+                let shards = work.plan().await?;
+                let parts = shards.iter().filter(|shard| shard.phase == phase);
+                for shard in parts {
+                    work.shard(&shard.name).await?;
+                }
+            }
+            Ok::<_, Broken>(())
+        };
+        let outcome = self.stopping.run_until_cancelled(outcome).await.ok_or(WalkError::Stopped)?;
+        outcome.map_err(|error| self.failed(error))?;
+        Ok(self.tally.result())
+    }
+
+    /// Takes parts until none is left.
+    async fn help(&self, work: &Work, owner: Uuid) -> Result<(), Broken> {
+        const PAUSE: Duration = Duration::from_millis(200);
+        let (meta, epoch) = (&self.comparer.meta, work.scope.epoch);
+        while !self.stopping.is_cancelled() {
+            match meta.claim_shard(epoch, owner).await? {
+                ShardOutcome::Claimed(shard) => self.compare(work, &shard, owner).await?,
+                ShardOutcome::Unplanned => self.ensure_planned(work).await?,
+                ShardOutcome::Wait => tokio::time::sleep(PAUSE).await,
+                ShardOutcome::Done => return Ok(()),
+                ShardOutcome::Stopped(loss) => return Err(Broken::TooManyLosses(loss)),
+                ShardOutcome::Walked => return Err(Broken::Walked),
+            }
+        }
+        Err(Error::Stopping.into())
+    }
+
+    /// Compares a part while its lease is kept.
+    async fn compare(&self, work: &Work, shard: &Shard, owner: Uuid) -> Result<(), Broken> {
+        const RENEWAL: Duration = Duration::from_secs(20);
+        let (meta, epoch) = (&self.comparer.meta, work.scope.epoch);
+        let lost = async {
+            loop {
+                tokio::time::sleep(RENEWAL).await;
+                // A database that is away tells nothing: the next renewal, or the end, does.
+                if matches!(meta.keep_shard(epoch, &shard.name, owner).await, Ok(false)) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            compared = work.shard(&shard.name) => compared?,
+            // Somebody else does it again.
+            () = lost => return Ok(()),
+            () = self.stopping.cancelled() => return Err(Error::Stopping.into()),
+        }
+        meta.finish_shard(epoch, &shard.name, owner).await?;
+        Ok(())
+    }
+}
+
+impl Work {
+    /// The parts of the bucket, as it is now, and of the database.
+    async fn plan(&self) -> Result<Vec<Shard>, Broken> {
+        let (blobs, uploads, repositories) =
+            futures::try_join!(self.blob_shards(), self.upload_shards(), self.repository_shards())?;
+        let phased = |phase| move |name| Shard { phase, name };
+        let records = uploads.into_iter().chain(repositories).map(phased(RECORDS));
+        Ok(blobs.into_iter().map(phased(DATA)).chain(records).collect())
+    }
+
+    /// Whether one page shows all of it.
+    async fn is_small(&self, prefix: &str) -> Result<bool, Broken> {
+        let _turn = self.pace.bucket().await;
+        Ok(self.comparer.store.list(prefix, None, PAGE).await?.len() < PAGE)
+    }
+
+    async fn blob_shards(&self) -> Result<Vec<String>, Broken> {
+        if self.is_small(Key::BLOBS).await? {
+            return Ok(vec![Key::BLOBS.to_owned()]);
+        }
+        let many = Algorithm::Sha256;
+        let shards = (0..=u8::MAX).map(|byte| format!("{}{many}/{byte:02x}/", Key::BLOBS));
+        let others = Algorithm::ALL.into_iter().filter(|algorithm| *algorithm != many);
+        Ok(shards.chain(others.map(|algorithm| format!("{}{algorithm}/", Key::BLOBS))).collect())
+    }
+
+    async fn upload_shards(&self) -> Result<Vec<String>, Broken> {
+        /// The digits of a generation.
+        const DIGITS: &str = "0123456789abcdefghjkmnpqrstvwxyz";
+        if self.is_small(Key::UPLOADS).await? {
+            return Ok(vec![Key::UPLOADS.to_owned()]);
+        }
+        Ok(DIGITS.chars().map(|digit| format!("{}{digit}", Key::UPLOADS)).collect())
+    }
+
+    /// The first components of the names of repositories.
+    async fn repository_shards(&self) -> Result<Vec<String>, Broken> {
+        /// What a name can begin with.
+        const FIRST: &str = "0123456789abcdefghijklmnopqrstuvwxyz";
+        if self.is_small(Key::REPOSITORIES).await? {
+            return Ok(vec![Key::REPOSITORIES.to_owned()]);
+        }
+        let below = |first| -> Asked<'_, Vec<String>> { Box::pin(self.components(first)) };
+        let listed = at_once(FIRST.chars().map(below).collect()).await?;
+        let mut all: BTreeSet<String> = listed.into_iter().flatten().collect();
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.comparer.meta.repositories_below("", after.as_deref(), 1000).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.to_string());
+            all.extend(page.iter().filter_map(|name| name.components().next().map(str::to_owned)));
+        }
+        Ok(all.into_iter().map(|component| format!("{}{component}/", Key::REPOSITORIES)).collect())
+    }
+
+    /// Those that begin with a character, each by the first key behind the one before.
+    async fn components(&self, first: char) -> Result<Vec<String>, Broken> {
+        let prefix = format!("{}{first}", Key::REPOSITORIES);
+        let (mut found, mut after): (Vec<String>, Option<String>) = (Vec::new(), None);
+        loop {
+            let page = {
+                let _turn = self.pace.bucket().await;
+                self.comparer.store.list(&prefix, after.as_deref(), 1).await?
+            };
+            let Some(object) = page.into_iter().next() else { return Ok(found) };
+            let below = object.key.strip_prefix(Key::REPOSITORIES).unwrap_or_default();
+            let Some((component, _)) = below.split_once('/') else {
+                // Not of this layout; what follows may be.
+                after = Some(object.key);
+                continue;
+            };
+            // `0` is what comes after `/`.
+            after = Some(format!("{}{component}/\u{7f}", Key::REPOSITORIES));
+            found.push(component.to_owned());
+        }
+    }
+}

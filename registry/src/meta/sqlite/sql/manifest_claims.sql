@@ -1,0 +1,11 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
+SELECT m.digest, m.gen, m.state = 1 AS live
+FROM repositories r
+JOIN manifests m ON m.repo_id = r.id
+WHERE r.name = ?1
+  AND m.digest >= ?2
+  AND m.digest <= ?3
+ORDER BY m.digest
+LIMIT ?4

@@ -1,0 +1,7 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
+UPDATE manifests
+SET state = 2, trashed_until = (SELECT now FROM clock) + ?2
+WHERE id = ?1
+  AND state = 1
