@@ -10,7 +10,7 @@ use stowage_registry::OpenError;
 use stowage_registry::blobs::s3::SettingsError;
 use stowage_registry::config::ConfigError;
 use stowage_registry::domain::{self, OwnershipError};
-use stowage_registry::jobs::{GcError, PurgeError};
+use stowage_registry::jobs::{GcError, PurgeError, RebuildError};
 use stowage_registry::meta;
 use stowage_registry::meta::postgres::ConnectError;
 use stowage_registry::ops::telemetry::TelemetryError;
@@ -56,6 +56,15 @@ pub(crate) enum Failure {
     /// The data was not purged.
     #[error(transparent)]
     Purge(#[from] PurgeError),
+    /// The database was not rebuilt.
+    #[error(transparent)]
+    Rebuild(#[from] RebuildError),
+    /// The database is rebuilt, and there is more in the bucket than this layout knows.
+    #[error(
+        "the database is rebuilt; {0} objects below the prefix are not of this layout or cannot be read, and were \
+         left alone: see the log for their keys, and move or delete them yourself"
+    )]
+    ForeignObjects(u64),
     /// A port cannot be had.
     #[error("cannot listen on {address}")]
     Listen {
@@ -90,10 +99,13 @@ impl Failure {
             Self::Open(error) if is_refusal(error) => REFUSED,
             Self::Purge(error) if error.is_refusal() => REFUSED,
             Self::Gc(error) if error.is_refusal() => REFUSED,
+            Self::Rebuild(error) if error.is_refusal() => REFUSED,
+            Self::ForeignObjects(_) => REFUSED,
             Self::Open(_)
             | Self::Database(_)
             | Self::Purge(_)
             | Self::Gc(_)
+            | Self::Rebuild(_)
             | Self::TakeOver(_)
             | Self::Listen { .. }
             | Self::System { .. } => FAILED,

@@ -5,15 +5,18 @@
 
 mod failure;
 mod open;
+mod progress;
 mod serve;
 mod termination;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use stowage_registry::config::{self, SecretsDir, Sources};
+use stowage_registry::jobs::RebuildOptions;
 use stowage_registry::ops::telemetry;
 use uuid::Uuid;
 
@@ -54,6 +57,8 @@ enum Command {
     Migrate(Common),
     /// Collect what nothing refers to any more, once
     Gc(Gc),
+    /// Make the database from the bucket, or compare it with the bucket
+    Rebuild(Rebuild),
     /// Delete every object below the registry's prefix, and every table
     Purge(Purge),
     /// Look at the configuration
@@ -103,6 +108,24 @@ struct Purge {
     confirm: Uuid,
 }
 
+#[derive(Debug, Args)]
+struct Rebuild {
+    #[command(flatten)]
+    common: Common,
+    /// Change nothing, count what differs
+    #[arg(long, env = "STOWAGE_DRY_RUN")]
+    dry_run: bool,
+    /// Make an empty database that of the bucket's registry
+    #[arg(long, env = "STOWAGE_ADOPT")]
+    adopt: bool,
+    /// Go on when more than 1 % (and more than 100) of the rows of a kind have no object in the bucket
+    #[arg(long, env = "STOWAGE_ACCEPT_LOSS")]
+    accept_loss: bool,
+    /// Requests to the bucket a second, at most
+    #[arg(long, value_name = "N", env = "STOWAGE_REQUESTS_PER_SECOND")]
+    requests_per_second: Option<NonZeroU32>,
+}
+
 /// What every command that reads the configuration takes.
 #[derive(Clone, Debug, Args)]
 struct Common {
@@ -144,6 +167,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve(serve) => termination::told(runtime()?.block_on(serve.run(traces))),
         Command::Migrate(common) => termination::summed_up("migrate", || migrate(&common)),
         Command::Gc(asked) => termination::summed_up("gc", || gc(&asked)),
+        Command::Rebuild(asked) => termination::summed_up("rebuild", || rebuild(&asked)),
         Command::Purge(asked) => termination::summed_up("purge", || purge(&asked)),
         Command::Config(ConfigCommand::Check(shown)) => check(&shown),
         Command::Config(ConfigCommand::Show(shown)) => show(&shown),
@@ -179,6 +203,26 @@ fn gc(asked: &Gc) -> Result<Counts, Failure> {
     let backing = config::load_backing(&common.sources(None))?;
     let counts = runtime()?.block_on(open::gc(&backing, &common.data_dir, asked.dry_run))?;
     // A terminal or a script sees what a Job's termination message says.
+    let lines: Vec<String> = counts.iter().map(|(what, count)| format!("{what} {count}\n")).collect();
+    print(lines.concat().as_bytes())?;
+    Ok(counts)
+}
+
+fn rebuild(asked: &Rebuild) -> Result<Counts, Failure> {
+    let common = &asked.common;
+    let backing = config::load_backing(&common.sources(None))?;
+    let options = RebuildOptions {
+        dry_run: asked.dry_run,
+        adopt: asked.adopt,
+        accept_loss: asked.accept_loss,
+        requests_per_second: asked.requests_per_second,
+    };
+    let walked = runtime()?.block_on(open::rebuild(&backing, &common.data_dir, options))?;
+    if walked.foreign > 0 && !asked.dry_run {
+        return Err(Failure::ForeignObjects(walked.foreign));
+    }
+    let mut counts: Counts = walked.changes;
+    counts.extend([("listedObjects", walked.listed), ("foreignObjects", walked.foreign)]);
     let lines: Vec<String> = counts.iter().map(|(what, count)| format!("{what} {count}\n")).collect();
     print(lines.concat().as_bytes())?;
     Ok(counts)

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use stowage_registry::OpenError;
 use stowage_registry::blobs::{self, Filesystem, Observed, Observer, Outcome, Request, S3, Store, s3};
 use stowage_registry::config::{self, Backing, Config, Database, Storage, explained};
-use stowage_registry::domain::{Domain, Limits};
-use stowage_registry::jobs::{self, Collector, Purged};
+use stowage_registry::domain::{Domain, Limits, Walked};
+use stowage_registry::jobs::{self, Collector, Purged, RebuildOptions};
 use stowage_registry::key::Key;
 use stowage_registry::meta::postgres::{self, ConnectError, PostgresStore};
 use stowage_registry::meta::sqlite::{self, SqliteStore};
@@ -22,6 +22,7 @@ use stowage_registry::ops::tasks::Tasks;
 use uuid::Uuid;
 
 use super::Failure;
+use super::progress::Progress;
 use super::termination::Counts;
 
 /// How long a start waits for a database that is away.
@@ -203,6 +204,26 @@ pub(super) async fn purge(backing: &Backing, data_dir: &Path, confirmed: Uuid) -
         },
     };
     Ok(jobs::purge(&*store, meta.as_deref(), confirmed).await?)
+}
+
+/// Rebuilds the database from the bucket.
+pub(super) async fn rebuild(
+    backing: &Backing,
+    data_dir: &Path,
+    options: RebuildOptions,
+) -> Result<Walked, Failure> {
+    let store: Arc<dyn Store> = match &backing.storage {
+        Storage::Filesystem => Arc::new(filesystem(data_dir).await?),
+        Storage::S3(bucket) => Arc::new(s3(bucket).await?),
+    };
+    let meta: Arc<dyn MetaStore> = match &backing.database {
+        Database::Sqlite => Arc::new(sqlite(data_dir).await?),
+        Database::Postgres(server) => Arc::new(PostgresStore::connect(&server_options(server)).await?),
+    };
+    let progress = Progress::begin();
+    let walked = jobs::rebuild(meta, store, Limits::default(), options, |stage| progress.tell(&stage)).await;
+    progress.end();
+    Ok(walked?)
 }
 
 /// The limits of the configuration, as the domain takes them.

@@ -7,6 +7,7 @@
 
 mod gc;
 mod purge;
+mod rebuild;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use stowage_crds::{Outcome, Summary};
 
 pub use gc::{Collected, Collector, GcError, due, finish_requests};
 pub use purge::{PurgeError, Purged, purge};
+pub use rebuild::{RebuildError, RebuildOptions, Stage, rebuild};
 
 use crate::ops::clock;
 
