@@ -99,6 +99,37 @@ impl Place {
         );
     }
 
+    /// Throws the database away; a new one is empty.
+    pub(crate) async fn lose_database(&self) {
+        if self.shared.is_some() {
+            self.write("secrets/database/url", &database().await);
+        } else {
+            for file in ["meta.sqlite", "meta.sqlite-wal", "meta.sqlite-shm"] {
+                // Not all are there.
+                drop(std::fs::remove_file(self.path().join("data").join(file)));
+            }
+        }
+    }
+
+    /// Whose the database is that the configuration names.
+    pub(crate) async fn owner(&self) -> Option<Uuid> {
+        let meta: Arc<dyn MetaStore> = if self.shared.is_some() {
+            let url = std::fs::read_to_string(self.path().join("secrets/database/url")).unwrap();
+            Arc::new(PostgresStore::connect(&postgres::Options::new(url)).await.unwrap())
+        } else {
+            self.open().await.meta
+        };
+        meta.envelope().await.unwrap().map(|envelope| envelope.registry)
+    }
+
+    pub(crate) async fn put(&self, key: &str, content: &'static [u8]) {
+        self.open().await.store.put(key, vec![content.into()]).await.unwrap();
+    }
+
+    pub(crate) async fn remove(&self, key: &str) {
+        self.open().await.store.delete(&[key.to_owned()]).await.unwrap();
+    }
+
     async fn open(&self) -> Stores {
         let data = self.path().join("data");
         match &self.shared {
@@ -114,7 +145,7 @@ impl Place {
     }
 
     /// Founds a registry with a blob in it; its id.
-    async fn founded(&self) -> Uuid {
+    pub(crate) async fn founded(&self) -> Uuid {
         let Stores { store, meta } = self.open().await;
         let registry = Registry::builder().over(Arc::clone(&meta), store).await.unwrap();
         let digest = Digest::of(Algorithm::Sha256, b"content");
@@ -139,7 +170,7 @@ impl Place {
             .unwrap()
     }
 
-    async fn keys(&self) -> Vec<String> {
+    pub(crate) async fn keys(&self) -> Vec<String> {
         let store: Arc<dyn Store> = match &self.shared {
             None => Arc::new(Filesystem::open(self.path().join("data")).await.unwrap()),
             Some((bucket, _)) => Arc::new(S3::new(bucket.clone()).await.unwrap()),

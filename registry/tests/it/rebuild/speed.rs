@@ -1,0 +1,106 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! How fast a database is rebuilt. Prints figures; asserts only that all is there.
+//!
+//! `cargo test --release -p stowage-registry --test it rebuild::speed -- --ignored --nocapture`
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt as _};
+use stowage_oci::Digest;
+use stowage_registry::key::{Form, Generation, Key, Version};
+
+use super::api::{digest_of, image, sha256};
+use super::stand::Stand;
+
+/// As many records as `manifests` pushes of images with three layers of their own leave, in some repositories.
+async fn fill(stand: &Stand, manifests: usize, repositories: usize) -> usize {
+    let store = stand.store().await;
+    let mut objects: Vec<(String, Bytes)> = Vec::new();
+    for n in 0..manifests {
+        let repository: stowage_oci::Name = format!("team-{}/app", n % repositories).parse().unwrap();
+        let milliseconds = 1_700_000_000_000 + n as u64;
+        let generation = || Generation::at(milliseconds);
+        let mut manifest = image(&format!("{n}-0"));
+        for layer in 1..3 {
+            let more = image(&format!("{n}-{layer}"));
+            manifest["layers"].as_array_mut().unwrap().push(more["layers"][0].clone());
+        }
+        let digest = digest_of(&manifest);
+        let layers = (0..3).map(|layer| sha256(format!("{n}-{layer}").as_bytes()));
+        let blobs: Vec<Digest> = layers.chain([sha256(b"{}")]).collect();
+        for blob in blobs {
+            let of = repository.clone();
+            let data = Key::Blob { digest: blob, generation: generation(), size: 5, form: Form::Inline };
+            if blob != sha256(b"{}") || n == 0 {
+                objects.push((data.to_string(), Bytes::from_static(b"12345")));
+            }
+            let link = Key::Link { repository: of, digest: blob, generation: generation() };
+            objects.push((link.to_string(), Bytes::new()));
+        }
+        let record = Key::Manifest { repository: repository.clone(), digest, generation: generation() };
+        objects.push((record.to_string(), Bytes::from(manifest.to_string())));
+        let tag = Key::Tag {
+            repository,
+            tag: format!("v{n}").parse().unwrap(),
+            version: Version { epoch: 1, seq: n as u64 },
+            generation: generation(),
+            target: Some(digest),
+        };
+        objects.push((tag.to_string(), Bytes::new()));
+    }
+    let count = objects.len();
+    let put = |(key, body): (String, Bytes)| {
+        let store = &store;
+        async move { store.put(&key, vec![body]).await.unwrap() }
+    };
+    stream::iter(objects).map(put).buffer_unordered(64).collect::<Vec<()>>().await;
+    count
+}
+
+async fn measure(mut stand: Stand, manifests: usize, repositories: usize) {
+    let replica = stand.start().await;
+    replica.stop().await;
+    let objects = fill(&stand, manifests, repositories).await;
+    stand.lose().await;
+    for what in ["empty database", "equal database"] {
+        let begun = Instant::now();
+        let walked = stand.adopt().await;
+        let seconds = begun.elapsed().as_secs_f64();
+        assert!(walked.listed as usize >= objects, "{walked:?}");
+        println!(
+            "{what}: {manifests} manifests, {} objects in {seconds:.1} s: {:.0} manifests/s, {:.0} keys/s",
+            walked.listed,
+            manifests as f64 / seconds,
+            walked.listed as f64 / seconds
+        );
+    }
+    let tags =
+        stand.texts("SELECT count(*)::text FROM tags", "SELECT cast(count(*) AS text) FROM tags").await;
+    assert_eq!(tags, [manifests.to_string()]);
+}
+
+fn size() -> usize {
+    std::env::var("MANIFESTS").ok().and_then(|text| text.parse().ok()).unwrap_or(20_000)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn postgres_and_s3() {
+    measure(Stand::postgres().await, size(), 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn sqlite_and_folder() {
+    measure(Stand::sqlite(), size(), 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_pages_of_everything_are_compared_to_the_last_object() {
+    // More than a page of data, of links, of manifests and of tags, so that parts, batches and pages all end somewhere.
+    measure(Stand::postgres().await, 1_100, 1).await;
+    measure(Stand::sqlite(), 1_100, 2).await;
+}
