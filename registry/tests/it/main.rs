@@ -25,6 +25,7 @@ mod meta_sqlite;
 mod purge;
 #[cfg(test)]
 mod raw;
+#[cfg(test)]
 mod rebuild;
 #[cfg(test)]
 mod reference;
