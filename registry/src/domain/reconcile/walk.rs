@@ -57,6 +57,17 @@ pub enum WalkError {
     Stopped,
 }
 
+impl From<Broken> for WalkError {
+    fn from(error: Broken) -> Self {
+        match error {
+            // Somebody has ended it: there is nothing left to do.
+            Broken::Domain(Error::Stopping) | Broken::Walked => Self::Stopped,
+            Broken::Domain(error) => error.into(),
+            Broken::TooManyLosses(loss) => Self::TooManyLosses(loss),
+        }
+    }
+}
+
 /// What a walk came to.
 #[derive(Clone, Debug, Default)]
 pub struct Walked {
@@ -162,18 +173,19 @@ impl Walk {
     }
 
     /// Compares everything in `epoch`, together with whoever else does, and marks the epoch as walked.
+    #[must_use]
     pub fn run(&self, epoch: Epoch) -> BoxFuture<'_, Result<Walked, WalkError>> {
         Box::pin(self.walk(epoch))
     }
 
     async fn walk(&self, epoch: Epoch) -> Result<Walked, WalkError> {
         let work = self.work(epoch, Mode::Walk);
-        self.ensure_planned(&work).await.map_err(|error| self.failed(error))?;
+        self.ensure_planned(&work).await?;
         let workers = self.owners.map(|owner| -> BoxFuture<'_, _> { Box::pin(self.help(&work, owner)) });
         match try_join_all(workers).await {
             Ok(_) => {}
             Err(Broken::Walked) => return Ok(self.tally.result()),
-            Err(error) => return Err(self.failed(error)),
+            Err(error) => return Err(error.into()),
         }
         if self.stopping.is_cancelled() {
             return Err(WalkError::Stopped);
@@ -205,15 +217,6 @@ impl Walk {
         Ok(())
     }
 
-    fn failed(&self, error: Broken) -> WalkError {
-        match error {
-            Broken::Domain(Error::Stopping) => WalkError::Stopped,
-            Broken::Domain(error) => error.into(),
-            Broken::TooManyLosses(loss) => WalkError::TooManyLosses(loss),
-            Broken::Walked => WalkError::Stopped,
-        }
-    }
-
     /// Compares everything and changes nothing.
     pub async fn dry_run(&self) -> Result<Walked, WalkError> {
         let work = self.work(Epoch(0), Mode::DryRun);
@@ -228,7 +231,7 @@ impl Walk {
             Ok::<_, Broken>(())
         };
         let outcome = self.stopping.run_until_cancelled(outcome).await.ok_or(WalkError::Stopped)?;
-        outcome.map_err(|error| self.failed(error))?;
+        outcome?;
         Ok(self.tally.result())
     }
 

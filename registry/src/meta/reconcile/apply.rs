@@ -575,7 +575,8 @@ async fn manifests<R: Rows>(
         return Ok(Outcome::Settled(settled));
     };
     let all = |at: &[usize]| -> Vec<Digest> { at.iter().map(|at| found[*at].digest).collect() };
-    let facts = by_digest(rows.manifest_facts(repo_id, &all(&Vec::from_iter(0..found.len())), false).await?);
+    let everything: Vec<usize> = (0..found.len()).collect();
+    let facts = by_digest(rows.manifest_facts(repo_id, &all(&everything), false).await?);
     let plan = |found: &ManifestFound, facts: &HashMap<Digest, Vec<ManifestFact>>, fate: &Fate| {
         let known = facts.get(&found.digest).map_or(&[][..], Vec::as_slice);
         plan_records::manifest(repository, found, known, fate)
@@ -673,7 +674,8 @@ async fn carry_out<R: Rows>(
     if !new.is_empty() {
         let ids = rows.insert_manifests(repo_id, &new).await?;
         let inserted = ids.iter().zip(&new).filter_map(|(id, manifest)| Some(((*id)?, manifest.facts)));
-        rows.insert_references(repo_id, &Vec::from_iter(inserted)).await?;
+        let inserted: Vec<(i64, &ManifestFacts)> = inserted.collect();
+        rows.insert_references(repo_id, &inserted).await?;
     }
     errand(rows, settled, owed).await?;
     for (found, plan) in plans {

@@ -220,8 +220,8 @@ fn raised(
     if let Some(target) = top.target {
         return life(&target).row().map(|manifest| TagSet::Live { record: top, manifest });
     }
-    let below = records.iter().filter(|entry| entry.version < top.version);
-    let hidden = below.filter_map(|entry| Some((*entry, life(&entry.target?).row()?))).next();
+    let mut below = records.iter().filter(|entry| entry.version < top.version);
+    let hidden = below.find_map(|entry| Some((*entry, life(&entry.target?).row()?)));
     match hidden {
         Some((hidden, manifest)) => Some(TagSet::Trashed { tombstone: top, hidden, manifest }),
         None if has_row => Some(TagSet::Gone),
