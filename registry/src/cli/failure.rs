@@ -95,12 +95,12 @@ impl Failure {
                 | ConnectError::Untrusted(_)
                 | ConnectError::Meta(meta::Error::Schema { .. }),
             )
-            | Self::Expiry(_) => REFUSED,
+            | Self::Expiry(_)
+            | Self::ForeignObjects(_) => REFUSED,
             Self::Open(error) if is_refusal(error) => REFUSED,
             Self::Purge(error) if error.is_refusal() => REFUSED,
             Self::Gc(error) if error.is_refusal() => REFUSED,
             Self::Rebuild(error) if error.is_refusal() => REFUSED,
-            Self::ForeignObjects(_) => REFUSED,
             Self::Open(_)
             | Self::Database(_)
             | Self::Purge(_)

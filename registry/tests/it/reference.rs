@@ -51,6 +51,7 @@ fn the_command_line_page_is_what_the_programs_print() {
         vec!["serve"],
         vec!["migrate"],
         vec!["gc"],
+        vec!["rebuild"],
         vec!["purge"],
         vec!["config", "check"],
         vec!["config", "show"],

@@ -36,35 +36,27 @@ async fn is_current(tx: &mut Tx, epoch: Epoch) -> Result<bool, Fault> {
     Ok(matches!(found, Some((true, _))))
 }
 
-/// What holding an epoch for a comparison came to.
-enum Held {
-    Scope(Tx),
-    Walked,
-}
-
 impl PostgresStore {
-    async fn begin_scope(&self, scope: &Scope) -> Result<Held, Fault> {
+    /// Holds an epoch for a comparison. `None`: it is walked.
+    async fn begin_scope(&self, scope: &Scope) -> Result<Option<Tx>, Fault> {
         let mut tx = self.begin().await?;
         if scope.mode == Mode::DryRun {
-            return Ok(Held::Scope(tx));
+            return Ok(Some(tx));
         }
         let found: Option<(bool, bool)> = sqlx::query_as(include_str!("sql/scope.sql"))
             .bind(i64::from(scope.epoch.0))
             .fetch_optional(&mut *tx)
             .await?;
         match found {
-            Some((true, false)) => Ok(Held::Scope(tx)),
-            Some((true, true)) => tx.undo(Held::Walked).await,
+            Some((true, false)) => Ok(Some(tx)),
+            Some((true, true)) => tx.undo(None).await,
             _ => tx.undo(Err(Error::Superseded.into())).await?,
         }
     }
 
     /// Settles a difference: all of it, or nothing.
     async fn try_settle(&self, scope: &Scope, difference: &Difference<'_>) -> Result<Outcome, Fault> {
-        let mut tx = match self.begin_scope(scope).await? {
-            Held::Scope(tx) => tx,
-            Held::Walked => return Ok(Outcome::Walked),
-        };
+        let Some(mut tx) = self.begin_scope(scope).await? else { return Ok(Outcome::Walked) };
         let outcome = reconcile::settle(&mut PgRows { tx: &mut tx }, scope, difference).await?;
         match outcome {
             Outcome::Settled(_) if scope.mode != Mode::DryRun => {
@@ -109,11 +101,8 @@ impl PostgresStore {
     }
 
     async fn try_claim_shard(&self, epoch: Epoch, owner: Uuid) -> Result<ShardOutcome, Fault> {
-        let mut tx =
-            match self.begin_scope(&Scope { epoch, retain: Duration::ZERO, mode: Mode::Walk }).await? {
-                Held::Scope(tx) => tx,
-                Held::Walked => return Ok(ShardOutcome::Walked),
-            };
+        let scope = Scope { epoch, retain: Duration::ZERO, mode: Mode::Walk };
+        let Some(mut tx) = self.begin_scope(&scope).await? else { return Ok(ShardOutcome::Walked) };
         let stopped: Option<(String, i64, i64)> = sqlx::query_as(include_str!("sql/stopped_walk.sql"))
             .bind(i64::from(epoch.0))
             .fetch_optional(&mut *tx)

@@ -142,7 +142,7 @@ async fn race_19_an_answer_of_the_old_incarnation_is_not_used_in_the_new_one(sta
     let replica = stand.start().await;
     let digest = replica.api.push_blob("app", b"content").await;
     let gate = Gate::new();
-    replica.database.inject("blob", Occasion::First(1), Effect::HoldBefore(gate.clone()));
+    replica.database.inject("blobs", Occasion::First(1), Effect::HoldBefore(gate.clone()));
     let target = format!("/v2/app/blobs/{digest}");
     let asked = replica.api.head(&target);
     let meanwhile = async {

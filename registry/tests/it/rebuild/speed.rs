@@ -16,7 +16,7 @@ use super::api::{digest_of, image, sha256};
 use super::stand::Stand;
 
 /// As many records as `manifests` pushes of images with three layers of their own leave, in some repositories.
-async fn fill(stand: &Stand, manifests: usize, repositories: usize) -> usize {
+async fn fill(stand: &Stand, manifests: usize, repositories: usize) -> u64 {
     let store = stand.store().await;
     let mut objects: Vec<(String, Bytes)> = Vec::new();
     for n in 0..manifests {
@@ -51,7 +51,7 @@ async fn fill(stand: &Stand, manifests: usize, repositories: usize) -> usize {
         };
         objects.push((tag.to_string(), Bytes::new()));
     }
-    let count = objects.len();
+    let count = objects.len() as u64;
     let put = |(key, body): (String, Bytes)| {
         let store = &store;
         async move { store.put(&key, vec![body]).await.unwrap() }
@@ -68,13 +68,14 @@ async fn measure(mut stand: Stand, manifests: usize, repositories: usize) {
     for what in ["empty database", "equal database"] {
         let begun = Instant::now();
         let walked = stand.adopt().await;
-        let seconds = begun.elapsed().as_secs_f64();
-        assert!(walked.listed as usize >= objects, "{walked:?}");
+        let milliseconds = begun.elapsed().as_millis().max(1);
+        assert!(walked.listed >= objects, "{walked:?}");
+        let rate = |count: u128| count * 1000 / milliseconds;
         println!(
-            "{what}: {manifests} manifests, {} objects in {seconds:.1} s: {:.0} manifests/s, {:.0} keys/s",
+            "{what}: {manifests} manifests, {} objects in {milliseconds} ms: {} manifests/s, {} keys/s",
             walked.listed,
-            manifests as f64 / seconds,
-            walked.listed as f64 / seconds
+            rate(manifests as u128),
+            rate(u128::from(walked.listed)),
         );
     }
     let tags =

@@ -56,7 +56,7 @@ impl Replica {
             if envelope.is_ok_and(|found| found.is_some_and(|found| found.ours && found.walked)) {
                 return;
             }
-            assert!(begun.elapsed() < Duration::from_secs(60), "the walk does not end");
+            assert!(begun.elapsed() < Duration::from_mins(1), "the walk does not end");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -223,41 +223,52 @@ impl Stand {
     /// uploads, intents and queues; repositories without any content; on which of several pushes of one manifest a
     /// deleted tag hangs.
     pub(super) async fn rows(&self) -> Vec<(&'static str, Vec<String>)> {
-        let blobs = self.texts(
-            "SELECT concat_ws(' ', encode(digest, 'hex'), size, gen, form, tail) FROM blobs",
-            "SELECT concat_ws(' ', hex(digest), size, hex(gen), form, tail) FROM blobs",
-        );
-        let links = self.texts(
-            "SELECT concat_ws(' ', r.name, encode(l.digest, 'hex'), encode(b.digest, 'hex'), l.gen)
+        let blobs = self
+            .texts(
+                "SELECT concat_ws(' ', encode(digest, 'hex'), size, gen, form, tail) FROM blobs",
+                "SELECT concat_ws(' ', hex(digest), size, hex(gen), form, tail) FROM blobs",
+            )
+            .await;
+        let links = self
+            .texts(
+                "SELECT concat_ws(' ', r.name, encode(l.digest, 'hex'), encode(b.digest, 'hex'), l.gen)
              FROM repo_blobs l JOIN repositories r ON r.id = l.repo_id JOIN blobs b ON b.id = l.blob_id",
-            "SELECT concat_ws(' ', r.name, hex(l.digest), hex(b.digest), hex(l.gen))
+                "SELECT concat_ws(' ', r.name, hex(l.digest), hex(b.digest), hex(l.gen))
              FROM repo_blobs l JOIN repositories r ON r.id = l.repo_id JOIN blobs b ON b.id = l.blob_id",
-        );
-        let manifests = self.texts(
+            )
+            .await;
+        let manifests = self
+            .texts(
             "SELECT concat_ws(' ', r.name, encode(m.digest, 'hex'), state, gen, media_type, artifact_type,
                               encode(subject, 'hex'), annotations::text, size, md5(body))
              FROM manifests m JOIN repositories r ON r.id = m.repo_id WHERE state IN (1, 2)",
             "SELECT concat_ws(' ', r.name, hex(m.digest), state, hex(gen), media_type, artifact_type,
                               hex(subject), annotations, size, hex(body))
              FROM manifests m JOIN repositories r ON r.id = m.repo_id WHERE state IN (1, 2)",
-        );
-        let blobs_of = self.texts(
-            "SELECT concat_ws(' ', m.gen, encode(l.digest, 'hex')) FROM manifest_blobs f
+        )
+            .await;
+        let blobs_of = self
+            .texts(
+                "SELECT concat_ws(' ', m.gen, encode(l.digest, 'hex')) FROM manifest_blobs f
              JOIN manifests m ON m.id = f.manifest_id JOIN repo_blobs l ON l.id = f.link_id
              WHERE m.state IN (1, 2)",
-            "SELECT concat_ws(' ', hex(m.gen), hex(l.digest)) FROM manifest_blobs f
+                "SELECT concat_ws(' ', hex(m.gen), hex(l.digest)) FROM manifest_blobs f
              JOIN manifests m ON m.id = f.manifest_id JOIN repo_blobs l ON l.id = f.link_id
              WHERE m.state IN (1, 2)",
-        );
-        let children = self.texts(
-            "SELECT concat_ws(' ', m.gen, r.name, encode(c.child, 'hex')) FROM manifest_children c
+            )
+            .await;
+        let children = self
+            .texts(
+                "SELECT concat_ws(' ', m.gen, r.name, encode(c.child, 'hex')) FROM manifest_children c
              JOIN manifests m ON m.id = c.parent_id JOIN repositories r ON r.id = c.repo_id
              WHERE m.state IN (1, 2)",
-            "SELECT concat_ws(' ', hex(m.gen), r.name, hex(c.child)) FROM manifest_children c
+                "SELECT concat_ws(' ', hex(m.gen), r.name, hex(c.child)) FROM manifest_children c
              JOIN manifests m ON m.id = c.parent_id JOIN repositories r ON r.id = c.repo_id
              WHERE m.state IN (1, 2)",
-        );
-        let tags = self.texts(
+            )
+            .await;
+        let tags = self
+            .texts(
             "SELECT concat_ws(' ', r.name, t.name, CASE WHEN t.trashed_until IS NULL THEN m.gen END, encode(m.digest, 'hex'), t.epoch, t.seq, t.gen,
                               extract(epoch FROM t.pushed_at)::bigint, t.trashed_until IS NOT NULL,
                               prev_epoch, prev_seq, prev_gen)
@@ -265,14 +276,15 @@ impl Stand {
             "SELECT concat_ws(' ', r.name, t.name, iif(t.trashed_until IS NULL, hex(m.gen), ''), hex(m.digest), t.epoch, t.seq, hex(t.gen),
                               t.pushed_at, t.trashed_until IS NOT NULL, prev_epoch, prev_seq, hex(prev_gen))
              FROM tags t JOIN manifests m ON m.id = t.manifest_id JOIN repositories r ON r.id = t.repo_id",
-        );
+        )
+            .await;
         vec![
-            ("blobs", blobs.await),
-            ("links", links.await),
-            ("manifests", manifests.await),
-            ("blobs of manifests", blobs_of.await),
-            ("children", children.await),
-            ("tags", tags.await),
+            ("blobs", blobs),
+            ("links", links),
+            ("manifests", manifests),
+            ("blobs of manifests", blobs_of),
+            ("children", children),
+            ("tags", tags),
         ]
     }
 

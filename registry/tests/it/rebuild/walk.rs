@@ -38,10 +38,10 @@ async fn w723_a_push_looks_at_its_own_children_and_no_further(stand: Stand) {
     let replica = stand.start_with(|faults| faults.inject("walk_progress", Occasion::Always, held)).await;
     let mut compared = Vec::new();
     for _ in 0..20 {
-        let before = ["pin_manifest", "settle", "manifest"].map(|step| replica.database.calls(step));
+        let before = ["pin_manifest", "settle", "manifests"].map(|step| replica.database.calls(step));
         let parent = super::api::index(&[child]);
         assert_eq!(replica.api.put("app", None, &parent).await.status, http::StatusCode::CREATED);
-        let after = ["pin_manifest", "settle", "manifest"].map(|step| replica.database.calls(step));
+        let after = ["pin_manifest", "settle", "manifests"].map(|step| replica.database.calls(step));
         compared.push([0, 1, 2].map(|at| after[at] - before[at]));
         child = digest_of(&parent);
     }
@@ -176,7 +176,7 @@ async fn two_walkers_share_the_parts_and_one_that_stops_is_replaced() {
     stand
         .execute("UPDATE shards SET until = clock_timestamp() - interval '1 s' WHERE until IS NOT NULL", "")
         .await;
-    let ended = tokio::time::timeout(Duration::from_secs(60), other.join_next()).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_mins(1), other.join_next()).await.unwrap();
     ended.unwrap().unwrap().unwrap();
     stand.assert_rows(&before).await;
 }
