@@ -25,6 +25,8 @@ use crate::ops::tasks::Tasks;
 
 /// Requests answered at the same time, unless a configuration says otherwise.
 const MOST_REQUESTS: usize = 4096;
+/// How long a start waits for the database to be taken over.
+const TAKE_OVER: Duration = Duration::from_secs(5);
 
 /// Why a registry does not open. Nothing was changed, except what a first start makes.
 #[derive(Debug, thiserror::Error)]
@@ -222,6 +224,10 @@ impl Builder {
             tasks.clone(),
             slots.clone(),
         );
+        // The first request need not take the database over. What stands in the way passes, or is told to it.
+        if let Ok(Err(error)) = tokio::time::timeout(TAKE_OVER, domain.trust().enter()).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "the epoch is not known yet");
+        }
         tasks.spawn(domain::keep_compared(domain.clone(), tasks.stopping()));
         Ok(Registry { port, domain, settings, slots, tasks })
     }

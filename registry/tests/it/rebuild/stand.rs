@@ -93,7 +93,17 @@ impl Stand {
         match self {
             Self::Postgres { url, .. } => Arc::new(PostgresStore::connect(&Options::new(url)).await.unwrap()),
             Self::Sqlite { folder } => {
-                Arc::new(SqliteStore::open(folder.path(), sqlite::Options::default()).await.unwrap())
+                // Whoever had it before may still be about to let go.
+                let begun = Instant::now();
+                loop {
+                    match SqliteStore::open(folder.path(), sqlite::Options::default()).await {
+                        Ok(store) => return Arc::new(store),
+                        Err(sqlite::OpenError::InUse { .. }) if begun.elapsed() < Duration::from_mins(1) => {
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                }
             }
         }
     }
