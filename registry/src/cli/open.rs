@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use stowage_registry::OpenError;
 use stowage_registry::blobs::{self, Filesystem, Observed, Observer, Outcome, Request, S3, Store, s3};
 use stowage_registry::config::{self, Backing, Config, Database, Storage, explained};
-use stowage_registry::domain::{Domain, Limits, Walked};
-use stowage_registry::jobs::{self, Collector, Purged, RebuildOptions};
+use stowage_registry::domain::{Domain, Limits, Walk, Walked};
+use stowage_registry::jobs::{self, Collector, Purged, RebuildError, RebuildOptions};
 use stowage_registry::key::Key;
 use stowage_registry::meta::postgres::{self, ConnectError, PostgresStore};
 use stowage_registry::meta::sqlite::{self, SqliteStore};
@@ -19,6 +19,7 @@ use stowage_registry::meta::{self, Leases, MetaStore};
 use stowage_registry::ops::health::{Dependency, Health};
 use stowage_registry::ops::metrics::{CollectionMetrics, Metrics};
 use stowage_registry::ops::tasks::Tasks;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Failure;
@@ -181,9 +182,16 @@ pub(super) async fn gc(backing: &Backing, data_dir: &Path, dry_run: bool) -> Res
     if dry_run {
         return Ok(jobs::due(&collector.look().await?));
     }
-    // Where nobody serves from the data folder, we are its new holder.
+    // Where nobody serves from the data folder, we are its new holder: a new incarnation, to be compared first.
     if matches!(backing.database, Database::Sqlite) {
-        Domain::new(meta, store, Limits::default(), Tasks::new()).enter().await?;
+        let domain = Domain::new(meta, store, Limits::default(), Tasks::new());
+        let token = domain.trust().enter().await?;
+        if !token.trusted {
+            Walk::new(&domain, Walk::alone(None), CancellationToken::new())
+                .run(token.epoch)
+                .await
+                .map_err(RebuildError::from)?;
+        }
     }
     Ok(collector.collect().await?.counts())
 }

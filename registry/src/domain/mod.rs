@@ -186,11 +186,6 @@ impl Domain {
         self
     }
 
-    /// The current epoch; takes the database over first if its incarnation is new.
-    pub async fn enter(&self) -> Result<Epoch, Error> {
-        self.trust.enter().await
-    }
-
     /// Other limits from now on.
     pub fn set_limits(&self, limits: Limits) {
         self.upload_memory.set(kib(limits.upload_memory), &self.tasks);

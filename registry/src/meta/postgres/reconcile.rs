@@ -10,7 +10,8 @@ use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
 use super::error::Fault;
-use super::receive::end_used_upload;
+use super::guard::owned;
+use super::receive::lock_ending;
 use super::reconcile_rows::{LocationColumns, PgRows, TagColumns};
 use super::tx::{Tx, long_write, read, write};
 use super::{PostgresStore, row, seconds};
@@ -55,9 +56,9 @@ impl PostgresStore {
     }
 
     /// Settles a difference: all of it, or nothing.
-    async fn try_settle(&self, scope: &Scope, difference: &Difference<'_>) -> Result<Outcome, Fault> {
+    async fn try_reconcile(&self, scope: &Scope, difference: &Difference<'_>) -> Result<Outcome, Fault> {
         let Some(mut tx) = self.begin_scope(scope).await? else { return Ok(Outcome::Walked) };
-        let outcome = reconcile::settle(&mut PgRows { tx: &mut tx }, scope, difference).await?;
+        let outcome = reconcile::settle(&mut PgRows { tx: &mut tx, store: self }, scope, difference).await?;
         match outcome {
             Outcome::Settled(_) if scope.mode != Mode::DryRun => {
                 tx.commit().await?;
@@ -150,7 +151,7 @@ impl PostgresStore {
         if ours != Some(true) || done < total || total == 0 {
             return tx.undo(None).await;
         }
-        let changes = reconcile::end(&mut PgRows { tx: &mut tx }, epoch).await?;
+        let changes = reconcile::end(&mut PgRows { tx: &mut tx, store: self }, epoch).await?;
         tx.commit().await?;
         Ok(Some(changes))
     }
@@ -172,30 +173,7 @@ impl EndRows for PgRows<'_> {
     }
 
     async fn names(&mut self, key: &Key) -> Result<bool, Fault> {
-        let statement = match key {
-            Key::Manifest { repository, digest, generation }
-            | Key::Referrer { repository, digest, generation, .. } => {
-                sqlx::query_scalar(include_str!("sql/names_manifest.sql"))
-                    .bind(repository.as_str())
-                    .bind(digest.to_bytes())
-                    .bind(generation.to_uuid())
-            }
-            Key::Link { repository, digest, generation } => {
-                sqlx::query_scalar(include_str!("sql/names_link.sql"))
-                    .bind(repository.as_str())
-                    .bind(digest.to_bytes())
-                    .bind(generation.to_uuid())
-            }
-            Key::Tag { repository, tag, generation, .. } => {
-                sqlx::query_scalar(include_str!("sql/names_tag.sql"))
-                    .bind(repository.as_str())
-                    .bind(tag.as_str())
-                    .bind(generation.to_uuid())
-            }
-            // Intents name no others; unknown means keep.
-            _ => return Ok(true),
-        };
-        Ok(statement.fetch_one(&mut *self.tx).await?)
+        Ok(owned(self.tx, std::slice::from_ref(key)).await?.is_some())
     }
 
     async fn doom_pending(&mut self) -> Result<u64, Fault> {
@@ -206,7 +184,9 @@ impl EndRows for PgRows<'_> {
         let used: Vec<(Uuid, Option<Uuid>)> =
             sqlx::query_as(include_str!("sql/used_uploads.sql")).fetch_all(&mut *self.tx).await?;
         for (id, token) in &used {
-            end_used_upload(self.tx, *id, *token).await?;
+            if let Some(left) = lock_ending(&mut *self.tx, *id, *token).await? {
+                self.store.end_upload(self.tx, *id, &left).await?;
+            }
         }
         Ok(used.len() as u64)
     }
@@ -313,7 +293,7 @@ impl Reconcile for PostgresStore {
     }
 
     async fn settle(&self, scope: &Scope, difference: &Difference<'_>) -> Result<Outcome, Error> {
-        let outcome = write(|| self.try_settle(scope, difference)).await?;
+        let outcome = write(|| self.try_reconcile(scope, difference)).await?;
         if let Outcome::TooManyLosses(loss) = &outcome {
             self.stop_walk(scope.epoch, loss).await?;
         }
@@ -384,7 +364,7 @@ impl Reconcile for PostgresStore {
                 if !is_current(&mut tx, epoch).await? {
                     return tx.undo(Err(Error::Superseded.into())).await?;
                 }
-                sqlx::query(statement).bind(seconds(self.lease)).execute(&mut *tx).await?;
+                sqlx::query(statement).bind(seconds(self.timings.lease)).execute(&mut *tx).await?;
                 tx.commit().await?;
             }
             Ok(())

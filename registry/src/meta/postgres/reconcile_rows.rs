@@ -13,20 +13,18 @@ use super::error::Fault;
 use super::queue::{Removals, candidates};
 use super::receive::{ensure_repository, repository};
 use super::tx::Connection;
-use super::{row, seconds};
+use super::{PostgresStore, row, seconds};
 use crate::key::{Form, Generation, Version};
 use crate::meta::reconcile::{
     BlobFact, Holders, Kind, Life, LinkFact, Loss, ManifestFact, NewManifest, Owed, Rows, State, TagFact,
     TagSet,
 };
-use crate::meta::{Epoch, Error, Location, ManifestFacts, RepositoryId};
-
-/// How long until collectors look at data that lost its last link.
-const BLOB_GRACE: Duration = Duration::from_hours(1);
+use crate::meta::{Candidate, Epoch, Error, Location, ManifestFacts, RepositoryId};
 
 /// The rows, within a transaction.
 pub(super) struct PgRows<'a> {
     pub(super) tx: &'a mut Connection,
+    pub(super) store: &'a PostgresStore,
 }
 
 #[derive(sqlx::FromRow)]
@@ -189,7 +187,7 @@ impl Rows for PgRows<'_> {
                 .await?;
         }
         if !absent.is_empty() {
-            sqlx::query("UPDATE blobs SET form = 0, tail = NULL WHERE id = ANY ($1)")
+            sqlx::query("UPDATE blobs SET form = 0 WHERE id = ANY ($1)")
                 .bind(absent)
                 .execute(&mut *self.tx)
                 .await?;
@@ -259,7 +257,7 @@ impl Rows for PgRows<'_> {
             .fetch_optional(&mut *self.tx)
             .await?;
         if let Some(blob) = blob {
-            candidates(self.tx, "b", &[blob], BLOB_GRACE).await?;
+            candidates(self.tx, Candidate::Blob, &[blob], self.store.timings.blob_grace).await?;
         }
         Ok(())
     }
@@ -367,7 +365,7 @@ impl Rows for PgRows<'_> {
         let buried: Vec<(i64, Duration)> = buried.collect();
         if let Some((_, retain)) = buried.first() {
             let rows: Vec<i64> = buried.iter().map(|(id, _)| *id).collect();
-            candidates(self.tx, "x", &rows, *retain).await?;
+            candidates(self.tx, Candidate::Trashed, &rows, *retain).await?;
         }
         Ok(generations.iter().map(|generation| ids.get(generation).copied()).collect())
     }

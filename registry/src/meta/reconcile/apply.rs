@@ -698,7 +698,7 @@ async fn discard_manifests<R: Rows>(
 ) -> Result<(), R::Fault> {
     if let Some(facts) = &found.facts {
         for generation in &plan.withdraw {
-            let steps = steps::withdraw_manifest(repository, facts, *generation);
+            let steps = steps::withdraw_manifest(repository, facts.digest, facts.subject, *generation);
             withdraw(rows, settled, Owed { steps, ..Owed::default() }).await?;
         }
     }

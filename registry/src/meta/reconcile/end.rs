@@ -8,8 +8,8 @@
 
 use std::collections::HashSet;
 
+use super::Changes;
 use super::apply::{Owed, Rows};
-use super::{Changes, MARKER_AGE};
 use crate::key::Key;
 use crate::meta::{Epoch, steps};
 
@@ -74,13 +74,13 @@ async fn left_by<R: EndRows>(rows: &mut R, intent: &OldIntent) -> Result<Vec<Owe
         if decided.contains(removal) || rows.names(&key).await? {
             continue;
         }
-        left.extend(taken_back(&key, intent.manifest));
+        left.push(taken_back(&key, intent.manifest));
     }
     Ok(left)
 }
 
-/// The steps that take a record back, and those that forget its marker.
-fn taken_back(key: &Key, about: Option<i64>) -> Vec<Owed> {
+/// The steps that take a record back. Whoever carries them out queues the end of the marker.
+fn taken_back(key: &Key, about: Option<i64>) -> Owed {
     let (marker, lane) = match key.clone() {
         Key::Manifest { repository, digest, generation } => {
             (Some(Key::ManifestDeleted { repository, digest, generation }), None)
@@ -92,13 +92,8 @@ fn taken_back(key: &Key, about: Option<i64>) -> Vec<Owed> {
         _ => (None, None),
     };
     let about = about.filter(|_| matches!(key, Key::Manifest { .. }));
-    let mut owed = Vec::new();
     let steps = marker.iter().map(steps::write).chain([steps::remove(key)]).collect();
-    owed.push(Owed { steps, lane, about, ..Owed::default() });
-    if let Some(marker) = marker {
-        owed.push(Owed { steps: vec![steps::remove(&marker)], after: MARKER_AGE, ..Owed::default() });
-    }
-    owed
+    Owed { steps, lane, about, ..Owed::default() }
 }
 
 #[cfg(test)]
@@ -106,16 +101,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_that_might_be_believed_is_marked_before_it_goes_and_the_marker_stays_a_day() {
+    fn a_record_that_might_be_believed_is_marked_before_it_goes() {
         let digest = "a".repeat(64);
         let key = |text: &str| text.parse::<Key>().unwrap();
         let manifest = key(&format!("v1/r/a/~m/sha256-{digest}/01arz3ndektsv4rrffq69g5fav"));
-        let [first, later] = &taken_back(&manifest, Some(7))[..] else { panic!() };
-        assert_eq!(first.steps, [format!("+{manifest}.x"), format!("-{manifest}")]);
-        assert_eq!((first.about, later.after), (Some(7), MARKER_AGE));
-        assert_eq!(later.steps, [format!("-{manifest}.x")]);
+        let owed = taken_back(&manifest, Some(7));
+        assert_eq!(owed.steps, [format!("+{manifest}.x"), format!("-{manifest}")]);
+        assert_eq!(owed.about, Some(7));
         let link = key(&format!("v1/r/a/~b/sha256-{digest}/01arz3ndektsv4rrffq69g5fav"));
-        let [only] = &taken_back(&link, None)[..] else { panic!() };
-        assert_eq!(only.steps, [format!("-{link}")]);
+        assert_eq!(taken_back(&link, None).steps, [format!("-{link}")]);
     }
 }

@@ -8,7 +8,7 @@ use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
 use super::SqliteStore;
-use super::queue::{Kind as Candidate, Owed};
+use super::queue::Owed;
 use super::reconcile_rows::{SqliteRows, loss};
 use super::tags::TagColumns;
 use super::tx::Tx;
@@ -19,7 +19,7 @@ use crate::meta::reconcile::{
     self, Changes, Difference, DigestSpan, EndRows, Kind, ManifestClaim, Mode, OldIntent, Outcome, Progress,
     Reconcile, Scope, Shard, ShardOutcome, TagEntry, TagSpan,
 };
-use crate::meta::{Epoch, Error, Location};
+use crate::meta::{Candidate, Epoch, Error, Location};
 
 #[derive(sqlx::FromRow)]
 struct BlobColumns {
@@ -62,28 +62,7 @@ impl EndRows for SqliteRows<'_, '_> {
     }
 
     async fn names(&mut self, key: &Key) -> Result<bool, Error> {
-        let statement = match key {
-            Key::Manifest { repository, digest, generation }
-            | Key::Referrer { repository, digest, generation, .. } => {
-                sqlx::query_as(include_str!("sql/names_manifest.sql"))
-                    .bind(repository.to_string())
-                    .bind(digest.to_bytes())
-                    .bind(generation.to_uuid())
-            }
-            Key::Link { repository, digest, generation } => {
-                sqlx::query_as(include_str!("sql/names_link.sql"))
-                    .bind(repository.to_string())
-                    .bind(digest.to_bytes())
-                    .bind(generation.to_uuid())
-            }
-            Key::Tag { repository, tag, generation, .. } => sqlx::query_as(include_str!("sql/names_tag.sql"))
-                .bind(repository.to_string())
-                .bind(tag.to_string())
-                .bind(generation.to_uuid()),
-            // Intents name no others; unknown means keep.
-            _ => return Ok(true),
-        };
-        Ok(self.tx.one::<(i64,)>(statement).await?.is_some())
+        Ok(self.tx.owned(std::slice::from_ref(key)).await?.is_some())
     }
 
     async fn doom_pending(&mut self) -> Result<u64, Error> {
@@ -102,8 +81,7 @@ impl EndRows for SqliteRows<'_, '_> {
             self.tx.all(sqlx::query_as(include_str!("sql/used_uploads.sql"))).await?;
         let count = ended.len() as u64;
         for columns in ended {
-            let steps = self.tx.leftovers(&columns.into_ended()?).await?;
-            self.tx.discard(steps, self.options.tombstone_delay).await?;
+            self.tx.discard_upload(&columns.into_ended()?, self.timings.tombstone_delay).await?;
         }
         Ok(count)
     }
@@ -217,7 +195,7 @@ impl Reconcile for SqliteStore {
                 return if ours { Ok(Outcome::Walked) } else { Err(Error::Superseded) };
             }
         }
-        let rows = &mut SqliteRows { tx: &mut tx, options: &self.options };
+        let rows = &mut SqliteRows { tx: &mut tx, timings: &self.timings };
         let outcome = reconcile::settle(rows, scope, difference).await?;
         match &outcome {
             Outcome::Settled(_) if scope.mode != Mode::DryRun => tx.commit().await?,
@@ -328,7 +306,7 @@ impl Reconcile for SqliteStore {
 
     async fn queue_unreferenced(&self, epoch: Epoch) -> Result<(), Error> {
         let mut tx = self.writer.begin_in(epoch).await?;
-        let grace = micros(self.options.lease);
+        let grace = micros(self.timings.lease);
         for insert in [
             "INSERT INTO gc_queue (due, kind, ref) SELECT now + ?1, 'm', m.id FROM manifests m, clock
              WHERE m.state = 1 AND NOT EXISTS (SELECT 1 FROM tags t WHERE t.manifest_id = m.id)
@@ -354,7 +332,7 @@ impl Reconcile for SqliteStore {
             tx.rollback().await?;
             return Ok(None);
         }
-        let rows = &mut SqliteRows { tx: &mut tx, options: &self.options };
+        let rows = &mut SqliteRows { tx: &mut tx, timings: &self.timings };
         let changes = reconcile::end(rows, epoch).await?;
         tx.commit().await?;
         Ok(Some(changes))

@@ -9,8 +9,7 @@ use std::time::Duration;
 use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
-use super::Options;
-use super::queue::{Kind as Candidate, Owed as Queued};
+use super::queue::Owed as Queued;
 use super::tags::TagColumns;
 use super::tx::Tx;
 use super::values::{
@@ -22,12 +21,12 @@ use crate::meta::reconcile::{
     BlobFact, Holders, Kind, Life, LinkFact, Loss, ManifestFact, NewManifest, Owed, Rows, State, TagFact,
     TagSet,
 };
-use crate::meta::{Epoch, Error, Location, ManifestFacts, RepositoryId};
+use crate::meta::{Candidate, Epoch, Error, Location, ManifestFacts, RepositoryId, Timings};
 
 /// The rows, within a transaction.
 pub(super) struct SqliteRows<'a, 'b> {
     pub(super) tx: &'a mut Tx<'b>,
-    pub(super) options: &'a Options,
+    pub(super) timings: &'a Timings,
 }
 
 #[derive(sqlx::FromRow)]
@@ -114,7 +113,7 @@ impl Rows for SqliteRows<'_, '_> {
     async fn set_blobs(&mut self, blobs: &[(i64, Option<Location>)]) -> Result<(), Error> {
         for (id, location) in blobs {
             let update = match location {
-                None => sqlx::query("UPDATE blobs SET form = 0, tail = NULL WHERE id = ?1").bind(id),
+                None => sqlx::query("UPDATE blobs SET form = 0 WHERE id = ?1").bind(id),
                 Some(location) => {
                     let (form, tail) = form_columns(location.form);
                     sqlx::query(include_str!("sql/move_blob.sql"))
@@ -182,7 +181,7 @@ impl Rows for SqliteRows<'_, '_> {
         let delete = "DELETE FROM repo_blobs WHERE id = ?1 RETURNING blob_id";
         let row: Option<(i64,)> = self.tx.one(sqlx::query_as(delete).bind(link)).await?;
         if let Some((blob,)) = row {
-            self.tx.candidate(Candidate::Blob, blob, self.options.blob_grace).await?;
+            self.tx.candidate(Candidate::Blob, blob, self.timings.blob_grace).await?;
         }
         Ok(())
     }
