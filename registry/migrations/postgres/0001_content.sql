@@ -160,7 +160,6 @@ CREATE TABLE uploads (
   CHECK (cardinality(tails) = cardinality(tail_sizes))
 );
 CREATE INDEX uploads_principal ON uploads (principal);
-CREATE INDEX uploads_gen ON uploads (gen);
 CREATE INDEX uploads_expiry ON uploads (expires_at);
 CREATE INDEX uploads_gen ON uploads (gen);
 

@@ -148,7 +148,6 @@ CREATE TABLE uploads (
   expires_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX uploads_principal ON uploads (principal);
-CREATE INDEX uploads_gen ON uploads (gen);
 CREATE INDEX uploads_expires ON uploads (expires_at);
 CREATE INDEX uploads_gen ON uploads (gen);
 
