@@ -312,11 +312,13 @@ pub(super) fn evidence(steps: Vec<String>) -> impl Iterator<Item = String> {
     })
 }
 
-/// The markers that have outlived their use a while after these steps: those of records that the steps remove.
-pub(super) fn spent_markers(steps: &[String]) -> Vec<String> {
+/// Removes, a while after these steps, the markers of records that the steps remove. All that they remove goes
+/// once more before: a PUT that was carried out late, or twice, shall not come to life when its marker goes.
+pub(super) fn spent_markers(steps: &[String]) -> Vec<Vec<String>> {
     let markers = steps.iter().filter_map(|step| step.strip_prefix('+')?.strip_suffix(".x"));
     let removed = |record: &&str| steps.iter().any(|step| step.strip_prefix('-') == Some(record));
-    markers.filter(removed).map(|record| format!("-{record}.x")).collect()
+    let removals = || steps.iter().filter(|step| step.starts_with('-')).cloned();
+    markers.filter(removed).map(|record| removals().chain([format!("-{record}.x")]).collect()).collect()
 }
 
 /// What an upload may have left in the bucket.
@@ -440,8 +442,10 @@ mod tests {
     fn markers_are_spent_when_their_record_is_removed() {
         let push = push();
         let steps = push.withdraw_record(push.record.as_ref().unwrap());
-        assert_eq!(spent_markers(&steps), [steps[0].replacen('+', "-", 1)]);
-        assert_eq!(spent_markers(&steps[..1]), [""; 0], "the record is still there");
+        let again = [&steps[1..], &[steps[0].replacen('+', "-", 1)]].concat();
+        assert_eq!(spent_markers(&steps), [again.clone()], "what came back late goes before it");
+        assert_eq!(spent_markers(&again), [[""; 0]; 0]);
+        assert_eq!(spent_markers(&steps[..1]), [[""; 0]; 0], "the record is still there");
     }
 
     #[test]

@@ -106,6 +106,7 @@ macro_rules! meta_conformance {
                     a_hidden_link_goes_without_a_record,
                     data_that_is_missing_goes_with_all_that_may_be_left_of_it,
                     a_trashed_manifest_goes_when_its_time_is_over,
+                    a_trashed_manifest_whose_last_tag_moved_away_goes,
                     a_manifest_whose_evidence_is_owed_stays,
                     untagged_manifests_stay_without_a_policy,
                     an_untagged_manifest_goes_to_the_trash_by_policy,

@@ -116,7 +116,7 @@ impl PostgresStore {
             of_kind.filter_map(|row| row.then_ref).collect()
         };
         let markers = settled.iter().flat_map(|row| spent_markers(&row.steps));
-        let markers: Vec<Removals> = markers.map(|step| Removals::from(vec![step])).collect();
+        let markers: Vec<Removals> = markers.map(Removals::from).collect();
         queue_all(&mut *tx, &markers, self.timings.marker).await?;
         let manifests = follows(Candidate::Manifest);
         let links =

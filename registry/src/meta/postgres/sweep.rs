@@ -193,14 +193,13 @@ impl<T> Victims<T> {
 }
 
 impl PostgresStore {
-    /// Takes candidates and locks those that are ripe and that nothing refers to; puts the others back.
+    /// Locks those of the candidates taken that are ripe and that nothing refers to; puts the others back.
     async fn victims<T: Locked>(
         &self,
         tx: &mut Connection,
         asked: &Questions,
-        limit: u32,
+        (seen, rows): (u64, Vec<i64>),
     ) -> Result<Victims<T>, Fault> {
-        let (seen, rows) = take(&mut *tx, asked.kind, limit).await?;
         if rows.is_empty() {
             return Ok(Victims { rows: Vec::new(), swept: Swept::default() });
         }
@@ -238,7 +237,8 @@ impl PostgresStore {
             exist: "SELECT id FROM repo_blobs WHERE id = ANY ($1)",
         };
         let mut tx = self.begin_collecting(epoch).await?;
-        let victims = self.victims::<LinkColumns>(&mut tx, &asked, limit).await?;
+        let taken = take(&mut tx, asked.kind, limit).await?;
+        let victims = self.victims::<LinkColumns>(&mut tx, &asked, taken).await?;
         delete(&mut tx, "DELETE FROM repo_blobs WHERE id = ANY ($1)", &victims.ids()).await?;
         let removals = victims.rows.iter().map(LinkColumns::removal).collect::<Result<Vec<_>, _>>()?;
         queue_all(&mut tx, &removals, self.timings.tombstone_delay).await?;
@@ -255,7 +255,8 @@ impl PostgresStore {
             exist: "SELECT id FROM blobs WHERE id = ANY ($1)",
         };
         let mut tx = self.begin_collecting(epoch).await?;
-        let victims = self.victims::<BlobColumns>(&mut tx, &asked, limit).await?;
+        let taken = take(&mut tx, asked.kind, limit).await?;
+        let victims = self.victims::<BlobColumns>(&mut tx, &asked, taken).await?;
         delete(&mut tx, "DELETE FROM blobs WHERE id = ANY ($1)", &victims.ids()).await?;
         let mut removals = victims.rows.iter().map(BlobColumns::removal).collect::<Result<Vec<_>, _>>()?;
         removals.retain(|removal| !removal.steps.is_empty());
@@ -269,12 +270,13 @@ impl PostgresStore {
             kind: Candidate::Trashed,
             lock: include_str!("sql/lock_trashed.sql"),
             rest: None,
-            // Whoever purges the last tag queues it again.
+            // Whoever takes its last tag away queues it again.
             held: "SELECT DISTINCT manifest_id FROM tags WHERE manifest_id = ANY ($1)",
             exist: "SELECT id FROM manifests WHERE id = ANY ($1) AND state = 2",
         };
         let mut tx = self.begin_collecting(epoch).await?;
-        let mut victims = self.victims::<ManifestColumns>(&mut tx, &asked, limit).await?;
+        let taken = take(&mut tx, asked.kind, limit).await?;
+        let mut victims = self.victims::<ManifestColumns>(&mut tx, &asked, taken).await?;
         self.put_off_owing(&mut tx, &mut victims).await?;
         delete(&mut tx, "UPDATE manifests SET state = 3 WHERE id = ANY ($1)", &victims.ids()).await?;
         let removals = victims.rows.iter().map(ManifestColumns::removal).collect::<Result<Vec<_>, _>>()?;
@@ -307,8 +309,10 @@ impl PostgresStore {
         limit: u32,
     ) -> Result<Swept, Fault> {
         let mut tx = self.begin_collecting(epoch).await?;
+        let taken = take(&mut tx, Candidate::Manifest, limit).await?;
         let Some(retain) = retain else {
-            let (seen, _) = take(&mut tx, Candidate::Manifest, limit).await?;
+            let (seen, rows) = taken;
+            queue_trashed(&mut tx, &rows).await?;
             tx.commit().await?;
             return Ok(Swept { seen, ..Swept::default() });
         };
@@ -319,7 +323,10 @@ impl PostgresStore {
             held: include_str!("sql/held_manifests.sql"),
             exist: "SELECT id FROM manifests WHERE id = ANY ($1) AND state = 1",
         };
-        let victims = self.victims::<ManifestColumns>(&mut tx, &asked, limit).await?;
+        let rows = taken.1.clone();
+        let victims = self.victims::<ManifestColumns>(&mut tx, &asked, taken).await?;
+        // After it was decided which of them are live.
+        queue_trashed(&mut tx, &rows).await?;
         for id in victims.ids() {
             sqlx::query(include_str!("sql/trash_manifest.sql"))
                 .bind(id)
@@ -333,6 +340,14 @@ impl PostgresStore {
         tx.commit().await?;
         Ok(victims.swept)
     }
+}
+
+/// A manifest that lost a tag can have gone to the trash before, or meanwhile.
+async fn queue_trashed(tx: &mut Connection, rows: &[i64]) -> Result<(), Fault> {
+    if !rows.is_empty() {
+        sqlx::query(include_str!("sql/queue_trashed.sql")).bind(rows).execute(tx).await?;
+    }
+    Ok(())
 }
 
 async fn delete(tx: &mut Connection, statement: &'static str, ids: &[i64]) -> Result<(), Fault> {

@@ -60,8 +60,8 @@ impl Tx<'_> {
         let settled: Option<SettledColumns> = self.one(sqlx::query_as(delete).bind(row)).await?;
         let Some((steps, then, about)) = settled else { return Ok(()) };
         let steps: Vec<String> = from_json("outbox", &steps)?;
-        for step in spent_markers(&steps) {
-            self.discard(vec![step], store.timings.marker).await?;
+        for steps in spent_markers(&steps) {
+            self.discard(steps, store.timings.marker).await?;
         }
         match (then.as_deref(), about) {
             (Some("m"), Some(manifest)) => self.end_manifest(store, manifest).await,

@@ -135,16 +135,15 @@ impl Tx<'_> {
         Ok((seen, rows))
     }
 
-    /// Takes candidates and gives those that are ripe and that nothing refers to; puts back what is not ripe.
+    /// Those of the candidates taken that are ripe and that nothing refers to; puts back what is not ripe.
     async fn victims<T: Judged>(
         &mut self,
         kind: Candidate,
         judge: &'static str,
         rest: Duration,
-        limit: u32,
+        (seen, rows): &(u64, Vec<i64>),
     ) -> Result<(Vec<T>, Swept), Error> {
-        let (seen, rows) = self.take_candidates(kind, limit).await?;
-        let judge = sqlx::query_as(judge).bind(to_json(&rows)).bind(micros(rest));
+        let judge = sqlx::query_as(judge).bind(to_json(rows)).bind(micros(rest));
         let judged: Vec<T> = self.all(judge).await?;
         let (ripe, unripe): (Vec<T>, Vec<T>) =
             judged.into_iter().filter(|row| !row.held()).partition(|row| row.wait() <= 0);
@@ -152,7 +151,7 @@ impl Tx<'_> {
             let put_back = sqlx::query(include_str!("sql/put_back.sql"));
             self.run(put_back.bind(kind.code()).bind(row.id()).bind(row.wait())).await?;
         }
-        let swept = Swept { seen, removed: ripe.len() as u64, again: unripe.len() as u64 };
+        let swept = Swept { seen: *seen, removed: ripe.len() as u64, again: unripe.len() as u64 };
         Ok((ripe, swept))
     }
 
@@ -168,8 +167,9 @@ impl SqliteStore {
     pub(super) async fn collect_links(&self, epoch: Epoch, limit: u32) -> Result<Swept, Error> {
         let mut tx = self.writer.begin_collecting(epoch).await?;
         let judge = include_str!("sql/candidate_links.sql");
+        let taken = tx.take_candidates(Candidate::Link, limit).await?;
         let (rows, swept) =
-            tx.victims::<LinkColumns>(Candidate::Link, judge, self.timings.lease, limit).await?;
+            tx.victims::<LinkColumns>(Candidate::Link, judge, self.timings.lease, &taken).await?;
         tx.each("DELETE FROM repo_blobs WHERE id = ?1", &rows).await?;
         for row in &rows {
             tx.owe(&Owed { after: self.timings.tombstone_delay, ..row.removal()? }).await?;
@@ -181,8 +181,9 @@ impl SqliteStore {
     pub(super) async fn collect_blobs(&self, epoch: Epoch, limit: u32) -> Result<Swept, Error> {
         let mut tx = self.writer.begin_collecting(epoch).await?;
         let judge = include_str!("sql/candidate_blobs.sql");
+        let taken = tx.take_candidates(Candidate::Blob, limit).await?;
         let (rows, swept) =
-            tx.victims::<BlobColumns>(Candidate::Blob, judge, self.timings.blob_grace, limit).await?;
+            tx.victims::<BlobColumns>(Candidate::Blob, judge, self.timings.blob_grace, &taken).await?;
         tx.each("DELETE FROM blobs WHERE id = ?1", &rows).await?;
         for row in &rows {
             tx.discard(row.removal()?, self.timings.tombstone_delay).await?;
@@ -194,8 +195,9 @@ impl SqliteStore {
     pub(super) async fn collect_trashed(&self, epoch: Epoch, limit: u32) -> Result<Swept, Error> {
         let mut tx = self.writer.begin_collecting(epoch).await?;
         let judge = include_str!("sql/candidate_trashed.sql");
+        let taken = tx.take_candidates(Candidate::Trashed, limit).await?;
         let (rows, swept) =
-            tx.victims::<ManifestColumns>(Candidate::Trashed, judge, self.timings.again, limit).await?;
+            tx.victims::<ManifestColumns>(Candidate::Trashed, judge, self.timings.again, &taken).await?;
         tx.each("UPDATE manifests SET state = 3 WHERE id = ?1", &rows).await?;
         for row in &rows {
             tx.owe(&Owed { after: self.timings.tombstone_delay, ..row.removal()? }).await?;
@@ -211,14 +213,16 @@ impl SqliteStore {
         limit: u32,
     ) -> Result<Swept, Error> {
         let mut tx = self.writer.begin_collecting(epoch).await?;
+        let taken = tx.take_candidates(Candidate::Manifest, limit).await?;
+        // A manifest that lost a tag can have gone to the trash before, or meanwhile.
+        tx.run(sqlx::query(include_str!("sql/queue_trashed.sql")).bind(to_json(&taken.1))).await?;
         let Some(retain) = retain else {
-            let (seen, _) = tx.take_candidates(Candidate::Manifest, limit).await?;
             tx.commit().await?;
-            return Ok(Swept { seen, ..Swept::default() });
+            return Ok(Swept { seen: taken.0, ..Swept::default() });
         };
         let judge = include_str!("sql/candidate_manifests.sql");
         let (rows, swept) =
-            tx.victims::<ManifestColumns>(Candidate::Manifest, judge, self.timings.lease, limit).await?;
+            tx.victims::<ManifestColumns>(Candidate::Manifest, judge, self.timings.lease, &taken).await?;
         for row in &rows {
             let trash = sqlx::query(include_str!("sql/delete_manifest.sql"));
             tx.run(trash.bind(row.id()).bind(micros(retain))).await?;

@@ -5,7 +5,7 @@ SELECT m.id, r.name AS repository, m.digest, m.subject, m.gen,
   -- What the bucket still lacks, tombstones or the marker, must be there before the record goes.
   CASE WHEN EXISTS (SELECT 1 FROM outbox o WHERE o.then_ref = m.id AND o.then_kind IS NULL) THEN ?2
        ELSE m.trashed_until - (SELECT now FROM clock) END AS wait,
-  EXISTS (SELECT 1 FROM tags t WHERE t.manifest_id = m.id) AS held  -- whoever purges the last queues it again
+  EXISTS (SELECT 1 FROM tags t WHERE t.manifest_id = m.id) AS held  -- whoever takes the last away queues it again
 FROM json_each(?1) wanted
 JOIN manifests m ON m.id = wanted.value
 JOIN repositories r ON r.id = m.repo_id
