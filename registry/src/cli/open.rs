@@ -15,7 +15,7 @@ use stowage_registry::jobs::{self, Collector, Purged, RebuildError, RebuildOptio
 use stowage_registry::key::Key;
 use stowage_registry::meta::postgres::{self, ConnectError, PostgresStore};
 use stowage_registry::meta::sqlite::{self, SqliteStore};
-use stowage_registry::meta::{self, Leases, MetaStore};
+use stowage_registry::meta::{self, Leases, MetaStore, Timings};
 use stowage_registry::ops::health::{Dependency, Health};
 use stowage_registry::ops::metrics::{CollectionMetrics, Metrics};
 use stowage_registry::ops::tasks::Tasks;
@@ -66,10 +66,11 @@ pub(super) async fn stores(
             ("s3", Arc::new(store))
         }
     };
+    let timings = timings(config.collection.grace);
     let (system, schema, meta): (_, _, Arc<dyn MetaStore>) = match &config.database {
-        Database::Sqlite => ("sqlite", sqlite::SCHEMA, Arc::new(sqlite(data_dir).await?)),
+        Database::Sqlite => ("sqlite", sqlite::SCHEMA, Arc::new(sqlite(data_dir, timings).await?)),
         Database::Postgres(server) => {
-            let store = connected(server, health).await?;
+            let store = connected(server, timings, health).await?;
             ("postgresql", postgres::SCHEMA, Arc::new(store.with_metrics(metrics.clone())))
         }
     };
@@ -98,8 +99,12 @@ async fn ensure_nothing_expires(store: &S3) -> Result<(), Failure> {
 }
 
 /// Connects; asks again while the database is away, but not for ever.
-async fn connected(server: &config::Postgres, health: &Health) -> Result<PostgresStore, ConnectError> {
-    let options = server_options(server);
+async fn connected(
+    server: &config::Postgres,
+    timings: Timings,
+    health: &Health,
+) -> Result<PostgresStore, ConnectError> {
+    let options = server_options(server, timings);
     let begun = Instant::now();
     loop {
         let error = match PostgresStore::connect(&options).await {
@@ -130,8 +135,15 @@ async fn s3(bucket: &config::S3) -> Result<S3, Failure> {
     Ok(S3::new(settings).await?)
 }
 
-fn server_options(server: &config::Postgres) -> postgres::Options {
+/// How long things last where `grace` is configured. A replica goes by it when it says when something is to be
+/// looked at; whoever looks decides by its own.
+fn timings(grace: Duration) -> Timings {
+    Timings { lease: grace, ..Timings::default() }
+}
+
+fn server_options(server: &config::Postgres, timings: Timings) -> postgres::Options {
     postgres::Options {
+        timings,
         ca: server.ca.clone(),
         max_connections: server.max_connections,
         ..postgres::Options::new(server.url.expose().as_str())
@@ -143,8 +155,9 @@ async fn filesystem(data_dir: &Path) -> Result<Filesystem, OpenError> {
     Filesystem::open(data_dir).await.map_err(|source| OpenError::Folder { folder, source })
 }
 
-async fn sqlite(data_dir: &Path) -> Result<SqliteStore, OpenError> {
-    Ok(SqliteStore::open(data_dir, sqlite::Options::default()).await?)
+async fn sqlite(data_dir: &Path, timings: Timings) -> Result<SqliteStore, OpenError> {
+    let options = sqlite::Options { timings, ..sqlite::Options::default() };
+    Ok(SqliteStore::open(data_dir, options).await?)
 }
 
 /// Brings the schema up to this version.
@@ -154,9 +167,9 @@ pub(super) async fn migrate(database: &Database, data_dir: &Path) -> Result<(), 
         Database::Sqlite => {
             std::fs::create_dir_all(data_dir)
                 .map_err(|source| Failure::System { what: "make the data folder", source })?;
-            sqlite(data_dir).await?;
+            sqlite(data_dir, Timings::default()).await?;
         }
-        Database::Postgres(server) => postgres::migrate(&server_options(server)).await?,
+        Database::Postgres(server) => postgres::migrate(&server_options(server, Timings::default())).await?,
     }
     tracing::info!("the schema is up to date");
     Ok(())
@@ -168,7 +181,8 @@ pub(super) async fn gc(backing: &Backing, data_dir: &Path, dry_run: bool) -> Res
         Storage::Filesystem => Arc::new(filesystem(data_dir).await?),
         Storage::S3(bucket) => Arc::new(s3(bucket).await?),
     };
-    let options = sqlite::Options::default();
+    let timings = timings(backing.grace);
+    let options = sqlite::Options { timings, ..sqlite::Options::default() };
     let meta: Arc<dyn MetaStore> = match &backing.database {
         Database::Sqlite if dry_run => {
             Arc::new(SqliteStore::open_to_read(data_dir, options).await.map_err(OpenError::from)?)
@@ -176,7 +190,9 @@ pub(super) async fn gc(backing: &Backing, data_dir: &Path, dry_run: bool) -> Res
         Database::Sqlite => {
             Arc::new(SqliteStore::open_beside(data_dir, options).await.map_err(OpenError::from)?)
         }
-        Database::Postgres(server) => Arc::new(PostgresStore::connect(&server_options(server)).await?),
+        Database::Postgres(server) => {
+            Arc::new(PostgresStore::connect(&server_options(server, timings)).await?)
+        }
     };
     let collector = Collector::new(Arc::clone(&meta), Arc::clone(&store), CollectionMetrics::default());
     if dry_run {
@@ -203,13 +219,15 @@ pub(super) async fn purge(backing: &Backing, data_dir: &Path, confirmed: Uuid) -
         Storage::S3(bucket) => Box::new(s3(bucket).await?),
     };
     let meta: Option<Box<dyn Leases>> = match &backing.database {
-        Database::Sqlite => Some(Box::new(sqlite(data_dir).await?)),
-        Database::Postgres(server) => match PostgresStore::connect(&server_options(server)).await {
-            Ok(meta) => Some(Box::new(meta)),
-            // The tables are gone, or were never made.
-            Err(ConnectError::Meta(meta::Error::Schema { found: 0, .. })) => None,
-            Err(error) => return Err(error.into()),
-        },
+        Database::Sqlite => Some(Box::new(sqlite(data_dir, Timings::default()).await?)),
+        Database::Postgres(server) => {
+            match PostgresStore::connect(&server_options(server, Timings::default())).await {
+                Ok(meta) => Some(Box::new(meta)),
+                // The tables are gone, or were never made.
+                Err(ConnectError::Meta(meta::Error::Schema { found: 0, .. })) => None,
+                Err(error) => return Err(error.into()),
+            }
+        }
     };
     Ok(jobs::purge(&*store, meta.as_deref(), confirmed).await?)
 }
@@ -242,6 +260,7 @@ pub(super) fn limits(config: &Config) -> Limits {
         upload_memory: config.limits.upload_memory,
         cache_memory: config.limits.cache_memory,
         write_hold: config.write_hold,
+        trash_retention: config.collection.retain_for,
         ..Limits::default()
     }
 }

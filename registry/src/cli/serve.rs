@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use clap::Args;
 use prometheus_client::registry::Registry as Counted;
 use stowage_registry::Registry;
@@ -17,6 +18,7 @@ use stowage_registry::auth::Access;
 use stowage_registry::config::{self, Config, Facts, Live};
 use stowage_registry::http::ops::OpsPort;
 use stowage_registry::http::{Metrics as HttpMetrics, Settings, Site, admin, connection, ops};
+use stowage_registry::jobs::{Collector, collect_by_schedule};
 use stowage_registry::ops::health::{Dependency, Health};
 use stowage_registry::ops::metrics::{CollectionMetrics, Metrics};
 use stowage_registry::ops::shutdown::{Notice, Signals, notify};
@@ -76,7 +78,7 @@ impl Serve {
 
         let live = Arc::new(Live::new(config));
         let health = Arc::new(Health::new());
-        let facts = Arc::default();
+        let facts: Arc<ArcSwap<Facts>> = Arc::default();
         let mut counted = Counted::default();
         let http_metrics = HttpMetrics::register(&mut counted);
         let metrics = Metrics::register(&mut counted);
@@ -106,8 +108,10 @@ impl Serve {
             }
         };
         facts.store(Arc::new(facts_of(&stores).await));
-        let process = Process::open(live, health, tasks, (http_metrics, collection), &stores).await?;
+        let counting = (http_metrics, collection.clone());
+        let process = Process::open(live, health, tasks, counting, &stores).await?;
         facts.store(Arc::new(facts_of(&stores).await));
+        process.collect(&stores, collection, facts);
         process.watch(sources, &stores, config::LOOK);
 
         let end = End::default();
@@ -205,6 +209,17 @@ impl Process {
                 }
             }
         }
+    }
+
+    /// Collects in this process when the configuration says so, and reports it.
+    fn collect(&self, stores: &Stores, metrics: CollectionMetrics, facts: Arc<ArcSwap<Facts>>) {
+        let (live, stopping) = (Arc::clone(&self.live), self.tasks.stopping());
+        let collector = Collector::new(Arc::clone(&stores.meta), Arc::clone(&stores.blobs), metrics);
+        let schedule = move || live.current().collection.schedule.clone();
+        self.tasks.spawn(async move {
+            let told = |run: &_| drop(facts.rcu(|facts| facts.with_collection(run)));
+            collect_by_schedule(collector, schedule, told, stopping).await;
+        });
     }
 
     /// Follows the files of the configuration, and whether database and bucket answer.

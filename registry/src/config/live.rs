@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use stowage_crds::document::DocumentVersion;
 use stowage_crds::report::{Check, Checks, Rejection, Report, ResourceReport, SchemaReport};
-use stowage_crds::{Kind, RegistrySpec, Storage, Summary};
+use stowage_crds::{Kind, Outcome, RegistrySpec, Storage, Summary};
 
 use super::Config;
 use crate::ops::health::{Health, State};
@@ -41,6 +41,19 @@ pub struct Facts {
     pub collector_frozen: Option<bool>,
     /// The newest run of each command that this process starts by itself.
     pub runs: Vec<Summary>,
+}
+
+impl Facts {
+    /// The same after a collection that this process started.
+    #[must_use]
+    pub fn with_collection(&self, run: &Summary) -> Self {
+        let collector_frozen = match run.result {
+            Outcome::Succeeded => Some(false),
+            Outcome::Refused => Some(true),
+            Outcome::Failed => self.collector_frozen,
+        };
+        Self { runs: vec![run.clone()], collector_frozen, ..self.clone() }
+    }
 }
 
 impl Live {
@@ -148,6 +161,10 @@ fn pending(started: &RegistrySpec, now: &RegistrySpec) -> Vec<String> {
         ("spec.database", started.database != now.database),
         ("spec.tls", started.tls.is_some() != now.tls.is_some()),
         ("spec.telemetry", started.telemetry != now.telemetry),
+        (
+            "spec.garbageCollection.gracePeriod",
+            started.garbage_collection().grace_period != now.garbage_collection().grace_period,
+        ),
     ];
     changed.into_iter().filter(|(_, changed)| *changed).map(|(path, _)| path.to_owned()).collect()
 }

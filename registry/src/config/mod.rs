@@ -186,6 +186,8 @@ pub struct Backing {
     pub storage: Storage,
     /// Where names and links lie.
     pub database: Database,
+    /// How long something must have been unnamed before it is removed.
+    pub grace: Duration,
 }
 
 /// Reads only what is needed to reach content and database.
@@ -194,6 +196,7 @@ pub fn load_backing(sources: &Sources) -> Result<Backing, ConfigError> {
     Ok(Backing {
         storage: build::storage(spec, &sources.secrets)?,
         database: build::database(spec, &sources.secrets)?,
+        grace: spec.garbage_collection().grace_period.to_std(),
     })
 }
 

@@ -8,6 +8,7 @@
 mod gc;
 mod purge;
 mod rebuild;
+mod schedule;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ use stowage_crds::{Outcome, Summary};
 pub use gc::{Collected, Collector, GcError, due, finish_requests};
 pub use purge::{PurgeError, Purged, purge};
 pub use rebuild::{RebuildError, RebuildOptions, Stage, rebuild};
+pub use schedule::collect_by_schedule;
 
 use crate::ops::clock;
 

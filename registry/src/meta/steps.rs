@@ -443,8 +443,8 @@ mod tests {
         let push = push();
         let steps = push.withdraw_record(push.record.as_ref().unwrap());
         let again = [&steps[1..], &[steps[0].replacen('+', "-", 1)]].concat();
-        assert_eq!(spent_markers(&steps), [again.clone()], "what came back late goes before it");
         assert_eq!(spent_markers(&again), [[""; 0]; 0]);
+        assert_eq!(spent_markers(&steps), [again], "what came back late goes before it");
         assert_eq!(spent_markers(&steps[..1]), [[""; 0]; 0], "the record is still there");
     }
 

@@ -1,0 +1,100 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Starts collections when their schedule says, in a process of which no Job does.
+//!
+//! One at a time: what comes due while a run is under way is left out. A time that is missed while the process is
+//! stopped is not made up for.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use stowage_crds::{Schedule, Summary};
+use tokio_util::sync::CancellationToken;
+
+use super::{Collector, End, Run};
+use crate::config::explained;
+use crate::ops::clock;
+
+/// How often the schedule is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Collects by the `schedule`, which may be another at every look, until `stopping`. Each run is `told` when it has
+/// ended.
+pub async fn collect_by_schedule(
+    collector: Collector,
+    schedule: impl Fn() -> Option<Schedule>,
+    told: impl Fn(&Summary),
+    stopping: CancellationToken,
+) {
+    let mut looked = now();
+    while stopping.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+        let now_is = now();
+        if !came_due(schedule().as_ref(), looked, now_is) {
+            looked = now_is;
+            continue;
+        }
+        match stopping.run_until_cancelled(collect(&collector)).await {
+            Some(Some(summary)) => told(&summary),
+            Some(None) => {}
+            None => return,
+        }
+        looked = now();
+    }
+}
+
+/// Whether a time of the schedule lies after `looked`, and not after `now`.
+fn came_due(schedule: Option<&Schedule>, looked: Timestamp, now: Timestamp) -> bool {
+    schedule.and_then(|schedule| schedule.next_after(looked)).is_some_and(|due| due <= now)
+}
+
+/// One run, as a Job would sum it up.
+async fn collect(collector: &Collector) -> Option<Summary> {
+    let run = Run::begin("gc");
+    let end = match collector.collect().await {
+        Ok(collected) => {
+            let counts = collected.counts();
+            tracing::info!(command = "gc", ?counts, "collected");
+            End::Done(counts)
+        }
+        Err(error) if error.is_refusal() => {
+            let error = explained(&error);
+            tracing::warn!(command = "gc", error, "nothing is collected, for safety");
+            End::Refused(error)
+        }
+        Err(error) => {
+            let error = explained(&error);
+            tracing::error!(command = "gc", error, "not everything was collected");
+            End::Failed(error)
+        }
+    };
+    Summary::from_termination_message(&run.summary(&end))
+}
+
+fn now() -> Timestamp {
+    let seconds = i64::try_from(clock::seconds()).unwrap_or(i64::MAX);
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_of_the_schedule_comes_due_once() {
+        let nightly = Schedule::new(&"17 3 * * *".into(), None).unwrap();
+        let at = |text: &str| format!("2026-03-01T{text}Z").parse().unwrap();
+        for (looked, now, due) in [
+            ("03:16:58", "03:16:59", false),
+            ("03:16:59", "03:17:00", true),
+            ("03:17:00", "03:17:01", false),
+            // The process slept meanwhile.
+            ("01:00:00", "09:00:00", true),
+            // The clock was put back.
+            ("03:20:00", "03:10:00", false),
+        ] {
+            assert_eq!(came_due(Some(&nightly), at(looked), at(now)), due, "{looked} {now}");
+        }
+        assert!(!came_due(None, at("01:00:00"), at("09:00:00")), "it is suspended");
+    }
+}
