@@ -25,6 +25,11 @@ pub(crate) async fn fixture() -> Fixture {
     Fixture { store: Arc::new(store), rows: Arc::new(rows), guard: Box::new(()) }
 }
 
+/// The rows of this database.
+pub(crate) async fn rows(url: &str) -> impl Inspect + use<> {
+    Rows(PgPool::connect(url).await.unwrap())
+}
+
 struct Rows(PgPool);
 
 #[derive(sqlx::FromRow)]

@@ -33,6 +33,11 @@ async fn fixture() -> Fixture {
     Fixture { store: Arc::new(store), rows: Arc::new(rows), guard: Box::new(folder) }
 }
 
+/// The rows of the database in this folder.
+pub(crate) fn rows(folder: &Path) -> impl Inspect + use<> {
+    Rows(SqlitePool::connect_lazy_with(file(folder)))
+}
+
 /// The rows, seen by another connection.
 struct Rows(SqlitePool);
 

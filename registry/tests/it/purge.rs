@@ -33,9 +33,9 @@ pub(crate) struct Place {
     pub(crate) shared: Option<(Settings, String)>,
 }
 
-struct Stores {
-    store: Arc<dyn Store>,
-    meta: Arc<dyn MetaStore>,
+pub(crate) struct Stores {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) meta: Arc<dyn MetaStore>,
 }
 
 impl Place {
@@ -130,7 +130,7 @@ impl Place {
         self.open().await.store.delete(&[key.to_owned()]).await.unwrap();
     }
 
-    async fn open(&self) -> Stores {
+    pub(crate) async fn open(&self) -> Stores {
         let data = self.path().join("data");
         match &self.shared {
             None => Stores {
@@ -170,11 +170,16 @@ impl Place {
             .unwrap()
     }
 
-    pub(crate) async fn keys(&self) -> Vec<String> {
-        let store: Arc<dyn Store> = match &self.shared {
+    /// The bucket alone, which others may have open.
+    pub(crate) async fn store(&self) -> Arc<dyn Store> {
+        match &self.shared {
             None => Arc::new(Filesystem::open(self.path().join("data")).await.unwrap()),
             Some((bucket, _)) => Arc::new(S3::new(bucket.clone()).await.unwrap()),
-        };
+        }
+    }
+
+    pub(crate) async fn keys(&self) -> Vec<String> {
+        let store = self.store().await;
         store.list("v1/", None, 1000).await.unwrap().into_iter().map(|object| object.key).collect()
     }
 
@@ -201,7 +206,7 @@ impl Place {
     }
 }
 
-fn assert_code(output: &Output, code: i32) {
+pub(crate) fn assert_code(output: &Output, code: i32) {
     let log = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{log}");
 }

@@ -3,6 +3,8 @@
 
 //! What was deleted goes, to the last object; what is in use stays.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use serde_json::json;
 
@@ -71,7 +73,79 @@ async fn what_is_tagged_stays_whole_however_often_it_is_collected(site: Site) {
     assert_eq!((of("/blob/"), of("/~b/"), of("/~m/"), of("/~t/")), (3, 3, 1, 1), "{left:?}");
 }
 
+async fn w778_w852_what_is_pushed_again_while_it_is_collected_stays(site: Site) {
+    let blob = format!("/v2/a/blobs/{}", sha256(b"again and again"));
+    for _ in 0..10 {
+        let push = site.push_blob("a", b"again and again");
+        let (_, collected) = tokio::join!(push, site.collect());
+        collected.unwrap();
+        // Held from here on by a manifest, or refused.
+        site.push_blob("a", b"{}").await;
+        let manifest = image(&[b"again and again"]).to_string();
+        let put =
+            site.send(http::Method::PUT, "/v2/a/manifests/v1", super::site::IMAGE, manifest.as_bytes()).await;
+        if put.status == StatusCode::CREATED {
+            site.collect_some().await;
+            assert_eq!(site.get(&blob).await.body, b"again and again"[..]);
+            site.delete(&format!("/v2/a/manifests/{}", sha256(manifest.as_bytes()))).await;
+        } else {
+            assert_eq!(put.status, StatusCode::BAD_REQUEST, "{:?}", put.body);
+        }
+        site.collect_some().await;
+    }
+}
+
+async fn w805_w853_a_manifest_put_while_its_blob_is_swept_is_whole_or_refused(site: Site) {
+    for round in 0..20 {
+        let layer = format!("layer {round}");
+        site.push_blob("a", b"{}").await;
+        let digest = site.push_blob("a", layer.as_bytes()).await;
+        let blob = format!("/v2/a/blobs/{digest}");
+        let known = site.send(http::Method::HEAD, &blob, "text/plain", b"").await.status;
+        assert!(known == StatusCode::OK || known == StatusCode::NOT_FOUND);
+        let (target, manifest) =
+            (format!("/v2/a/manifests/v{round}"), image(&[layer.as_bytes()]).to_string());
+        let put = site.send(http::Method::PUT, &target, super::site::IMAGE, manifest.as_bytes());
+        let (put, collected) = tokio::join!(put, site.collect());
+        collected.unwrap();
+        site.collect_some().await;
+        if put.status == StatusCode::CREATED {
+            assert_eq!(site.get(&target).await.status, StatusCode::OK);
+            assert_eq!(site.get(&blob).await.body, layer.as_bytes());
+        } else {
+            assert_eq!(put.status, StatusCode::BAD_REQUEST, "{:?}", put.body);
+        }
+    }
+}
+
+async fn w854_an_untagged_signature_lives_as_long_as_its_subject(site: Site) {
+    let subject = site.push_image("a", "v1", &[b"layer"]).await;
+    let mut signature = image(&[b"layer"]);
+    signature["subject"] = json!({ "mediaType": super::site::IMAGE, "digest": subject, "size": 1 });
+    let digest = sha256(signature.to_string().as_bytes());
+    site.put_manifest("a", &digest.to_string(), &signature).await;
+    // Even where untagged manifests go.
+    let collector = site.collector().trashing_untagged(Duration::ZERO);
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        collector.collect().await.unwrap();
+    }
+    assert_eq!(site.get(&format!("/v2/a/manifests/{digest}")).await.status, StatusCode::OK);
+    site.delete(&format!("/v2/a/manifests/{subject}")).await;
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        collector.collect().await.unwrap();
+        if site.get(&format!("/v2/a/manifests/{digest}")).await.status == StatusCode::NOT_FOUND {
+            return;
+        }
+    }
+    panic!("it outlives its subject");
+}
+
 super::both_sites! {
+    w778_w852_what_is_pushed_again_while_it_is_collected_stays,
+    w805_w853_a_manifest_put_while_its_blob_is_swept_is_whole_or_refused,
+    w854_an_untagged_signature_lives_as_long_as_its_subject,
     l_24_of_what_was_deleted_nothing_is_left,
     what_is_tagged_stays_whole_however_often_it_is_collected,
 }

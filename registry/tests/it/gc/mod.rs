@@ -3,7 +3,9 @@
 
 //! Collection, from the push to the empty bucket. Over real databases and buckets; graces are milliseconds.
 
+mod command;
 mod end;
+mod faults;
 mod site;
 
 /// Stamps each named test, a function of a fresh [`site::Site`], onto both pairs of stores.

@@ -73,6 +73,11 @@ impl Site {
         Self::over(Arc::new(meta), Arc::new(store), tempfile::tempdir().unwrap()).await
     }
 
+    /// A registry that is open.
+    pub(crate) fn around(registry: &Registry, meta: Arc<dyn MetaStore>, store: Arc<dyn Store>) -> Self {
+        Self { router: registry.router(), store, meta, _folder: tempfile::tempdir().unwrap() }
+    }
+
     async fn over(meta: Arc<dyn MetaStore>, store: Arc<dyn Store>, folder: TempDir) -> Self {
         let limits = Limits {
             trash_retention: Duration::ZERO,
@@ -80,9 +85,8 @@ impl Site {
             ..Limits::default()
         };
         let opened = Registry::builder().limits(limits).over(Arc::clone(&meta), Arc::clone(&store)).await;
-        let router = opened.unwrap().router();
         // A first request takes the database over.
-        let site = Self { router, store, meta, _folder: folder };
+        let site = Self { _folder: folder, ..Self::around(&opened.unwrap(), meta, store) };
         site.push_blob("first/of-all", b"first").await;
         site
     }
@@ -104,6 +108,14 @@ impl Site {
             let worked = collected.counts().values().any(|count| *count > 0);
             quiet = if worked { 0 } else { quiet + 1 };
             tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// A few passes, each after all graces.
+    pub(crate) async fn collect_some(&self) {
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            self.collect().await.unwrap();
         }
     }
 
