@@ -242,9 +242,12 @@ pub(super) async fn rebuild(
         Storage::Filesystem => Arc::new(filesystem(data_dir).await?),
         Storage::S3(bucket) => Arc::new(s3(bucket).await?),
     };
+    let timings = timings(backing.grace);
     let meta: Arc<dyn MetaStore> = match &backing.database {
-        Database::Sqlite => Arc::new(sqlite(data_dir).await?),
-        Database::Postgres(server) => Arc::new(PostgresStore::connect(&server_options(server)).await?),
+        Database::Sqlite => Arc::new(sqlite(data_dir, timings).await?),
+        Database::Postgres(server) => {
+            Arc::new(PostgresStore::connect(&server_options(server, timings)).await?)
+        }
     };
     let progress = Progress::begin();
     let walked = jobs::rebuild(meta, store, Limits::default(), options, |stage| progress.tell(&stage)).await;
