@@ -29,6 +29,16 @@ pub enum Effect {
     HoldAfter(Gate),
 }
 
+/// Says what happens to a step.
+#[derive(Clone)]
+struct Judge(Arc<dyn Fn(&'static str) -> Vec<Effect> + Send + Sync>);
+
+impl std::fmt::Debug for Judge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Judge")
+    }
+}
+
 /// When it happens, counted from when it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Occasion {
@@ -66,6 +76,7 @@ impl Fault {
 struct State {
     cut: bool,
     faults: Vec<Fault>,
+    judge: Option<Judge>,
     calls: HashMap<&'static str, u64>,
 }
 
@@ -80,6 +91,11 @@ impl Faults {
         self.state().faults.push(Fault { step, occasion, effect, seen: 0 });
     }
 
+    /// From now on `judge` is asked at each step what happens to it, beside what is injected.
+    pub fn judge(&self, judge: impl Fn(&'static str) -> Vec<Effect> + Send + Sync + 'static) {
+        self.state().judge = Some(Judge(Arc::new(judge)));
+    }
+
     /// From now on nothing is answered.
     pub fn cut(&self) {
         self.state().cut = true;
@@ -90,6 +106,7 @@ impl Faults {
         let mut state = self.state();
         state.cut = false;
         state.faults.clear();
+        state.judge = None;
     }
 
     /// How often `step` was asked for.
@@ -110,7 +127,8 @@ impl Faults {
             return vec![Effect::Fail];
         }
         // Every fault counts the call, also those after one that strikes.
-        let mut effects = Vec::new();
+        let judge = state.judge.clone();
+        let mut effects = judge.map(|Judge(judge)| judge(step)).unwrap_or_default();
         for fault in &mut state.faults {
             if fault.strikes(step) {
                 effects.push(fault.effect.clone());

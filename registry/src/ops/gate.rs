@@ -40,7 +40,7 @@ impl Gate {
     }
 
     /// Stands at the gate until it is open.
-    pub(crate) async fn pass(&self) {
+    pub async fn pass(&self) {
         self.arrived.add_permits(1);
         self.open.cancelled().await;
     }

@@ -24,6 +24,8 @@ mod meta_sqlite;
 #[cfg(test)]
 mod purge;
 #[cfg(test)]
+mod races;
+#[cfg(test)]
 mod raw;
 #[cfg(test)]
 mod rebuild;

@@ -394,11 +394,13 @@ async fn begin_anew(domain: &Domain, held: &mut Held) -> Result<(), Error> {
 
 /// The part size of an upload of `total` bytes, if that is known, of which `staged` wait in tails.
 fn part_size(standard: u64, staged: u64, total: Option<u64>) -> u64 {
+    // Whole MiB, where the store's parts are not smaller.
+    let unit = standard.min(MIB);
     let planned = match total {
-        Some(total) => standard.max(total.div_ceil(PLANNED_PARTS).next_multiple_of(MIB)),
+        Some(total) => standard.max(total.div_ceil(PLANNED_PARTS).next_multiple_of(unit)),
         None => 2 * standard,
     };
-    planned.max((staged + 1).next_multiple_of(MIB))
+    planned.max((staged + 1).next_multiple_of(unit))
 }
 
 #[cfg(test)]

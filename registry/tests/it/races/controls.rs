@@ -1,0 +1,124 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The controls: a rule of the protocol is taken away, and the model must find that something is wrong.
+//! (L-53: a green run proves nothing by itself.)
+
+use std::time::Duration;
+
+use super::bucket::Manners;
+use super::database::Kind;
+use super::run::{Plan, run};
+use super::times::Times;
+use super::world::Setting;
+use super::{LATE, UNRELIABLE, registry, sabotage, uploads, wire, with_disasters};
+
+/// Runs the plan until what must go wrong has.
+async fn is_found(plan: &Plan) {
+    let plan = Plan { least: Duration::MAX, most: Duration::from_mins(5), ..*plan };
+    let world = run(&plan).await;
+    assert!(
+        plan.is_found(&world),
+        "nothing of {:?}: {}: {:#?}",
+        plan.until,
+        world.summary(),
+        world.violations()
+    );
+}
+
+/// What must go wrong is one of these.
+fn set(plan: &Plan, until: &'static [&'static str], change: impl FnOnce(Setting) -> Setting) -> Plan {
+    Plan { setting: change(plan.setting), until, ..*plan }
+}
+
+/// What is lost when a reference is not seen: the database refuses it, or a pull finds it.
+const LOST: &[&str] = &["foreign key", "lacks", "comparison"];
+
+fn tiny(kind: Kind) -> Plan {
+    registry(kind, Times::tiny(), 400)
+}
+
+fn without_locks(kind: Kind) -> Plan {
+    set(&tiny(kind), LOST, |setting| Setting { rewrite: Some(wire::without_row_locks), ..setting })
+}
+
+fn with_one_snapshot(kind: Kind) -> Plan {
+    // A quick bucket: more meets more.
+    let manners = Manners { delay: Duration::from_millis(2), ..LATE };
+    set(&tiny(kind), LOST, |setting| Setting { rewrite: Some(wire::in_one_snapshot), manners, ..setting })
+}
+
+fn with_keys_named_by_digest(kind: Kind) -> Plan {
+    set(&registry(kind, Times::default(), 60), &["lacks blob"], |setting| Setting {
+        manners: Manners { names_by_digest: true, ..LATE },
+        ..setting
+    })
+}
+
+fn with_tags_that_leave_no_row(kind: Kind) -> Plan {
+    set(&registry(kind, Times::default(), 60), &["read of", "comparison: tag"], |setting| Setting {
+        sabotage: sabotage::deleted_tags_have_no_row(kind),
+        ..setting
+    })
+}
+
+fn with_children_not_counted(kind: Kind) -> Plan {
+    set(&tiny(kind), &["lacks child", ": child "], |setting| Setting {
+        sabotage: sabotage::children_are_not_counted(kind),
+        ..setting
+    })
+}
+
+fn with_every_incarnation_believed(kind: Kind) -> Plan {
+    set(
+        &with_disasters(&registry(kind, Times::default(), 60)),
+        &["read of", "lacks", "comparison"],
+        |setting| Setting { sabotage: sabotage::every_incarnation_is_believed(kind), ..setting },
+    )
+}
+
+fn without_epochs(kind: Kind) -> Plan {
+    let plan = set(
+        &with_disasters(&registry(kind, Times::default(), 60)),
+        &["read of", "lacks", "comparison"],
+        |setting| Setting { manners: Manners { hides_epochs: true, ..LATE }, ..setting },
+    );
+    Plan { kinds: &[super::Disaster::Failover, super::Disaster::Deep], ..plan }
+}
+
+fn with_part_tags_ignored(kind: Kind) -> Plan {
+    set(&uploads(kind), &["other bytes"], |setting| Setting {
+        manners: Manners { ignores_tags: true, ..UNRELIABLE },
+        ..setting
+    })
+}
+
+macro_rules! controls {
+    ($($kind:ident { $($claim:ident: $plan:ident;)* })*) => {
+        $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $claim() {
+            is_found(&$plan(Kind::$kind)).await;
+        })*)*
+    };
+}
+
+controls! {
+    Postgres {
+        l_53_without_row_locks_it_breaks: without_locks;
+        l_53_in_one_snapshot_it_breaks: with_one_snapshot;
+        l_53_with_keys_named_by_digest_it_breaks: with_keys_named_by_digest;
+        l_53_when_deleted_tags_leave_no_row_it_breaks: with_tags_that_leave_no_row;
+        l_53_when_children_are_not_counted_it_breaks: with_children_not_counted;
+        l_53_when_a_new_incarnation_is_believed_it_breaks: with_every_incarnation_believed;
+        l_53_without_epochs_it_breaks: without_epochs;
+        l_53_when_tags_of_parts_are_ignored_it_breaks: with_part_tags_ignored;
+    }
+    Sqlite {
+        l_53_sqlite_with_keys_named_by_digest_it_breaks: with_keys_named_by_digest;
+        l_53_sqlite_when_deleted_tags_leave_no_row_it_breaks: with_tags_that_leave_no_row;
+        l_53_sqlite_when_children_are_not_counted_it_breaks: with_children_not_counted;
+        l_53_sqlite_when_a_new_incarnation_is_believed_it_breaks: with_every_incarnation_believed;
+        l_53_sqlite_without_epochs_it_breaks: without_epochs;
+        l_53_sqlite_when_tags_of_parts_are_ignored_it_breaks: with_part_tags_ignored;
+    }
+}

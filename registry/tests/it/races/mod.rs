@@ -1,0 +1,181 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The model of the protocol: pushers, deleters, pullers, collectors and walkers over one bucket and one
+//! database, with crashes at every step, late and repeated requests, and disasters, in production code.
+//!
+//! Seeds are printed and decide what everybody does; how it falls together is the machine's. `make test` runs
+//! seconds of it, `make soak` 50,000 pushes and 20 disasters on each database.
+//!
+//! The controls take a rule away and must find something: a model that finds nothing proves nothing.
+//! Not here: the immutable tag and the restore from the trash, which the product does not have yet.
+
+mod bucket;
+mod check;
+mod clients;
+mod controls;
+mod database;
+mod history;
+mod pairs;
+mod reader;
+mod run;
+mod sabotage;
+mod stale;
+mod times;
+mod tripwire;
+mod uploads;
+mod wire;
+mod workers;
+mod world;
+
+use std::time::Duration;
+
+use bucket::Manners;
+use database::{Disaster, Kind};
+use run::{Part, Plan, run};
+use times::Times;
+use world::Setting;
+
+/// Slow, late, repeated: what a bucket does without being broken.
+const LATE: Manners = Manners {
+    delay: Duration::from_millis(50),
+    repeats_delete: 0.1,
+    repeats_put: 0.03,
+    repeats_part: 0.0,
+    loses_answer: 0.0,
+    wants_every_part: false,
+    ignores_tags: false,
+    hides_epochs: false,
+    names_by_digest: false,
+};
+
+fn setting(kind: Kind, times: Times, seed: u64) -> Setting {
+    Setting {
+        kind,
+        times,
+        manners: LATE,
+        part_size: 16,
+        crashes: 0.01,
+        seed,
+        sabotage: &[],
+        rewrite: None,
+        loses_rows: false,
+    }
+}
+
+/// Unreliable in all ways, with parts as small as can be.
+const UNRELIABLE: Manners = Manners {
+    delay: Duration::from_millis(10),
+    repeats_part: 0.05,
+    loses_answer: 0.02,
+    wants_every_part: true,
+    ..LATE
+};
+
+fn registry(kind: Kind, times: Times, blobs: u32) -> Plan {
+    let seed = seed();
+    Plan {
+        setting: setting(kind, times, seed),
+        part: Part::Registry { blobs },
+        least: Duration::from_secs(6),
+        pushes: 100,
+        strikes: 0,
+        most: Duration::from_mins(2),
+        disasters: None,
+        kinds: &[Disaster::Failover, Disaster::Deep, Disaster::Rebuild],
+        until: &[],
+    }
+}
+
+fn with_disasters(plan: &Plan) -> Plan {
+    let setting = Setting { loses_rows: true, ..plan.setting };
+    Plan { setting, disasters: Some(Duration::from_millis(2500)), strikes: 3, ..*plan }
+}
+
+fn uploads(kind: Kind) -> Plan {
+    let plan = registry(kind, Times::uploads(), 0);
+    let setting = Setting { manners: UNRELIABLE, part_size: 4, crashes: 0.005, ..plan.setting };
+    Plan { setting, part: Part::Uploads, ..plan }
+}
+
+/// `SEED` makes everybody do again what they did.
+fn seed() -> u64 {
+    let given = std::env::var("SEED").ok();
+    given.map_or_else(rand::random, |text| text.parse().expect("SEED is a number"))
+}
+
+/// Of a soak, that much; otherwise seconds.
+fn bounded(plan: &Plan, pushes: u64, disasters: u64) -> Plan {
+    let Ok(text) = std::env::var("SOAK") else { return *plan };
+    let (number, unit) =
+        text.split_at_checked(text.len().saturating_sub(1)).expect("SOAK is a length of time");
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => panic!("SOAK is {text:?}, which is no length of time"),
+    };
+    let most = Duration::from_secs(unit * number.parse::<u64>().expect("SOAK is a length of time"));
+    let strikes = if plan.disasters.is_some() { disasters } else { 0 };
+    Plan { pushes, strikes, most, disasters: plan.disasters.map(|_| Duration::from_secs(6)), ..*plan }
+}
+
+/// Runs the plan; nothing may be violated, and all of this must have happened.
+async fn holds(plan: &Plan, happened: &[&str]) {
+    let world = run(plan).await;
+    let violations = world.violations();
+    assert!(violations.is_empty(), "{} violations; {}:\n{violations:#?}", violations.len(), world.summary());
+    for what in happened {
+        assert!(world.counted(what) > 0, "no {what}: {}", world.summary());
+    }
+}
+
+const REGISTRY: &[&str] =
+    &["pushes", "pulls", "crashes", "passes", "link swept", "blob swept", "comparisons"];
+const UPLOADS: &[&str] = &["uploads closed", "crashes", "intrusions", "digests refused", "comparisons"];
+
+macro_rules! on_both {
+    ($($claim:ident: $plan:expr, $happened:expr;)*) => {
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $claim() {
+                super::holds(&$plan(super::Kind::Postgres), $happened).await;
+            })*
+        }
+
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $claim() {
+                super::holds(&$plan(super::Kind::Sqlite), $happened).await;
+            })*
+        }
+    };
+}
+
+on_both! {
+    l_78_what_was_pushed_stays_while_all_else_is_collected: super::plain, super::REGISTRY;
+    l_08_locks_alone_protect_what_leases_do_not: super::tiny, super::REGISTRY;
+    l_78_writers_of_one_upload_never_mix_their_bytes: super::uploaded, super::UPLOADS;
+    l_78_uploads_survive_failovers: super::uploaded_and_struck, super::UPLOADS;
+}
+
+fn plain(kind: Kind) -> Plan {
+    bounded(&registry(kind, Times::default(), 60), 20_000, 0)
+}
+
+fn tiny(kind: Kind) -> Plan {
+    bounded(&registry(kind, Times::tiny(), 400), 10_000, 0)
+}
+
+fn uploaded(kind: Kind) -> Plan {
+    bounded(&uploads(kind), 10_000, 0)
+}
+
+fn uploaded_and_struck(kind: Kind) -> Plan {
+    let plan = with_disasters(&uploads(kind));
+    bounded(
+        &Plan { kinds: &[Disaster::Failover], disasters: Some(Duration::from_secs(1)), ..plan },
+        5_000,
+        20,
+    )
+}

@@ -1,0 +1,144 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! A writer that stalls at each of its requests in turn while it closes an upload; its lease runs out, and
+//! another one sends other bytes of the same length and closes, too. (Race 28 of the protocol.)
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use stowage_oci::{Algorithm, Name};
+use stowage_registry::domain::{Chunk, Error};
+use stowage_registry::meta::UploadKey;
+
+use super::bucket::Manners;
+use super::clients::{chunk, digest};
+use super::database::Kind;
+use super::sabotage::{self, Sabotage};
+use super::times::Times;
+use super::world::{LOOSE, Setting, World};
+use super::{UNRELIABLE, reader, setting};
+
+const PRINCIPAL: &str = "model";
+/// Where the two part.
+const COMMON: usize = 6;
+
+fn content(last: &str) -> Bytes {
+    Bytes::from(format!("common{}", last.repeat(4)))
+}
+
+fn at(offset: usize, bytes: &[u8]) -> Chunk {
+    Chunk { start: Some(offset as u64), ..chunk(&Bytes::copy_from_slice(bytes)) }
+}
+
+fn expected(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::NotAtOffset { .. }
+            | Error::Overtaken
+            | Error::UploadUnknown
+            | Error::DigestMismatch { .. }
+            | Error::StoreAway(_)
+    )
+}
+
+/// The first writer stalls at its `n`-th request. Whether it came to its end before.
+async fn meet(world: &World, n: u64) -> bool {
+    let (one, other) = (world.somebody_held().await, world.somebody_held().await);
+    let repository: Name = LOOSE.parse().unwrap();
+    let id = one.domain.open_upload(&repository, PRINCIPAL, Algorithm::Sha256).await.unwrap();
+    let key = UploadKey { id, repository, principal: PRINCIPAL.to_owned() };
+    let (ours, theirs) = (content("o"), content("x"));
+    one.domain.append(&key, at(0, &ours[..COMMON])).await.unwrap();
+
+    let gate = one.wire.hold(n);
+    let ours_digest = digest(&ours);
+    let closing = one.domain.close(&key, &ours_digest, at(COMMON, &ours[COMMON..]));
+    tokio::pin!(closing);
+    let ended = tokio::select! {
+        outcome = &mut closing => Some(outcome),
+        () = gate.reached() => None,
+    };
+    // Until its lease is over the other waits, as a client does.
+    let theirs_closed = other.domain.close(&key, &digest(&theirs), at(COMMON, &theirs[COMMON..])).await;
+    gate.release();
+    let was_over = ended.is_some();
+    let ours_closed = match ended {
+        Some(outcome) => outcome,
+        None => closing.await,
+    };
+    for outcome in [&ours_closed, &theirs_closed] {
+        match outcome {
+            Ok(()) => world.count("uploads closed"),
+            Err(error) if expected(error) => world.count("refused"),
+            Err(error) => world.violation(format!("held at {n}: {error:?}")),
+        }
+    }
+    for (bytes, closed) in [(&ours, &ours_closed), (&theirs, &theirs_closed)] {
+        if closed.is_ok()
+            && let Err(error) = one.domain.blob(&key.repository, &digest(bytes), false).await
+        {
+            world.violation(format!("held at {n}: acknowledged, and not there: {error:?}"));
+        }
+    }
+    was_over
+}
+
+async fn every_stall(kind: Kind, sabotage: Sabotage) -> Vec<String> {
+    let manners = Manners {
+        delay: Duration::ZERO,
+        repeats_delete: 0.0,
+        repeats_put: 0.0,
+        repeats_part: 0.0,
+        loses_answer: 0.0,
+        ..UNRELIABLE
+    };
+    let setting =
+        Setting { manners, part_size: 4, crashes: 0.0, sabotage, ..setting(kind, Times::uploads(), 1) };
+    let mut found = Vec::new();
+    let mut stalls = 0;
+    for n in 1.. {
+        // Each in a world of its own: the digests are the same.
+        let world = World::new(&setting).await;
+        let was_over = meet(&world, n).await;
+        found.extend(world.violations());
+        let bucket = reader::read(&world.bucket.contents().await);
+        found.extend(bucket.wrong.iter().map(|key| format!("held at {n}: {key} has other bytes")));
+        if was_over {
+            break;
+        }
+        stalls += 1;
+    }
+    assert!(stalls >= 6, "{stalls}");
+    found
+}
+
+async fn holds(kind: Kind) {
+    let found = every_stall(kind, &[]).await;
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+async fn breaks(kind: Kind) {
+    let found = every_stall(kind, sabotage::nothing_is_planned(kind)).await;
+    assert!(found.iter().any(|what| what.contains("other bytes")), "{found:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l_78_a_stale_writer_closes_what_was_planned_and_nothing_else_in_postgres() {
+    holds(Kind::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l_78_a_stale_writer_closes_what_was_planned_and_nothing_else_in_sqlite() {
+    holds(Kind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l_53_without_a_plan_a_stale_writer_mixes_bytes_in_postgres() {
+    breaks(Kind::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l_53_without_a_plan_a_stale_writer_mixes_bytes_in_sqlite() {
+    breaks(Kind::Sqlite).await;
+}
