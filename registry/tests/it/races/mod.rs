@@ -156,7 +156,6 @@ on_both! {
     l_78_what_was_pushed_stays_while_all_else_is_collected: super::plain, super::REGISTRY;
     l_08_locks_alone_protect_what_leases_do_not: super::tiny, super::REGISTRY;
     l_78_writers_of_one_upload_never_mix_their_bytes: super::uploaded, super::UPLOADS;
-    l_78_uploads_survive_failovers: super::uploaded_and_struck, super::UPLOADS;
 }
 
 fn plain(kind: Kind) -> Plan {
@@ -169,13 +168,4 @@ fn tiny(kind: Kind) -> Plan {
 
 fn uploaded(kind: Kind) -> Plan {
     bounded(&uploads(kind), 10_000, 0)
-}
-
-fn uploaded_and_struck(kind: Kind) -> Plan {
-    let plan = with_disasters(&uploads(kind));
-    bounded(
-        &Plan { kinds: &[Disaster::Failover], disasters: Some(Duration::from_secs(1)), ..plan },
-        5_000,
-        20,
-    )
 }

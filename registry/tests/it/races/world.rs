@@ -77,7 +77,7 @@ impl World {
         let database = Database::new(setting.kind, setting.sabotage, setting.rewrite).await;
         let bucket = Bucket::new(setting.part_size, setting.manners, setting.seed ^ 0xb0c4);
         let stores = database.stores(REPLICAS, &setting.times).await;
-        let store = bucket.view(&Tripwire::new(0.0, 0));
+        let store = bucket.calm();
         let registry = ensure_owner(&*store, &*stores[0]).await.unwrap();
         let life = Life { stores, over: CancellationToken::new() };
         Arc::new(Self {
