@@ -396,6 +396,15 @@ impl PostgresStore {
             return Ok(());
         }
         sqlx::query(include_str!("sql/touch_manifests.sql")).bind(&manifests).execute(&mut *tx).await?;
+        // One in the trash was passed over for as long as the tag named it.
+        let trashed: Vec<i64> =
+            sqlx::query_scalar("SELECT id FROM manifests WHERE id = ANY ($1) AND state = 2")
+                .bind(&manifests)
+                .fetch_all(&mut *tx)
+                .await?;
+        if !trashed.is_empty() {
+            candidates(&mut *tx, Candidate::Trashed, &trashed, Duration::ZERO).await?;
+        }
         Ok(candidates(tx, Candidate::Manifest, &manifests, self.timings.lease).await?)
     }
 }
