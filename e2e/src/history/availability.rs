@@ -88,6 +88,13 @@ impl Judge<'_> {
         }
     }
 
+    /// A database that was away may have lost commits: what a digest is referred to by is not known until all of the
+    /// bucket was compared with it, however long that takes, and until then it is not deleted.
+    fn follows_a_lost_database(&self, setback: &Setback) -> bool {
+        let mut outages = self.history.outages.iter();
+        outages.any(|outage| outage.part == Part::Database && outage.from <= setback.ended)
+    }
+
     fn is_excused(&self, setback: &Setback, afterwards: bool) -> bool {
         let slack = if afterwards { self.history.policy.recovery } else { std::time::Duration::ZERO };
         let overlaps = |outage: &&Outage| {
@@ -105,6 +112,11 @@ impl Judge<'_> {
             Cause::Unavailable { .. } => match self.operation.action {
                 Action::PullManifest { .. } => database && bucket,
                 Action::PullBlob { .. } => bucket,
+                Action::DeleteManifest { .. } | Action::DeleteBlob { .. }
+                    if self.follows_a_lost_database(setback) =>
+                {
+                    true
+                }
                 _ => database || bucket || replica,
             },
         }
