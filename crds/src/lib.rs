@@ -43,7 +43,7 @@ pub use registry::{
     Anonymous, Auth, Autoscaling, Database, DeletionPolicy, Disruption, Expose, GarbageCollection,
     GarbageCollectionStatus, Htpasswd, HttpRoute, Image, Ingress, Limits, Managed, MigrationPolicy,
     Migrations, Mode, Monitoring, OPERATOR_FIELDS, ParentRef, Postgres, Redirect, RedirectMode, Registry,
-    RegistrySpec, RegistryStatus, S3, SecretUse, ServiceAccount, ServiceExposure, ServiceMonitor,
+    RegistrySpec, RegistryStatus, S3, Scrub, SecretUse, ServiceAccount, ServiceExposure, ServiceMonitor,
     ServiceType, Storage, Telemetry, Tls, Tokens, Trash, Volume,
 };
 pub use report::Report;

@@ -24,7 +24,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 pub use secrets::SecretUse;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-pub use serving::{GarbageCollection, Limits, Mode, Trash};
+pub use serving::{GarbageCollection, Limits, Mode, Scrub, Trash};
 pub use status::{GarbageCollectionStatus, RegistryStatus};
 pub use telemetry::Telemetry;
 pub use workload::{
@@ -125,6 +125,9 @@ pub struct RegistrySpec {
     /// When what nothing names any more is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub garbage_collection: Option<GarbageCollection>,
+    /// Looks for damage of the content in the background. Absent: only `verify` does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrub: Option<Scrub>,
     /// Where traces of requests are sent. Absent: there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub telemetry: Option<Telemetry>,

@@ -68,6 +68,30 @@ impl Default for Limits {
     }
 }
 
+/// Looking for damage in the background: names are compared with the store and content is read, spread over time.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Scrub {
+    /// Over how much time one look at everything is spread, at least an hour.
+    #[serde(default = "Scrub::default_interval")]
+    #[schemars(regex(pattern = r"^[1-9][0-9]{0,4}[hdw]$"))]
+    pub interval: Duration,
+    /// How many bytes of content a second are read, at most, while a part is looked at.
+    #[serde(default = "Scrub::default_bytes_per_second")]
+    #[schemars(regex(pattern = r"^[1-9][0-9]{0,11}(Ki|Mi|Gi|k|M|G)?$"))]
+    pub bytes_per_second: Quantity,
+}
+
+impl Scrub {
+    fn default_interval() -> Duration {
+        "30d".parse().expect("a duration")
+    }
+
+    fn default_bytes_per_second() -> Quantity {
+        "20M".parse().expect("a quantity")
+    }
+}
+
 /// When what nothing names any more is removed.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

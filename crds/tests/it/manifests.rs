@@ -71,6 +71,7 @@ fn every_field_for_the_operator_alone_exists() {
         "garbageCollection",
         "limits",
         "mode",
+        "scrub",
         "storage",
         "strictIndexes",
         "telemetry",

@@ -196,6 +196,10 @@ CREATE TABLE shards (
   owner  uuid,
   until  timestamptz,
   done   bool NOT NULL DEFAULT false,
+  -- Of a verification:
+  planned   timestamptz NOT NULL DEFAULT clock_timestamp(),
+  begun     timestamptz,
+  findings  bigint NOT NULL DEFAULT 0,
   PRIMARY KEY (epoch, job, shard)
 );
 
@@ -210,8 +214,9 @@ CREATE TABLE losses (
   PRIMARY KEY (epoch, kind)
 );
 
--- Objects that no row names, and since when.
+-- Objects that no row names, since when, and when they were last seen.
 CREATE TABLE orphans (
   key         text COLLATE "C" PRIMARY KEY,
-  first_seen  timestamptz NOT NULL
+  first_seen  timestamptz NOT NULL,
+  last_seen   timestamptz NOT NULL
 );

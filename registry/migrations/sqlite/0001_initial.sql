@@ -196,6 +196,10 @@ CREATE TABLE shards (
   owner BLOB,
   until INTEGER,
   done INTEGER NOT NULL DEFAULT 0,
+  -- Of a verification:
+  planned INTEGER,
+  begun INTEGER,
+  findings INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (epoch, job, shard)
 ) STRICT, WITHOUT ROWID;
 
@@ -213,5 +217,6 @@ CREATE TABLE losses (
 -- Objects that no row names, and since when.
 CREATE TABLE orphans (
   key TEXT PRIMARY KEY,
-  first_seen INTEGER NOT NULL
+  first_seen INTEGER NOT NULL,
+  last_seen INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;

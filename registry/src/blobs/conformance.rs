@@ -41,6 +41,7 @@ macro_rules! blobs_conformance {
                 a_part_sent_again_replaces_the_first
                 a_replaced_part_cannot_be_completed
                 an_aborted_upload_is_unknown
+                open_uploads_are_listed
                 an_upload_is_complete_once
                 a_read_can_be_given_up
                 the_self_test_finds_nothing_lacking
@@ -299,6 +300,27 @@ async fn part(store: &dyn Store, key: &str, id: &super::MultipartId, number: u16
     let part = sent.expect("the store takes the part");
     assert_eq!((part.number, part.size), (number, content.len() as u64));
     part
+}
+
+/// Those that are neither complete nor aborted; some services list none.
+pub async fn open_uploads_are_listed(store: &dyn Store) {
+    let listed = async || {
+        let mut open = store.open_multiparts().await.expect("the store lists them");
+        open.sort_by(|a, b| a.key.cmp(&b.key));
+        open
+    };
+    assert_eq!(listed().await, []);
+    let mut begun = Vec::new();
+    for key in ["v1/up/aa/x", "v1/up/bb/y"] {
+        let id = store.create_multipart(key).await.expect("the store begins");
+        begun.push(super::OpenMultipart { key: key.to_owned(), id });
+    }
+    let found = listed().await;
+    assert!(found.is_empty() || found == begun, "{found:?}");
+    for super::OpenMultipart { key, id } in &begun {
+        store.abort(key, id).await.expect("the store aborts");
+    }
+    assert_eq!(listed().await, []);
 }
 
 /// In any order of sending.

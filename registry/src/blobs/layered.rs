@@ -10,7 +10,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Content, Error, MultipartId, Object, Part, Presign, Read, Request, Store, Sweep, Write};
+use super::{
+    Content, Error, MultipartId, Object, OpenMultipart, Part, Presign, Read, Request, Store, Sweep, Write,
+};
 
 /// What a layer does around a request.
 pub trait Around: Send + Sync {
@@ -85,6 +87,10 @@ impl<A: Around> Write for Layered<A> {
 
     async fn abort(&self, key: &str, id: &MultipartId) -> Result<(), Error> {
         self.layer.around(Request::Abort, key, self.inner.abort(key, id)).await
+    }
+
+    async fn open_multiparts(&self) -> Result<Vec<OpenMultipart>, Error> {
+        self.layer.around(Request::ListMultiparts, "v1/", self.inner.open_multiparts()).await
     }
 
     fn part_size(&self) -> u64 {

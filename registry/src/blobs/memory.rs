@@ -12,7 +12,9 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use uuid::Uuid;
 
-use super::{Content, Error, MultipartId, Object, Part, Read, Request, Store, Sweep, Write, content_of};
+use super::{
+    Content, Error, MultipartId, Object, OpenMultipart, Part, Read, Request, Store, Sweep, Write, content_of,
+};
 
 /// Objects and multipart uploads in memory.
 #[derive(Debug)]
@@ -185,6 +187,16 @@ impl Write for Memory {
             state.uploads.remove(&id.0);
         }
         Ok(())
+    }
+
+    async fn open_multiparts(&self) -> Result<Vec<OpenMultipart>, Error> {
+        let state = self.state();
+        let ours = state.uploads.iter().filter(|(_, upload)| upload.key.starts_with("v1/"));
+        let open = |(id, upload): (&String, &Upload)| OpenMultipart {
+            key: upload.key.clone(),
+            id: MultipartId(id.clone()),
+        };
+        Ok(ours.map(open).collect())
     }
 
     fn part_size(&self) -> u64 {

@@ -118,6 +118,15 @@ pub struct Content {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MultipartId(pub String);
 
+/// A multipart upload that is neither completed nor aborted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenMultipart {
+    /// The object that it would become.
+    pub key: String,
+    /// The store's name of it.
+    pub id: MultipartId,
+}
+
 /// Reads. A missing object is `None`, never an error.
 #[async_trait]
 pub trait Read: Send + Sync {
@@ -159,6 +168,10 @@ pub trait Write: Send + Sync {
 
     /// Gives up a multipart upload and its parts. Unknown uploads are fine.
     async fn abort(&self, key: &str, id: &MultipartId) -> Result<(), Error>;
+
+    /// All multipart uploads below `v1/` that are open. Some services list only those that they list under the
+    /// full key, or none at all.
+    async fn open_multiparts(&self) -> Result<Vec<OpenMultipart>, Error>;
 
     /// The size all parts but the last should have, in bytes. Also the limit up to which a blob is kept in
     /// memory and stored with one `put`.

@@ -17,12 +17,13 @@ pub enum Request {
     UploadPart,
     Complete,
     Abort,
+    ListMultiparts,
     Delete,
 }
 
 impl Request {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Head,
         Self::Get,
         Self::List,
@@ -31,6 +32,7 @@ impl Request {
         Self::UploadPart,
         Self::Complete,
         Self::Abort,
+        Self::ListMultiparts,
         Self::Delete,
     ];
 
@@ -46,6 +48,7 @@ impl Request {
             Self::UploadPart => "upload_part",
             Self::Complete => "complete",
             Self::Abort => "abort",
+            Self::ListMultiparts => "list_multiparts",
             Self::Delete => "delete",
         }
     }

@@ -3,6 +3,7 @@
 
 //! Why a command ended, and with which code.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 
@@ -10,7 +11,7 @@ use stowage_registry::OpenError;
 use stowage_registry::blobs::s3::SettingsError;
 use stowage_registry::config::ConfigError;
 use stowage_registry::domain::{self, OwnershipError};
-use stowage_registry::jobs::{GcError, PurgeError, RebuildError};
+use stowage_registry::jobs::{GcError, PurgeError, RebuildError, VerifyError};
 use stowage_registry::meta;
 use stowage_registry::meta::postgres::ConnectError;
 use stowage_registry::ops::telemetry::TelemetryError;
@@ -65,6 +66,15 @@ pub(crate) enum Failure {
          left alone: see the log for their keys, and move or delete them yourself"
     )]
     ForeignObjects(u64),
+    /// Not everything was verified.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// Database and bucket disagree.
+    #[error(
+        "database and bucket disagree in {total} places, of which this run put {repaired} right: see the log for \
+         each and what to do about it"
+    )]
+    Findings { total: u64, repaired: u64, counts: BTreeMap<&'static str, u64> },
     /// A port cannot be had.
     #[error("cannot listen on {address}")]
     Listen {
@@ -101,12 +111,15 @@ impl Failure {
             Self::Purge(error) if error.is_refusal() => REFUSED,
             Self::Gc(error) if error.is_refusal() => REFUSED,
             Self::Rebuild(error) if error.is_refusal() => REFUSED,
+            Self::Verify(error) if error.is_refusal() => REFUSED,
             Self::Open(_)
             | Self::Database(_)
             | Self::Purge(_)
             | Self::Gc(_)
             | Self::Rebuild(_)
             | Self::TakeOver(_)
+            | Self::Verify(_)
+            | Self::Findings { .. }
             | Self::Listen { .. }
             | Self::System { .. } => FAILED,
         }

@@ -11,12 +11,14 @@ mod termination;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use stowage_registry::config::{self, SecretsDir, Sources};
-use stowage_registry::jobs::RebuildOptions;
+use stowage_registry::domain::{Verified, VerifyOptions};
+use stowage_registry::jobs::{self, RebuildOptions};
+use stowage_registry::meta::Finding;
 use stowage_registry::ops::telemetry;
 use uuid::Uuid;
 
@@ -59,6 +61,8 @@ enum Command {
     Gc(Gc),
     /// Make the database from the bucket, or compare it with the bucket
     Rebuild(Rebuild),
+    /// Compare database and bucket, and tell where they disagree
+    Verify(Verify),
     /// Delete every object below the registry's prefix, and every table
     Purge(Purge),
     /// Look at the configuration
@@ -126,6 +130,33 @@ struct Rebuild {
     requests_per_second: Option<NonZeroU32>,
 }
 
+#[derive(Debug, Args)]
+struct Verify {
+    #[command(flatten)]
+    common: Common,
+    /// Read all content, and compare it with its digests
+    #[arg(long, env = "STOWAGE_DEEP")]
+    deep: bool,
+    /// Put right what can be without a doubt
+    #[arg(long, env = "STOWAGE_REPAIR")]
+    repair: bool,
+    /// Bytes of content a second, at most, as in `100M` [default: all that the bucket gives]
+    #[arg(long, value_name = "N", env = "STOWAGE_BYTES_PER_SECOND", value_parser = quantity, requires = "deep")]
+    bytes_per_second: Option<NonZeroU64>,
+    /// Requests to the bucket a second, at most
+    #[arg(long, value_name = "N", env = "STOWAGE_REQUESTS_PER_SECOND")]
+    requests_per_second: Option<NonZeroU32>,
+    /// Form of the findings on standard output; they are in the log, too
+    #[arg(long, env = "STOWAGE_OUTPUT", default_value = "text")]
+    output: Output,
+}
+
+/// A number of bytes, as a `Registry` has them.
+fn quantity(text: &str) -> Result<NonZeroU64, String> {
+    let quantity: config::Quantity = text.parse().map_err(|error| format!("{error}"))?;
+    NonZeroU64::new(quantity.bytes()).ok_or_else(|| "at least one byte a second must be read".to_owned())
+}
+
 /// What every command that reads the configuration takes.
 #[derive(Clone, Debug, Args)]
 struct Common {
@@ -168,6 +199,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Migrate(common) => termination::summed_up("migrate", || migrate(&common)),
         Command::Gc(asked) => termination::summed_up("gc", || gc(&asked)),
         Command::Rebuild(asked) => termination::summed_up("rebuild", || rebuild(&asked)),
+        Command::Verify(asked) => termination::summed_up("verify", || verify(&asked)),
         Command::Purge(asked) => termination::summed_up("purge", || purge(&asked)),
         Command::Config(ConfigCommand::Check(shown)) => check(&shown),
         Command::Config(ConfigCommand::Show(shown)) => show(&shown),
@@ -226,6 +258,56 @@ fn rebuild(asked: &Rebuild) -> Result<Counts, Failure> {
     let lines: Vec<String> = counts.iter().map(|(what, count)| format!("{what} {count}\n")).collect();
     print(lines.concat().as_bytes())?;
     Ok(counts)
+}
+
+fn verify(asked: &Verify) -> Result<Counts, Failure> {
+    let common = &asked.common;
+    let backing = config::load_backing(&common.sources(None))?;
+    let options = VerifyOptions {
+        deep: asked.deep,
+        repair: asked.repair,
+        bytes_per_second: asked.bytes_per_second,
+        requests_per_second: asked.requests_per_second,
+    };
+    let output = asked.output;
+    let tell = move |finding: &Finding| {
+        jobs::log(finding);
+        // Whoever reads them has read enough, or it fails again at the end.
+        drop(print(shown_finding(finding, output).as_bytes()));
+    };
+    let verified = runtime()?.block_on(open::verify(&backing, &common.data_dir, options, tell))?;
+    let Verified { findings, repaired, total, objects, bytes } = verified;
+    let mut counts: Counts = findings;
+    counts.extend([
+        ("findings", total),
+        ("repaired", repaired),
+        ("verifiedObjects", objects),
+        ("verifiedBytes", bytes),
+    ]);
+    let summary = match output {
+        Output::Text => {
+            let lines: Vec<String> =
+                counts.iter().map(|(what, count)| format!("{what}: {count}\n")).collect();
+            lines.concat()
+        }
+        Output::Json => format!("{}\n", serde_json::json!({ "summary": counts })),
+    };
+    print(summary.as_bytes())?;
+    if total > 0 { Err(Failure::Findings { total, repaired, counts }) } else { Ok(counts) }
+}
+
+fn shown_finding(finding: &Finding, output: Output) -> String {
+    let Finding { problem, key, repaired } = finding;
+    let (problem, advice) = (problem.name(), jobs::advice(finding));
+    match output {
+        Output::Text => format!("{problem} {key}: {advice}\n"),
+        Output::Json => {
+            let line = serde_json::json!({
+                "kind": problem, "key": key, "repaired": repaired, "advice": advice,
+            });
+            format!("{line}\n")
+        }
+    }
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

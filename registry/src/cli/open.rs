@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use stowage_registry::OpenError;
 use stowage_registry::blobs::{self, Filesystem, Observed, Observer, Outcome, Request, S3, Store, s3};
 use stowage_registry::config::{self, Backing, Config, Database, Storage, explained};
-use stowage_registry::domain::{Domain, Limits, Walk, Walked};
-use stowage_registry::jobs::{self, Collector, Purged, RebuildError, RebuildOptions};
+use stowage_registry::domain::{Domain, Limits, Verified, VerifyOptions, Walk, Walked};
+use stowage_registry::jobs::{self, Collector, Purged, RebuildError, RebuildOptions, Stage};
 use stowage_registry::key::Key;
 use stowage_registry::meta::postgres::{self, ConnectError, PostgresStore};
 use stowage_registry::meta::sqlite::{self, SqliteStore};
-use stowage_registry::meta::{self, Leases, MetaStore, Timings};
+use stowage_registry::meta::{self, Finding, Leases, MetaStore, Timings, WalkProgress};
 use stowage_registry::ops::health::{Dependency, Health};
 use stowage_registry::ops::metrics::{CollectionMetrics, Metrics};
 use stowage_registry::ops::tasks::Tasks;
@@ -253,6 +253,35 @@ pub(super) async fn rebuild(
     let walked = jobs::rebuild(meta, store, Limits::default(), options, |stage| progress.tell(&stage)).await;
     progress.end();
     Ok(walked?)
+}
+
+/// Compares database and bucket.
+pub(super) async fn verify(
+    backing: &Backing,
+    data_dir: &Path,
+    options: VerifyOptions,
+    tell: impl Fn(&Finding) + Send + Sync + 'static,
+) -> Result<Verified, Failure> {
+    let store: Arc<dyn Store> = match &backing.storage {
+        Storage::Filesystem => Arc::new(filesystem(data_dir).await?),
+        Storage::S3(bucket) => Arc::new(s3(bucket).await?),
+    };
+    let meta: Arc<dyn MetaStore> = match &backing.database {
+        Database::Sqlite => {
+            let beside = SqliteStore::open_as_found(data_dir, sqlite::Options::default()).await;
+            Arc::new(beside.map_err(OpenError::from)?)
+        }
+        Database::Postgres(server) => {
+            Arc::new(PostgresStore::connect(&server_options(server, Timings::default())).await?)
+        }
+    };
+    let progress = Progress::begin();
+    let show = |pass: meta::Pass, objects| {
+        progress.tell(&Stage { parts: WalkProgress { done: pass.done, total: pass.total }, objects });
+    };
+    let verified = jobs::verify(meta, store, options, tell, show).await;
+    progress.end();
+    Ok(verified?)
 }
 
 /// The limits of the configuration, as the domain takes them.

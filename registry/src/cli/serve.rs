@@ -18,9 +18,10 @@ use stowage_registry::auth::Access;
 use stowage_registry::config::{self, Config, Facts, Live};
 use stowage_registry::http::ops::OpsPort;
 use stowage_registry::http::{Metrics as HttpMetrics, Settings, Site, admin, connection, ops};
-use stowage_registry::jobs::{Collector, collect_by_schedule};
+use stowage_registry::jobs::{self, Collector, collect_by_schedule};
+use stowage_registry::meta::Problem;
 use stowage_registry::ops::health::{Dependency, Health};
-use stowage_registry::ops::metrics::{CollectionMetrics, Metrics};
+use stowage_registry::ops::metrics::{CollectionMetrics, Metrics, VerificationMetrics};
 use stowage_registry::ops::shutdown::{Notice, Signals, notify};
 use stowage_registry::ops::tasks::Tasks;
 use stowage_registry::ops::traces::Traces;
@@ -83,6 +84,8 @@ impl Serve {
         let http_metrics = HttpMetrics::register(&mut counted);
         let metrics = Metrics::register(&mut counted);
         let collection = CollectionMetrics::register(&mut counted);
+        let kinds = Problem::ALL.map(Problem::name);
+        let verification = VerificationMetrics::register(&mut counted, kinds);
         let tasks = Tasks::new();
         let port = OpsPort {
             health: Arc::clone(&health),
@@ -113,6 +116,7 @@ impl Serve {
         facts.store(Arc::new(facts_of(&stores).await));
         process.collect(&stores, collection, facts);
         process.watch(sources, &stores, config::LOOK);
+        process.scrub(&stores, verification);
 
         let end = End::default();
         let serving = process.serve(data, admin, &end);
@@ -219,6 +223,16 @@ impl Process {
         self.tasks.spawn(async move {
             let told = |run: &_| drop(facts.rcu(|facts| facts.with_collection(run)));
             collect_by_schedule(collector, schedule, told, stopping).await;
+        });
+    }
+
+    /// Looks for damage in the background, as the configuration in force says.
+    fn scrub(&self, stores: &Stores, metrics: VerificationMetrics) {
+        let (live, stopping) = (Arc::clone(&self.live), self.tasks.stopping());
+        let (meta, blobs) = (Arc::clone(&stores.meta), Arc::clone(&stores.blobs));
+        let settings = move || live.current().scrub;
+        self.tasks.spawn(async move {
+            jobs::keep_scrubbed(meta, blobs, settings, metrics, stopping).await;
         });
     }
 

@@ -34,6 +34,7 @@ pub(super) fn summed_up(
     let outcome = job();
     let end = match &outcome {
         Ok(counts) => End::Done(counts.clone()),
+        Err(failure @ Failure::Findings { counts, .. }) => End::Found(explained(failure), counts.clone()),
         Err(failure) if failure.is_refusal() => End::Refused(explained(failure)),
         Err(failure) => End::Failed(explained(failure)),
     };

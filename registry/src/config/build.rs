@@ -4,6 +4,7 @@
 //! The document and the secrets it names → [`Config`].
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,7 +17,9 @@ use stowage_oci::Glob;
 
 use super::error::ConfigError;
 use super::files::Origin;
-use super::{Collection, Config, Database, Limits, Postgres, S3, Secret, SecretsDir, Sources, Storage, tls};
+use super::{
+    Collection, Config, Database, Limits, Postgres, S3, Scrub, Secret, SecretsDir, Sources, Storage, tls,
+};
 use crate::auth::{Actions, Htpasswd, Policy, Realms, Rules, SigningKey, Snapshot, Subject};
 use crate::http::Redirect;
 use crate::operation::{Action, Mode};
@@ -43,6 +46,7 @@ pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> R
         write_hold: spec.database.write_hold.to_std(),
         mode: mode(spec.mode),
         limits: limits(spec),
+        scrub: scrub(spec)?,
         strict_indexes: globs("spec.strictIndexes", &spec.strict_indexes)?,
         collection: collection(&document)?,
         access: Snapshot {
@@ -156,6 +160,14 @@ const fn mode(mode: DocumentMode) -> Mode {
         DocumentMode::NoDelete => Mode::NoDelete,
         DocumentMode::ReadOnly => Mode::ReadOnly,
     }
+}
+
+fn scrub(spec: &RegistrySpec) -> Result<Option<Scrub>, ConfigError> {
+    let Some(scrub) = &spec.scrub else { return Ok(None) };
+    let bytes = NonZeroU64::new(scrub.bytes_per_second.bytes());
+    let bytes_per_second =
+        bytes.ok_or_else(|| field("spec.scrub.bytesPerSecond", "at least one byte a second must be read"))?;
+    Ok(Some(Scrub { interval: scrub.interval.to_std(), bytes_per_second }))
 }
 
 fn limits(spec: &RegistrySpec) -> Limits {

@@ -18,6 +18,7 @@ mod tls;
 mod watch;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,7 @@ pub use error::{ConfigError, Problem, explained};
 pub use live::{Facts, Live, Rejected};
 pub use secrets::{Secret, SecretError, SecretsDir};
 pub use show::{Shown, show};
+pub use stowage_crds::Quantity;
 pub use tls::TlsError;
 pub use watch::{LOOK, watch};
 
@@ -75,6 +77,8 @@ pub struct Config {
     pub mode: Mode,
     /// What one process takes on at once.
     pub limits: Limits,
+    /// How damage is looked for in the background; `None`: it is not.
+    pub scrub: Option<Scrub>,
     /// Repositories in which every child of an index must exist.
     pub strict_indexes: Vec<Glob>,
     /// When and how what nothing names any more is removed.
@@ -146,6 +150,15 @@ pub struct Collection {
     pub grace: Duration,
     /// How long deleted tags and manifests can be restored; zero keeps none.
     pub retain_for: Duration,
+}
+
+/// How damage is looked for in the background.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scrub {
+    /// Over how much time one look at everything is spread.
+    pub interval: Duration,
+    /// Bytes of content a second.
+    pub bytes_per_second: NonZeroU64,
 }
 
 /// What one process takes on at once.

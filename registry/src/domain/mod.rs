@@ -49,7 +49,7 @@ pub use lists::{ReferrerList, RepositoryList, TagList};
 pub use ownership::{OwnershipError, ensure_owner};
 pub use pull::{Blob, ManifestAnswer};
 pub use push::{Hook, Pushed, PutManifest};
-pub use reconcile::{Pace, Walk, WalkError, Walked, keep_compared};
+pub use reconcile::{Pace, Verified, Verify, VerifyOptions, Walk, WalkError, Walked, keep_compared};
 pub use trust::{Token, Trust};
 pub use upload::{Body, BodyError, Chunk};
 

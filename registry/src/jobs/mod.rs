@@ -9,6 +9,7 @@ mod gc;
 mod purge;
 mod rebuild;
 mod schedule;
+mod verify;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,7 @@ pub use gc::{Collected, Collector, GcError, due, finish_requests};
 pub use purge::{PurgeError, Purged, purge};
 pub use rebuild::{RebuildError, RebuildOptions, Stage, rebuild};
 pub use schedule::collect_by_schedule;
+pub use verify::{VerifyError, advice, keep_scrubbed, log, verify};
 
 use crate::ops::clock;
 
@@ -30,6 +32,8 @@ pub enum End {
     Done(BTreeMap<&'static str, u64>),
     /// It stopped on a failure, in words for a human.
     Failed(String),
+    /// It did what it was asked and found something wrong: in words for a human, and what it counted.
+    Found(String, BTreeMap<&'static str, u64>),
     /// It did not act, for safety, in words for a human.
     Refused(String),
 }
@@ -53,6 +57,7 @@ impl Run {
     pub fn summary(&self, end: &End) -> String {
         let (result, message, counts) = match end {
             End::Done(counts) => (Outcome::Succeeded, None, counts.clone()),
+            End::Found(message, counts) => (Outcome::Failed, Some(message.clone()), counts.clone()),
             End::Failed(message) => (Outcome::Failed, Some(message.clone()), BTreeMap::new()),
             End::Refused(message) => (Outcome::Refused, Some(message.clone()), BTreeMap::new()),
         };

@@ -166,6 +166,15 @@ pub enum Key {
 }
 
 impl Key {
+    /// The length in bytes of the object, where the key says it.
+    #[must_use]
+    pub const fn size(&self) -> Option<u64> {
+        match self {
+            Self::Blob { size, form: Form::Inline, .. } => Some(*size),
+            _ => None,
+        }
+    }
+
     /// The repository whose record it is.
     #[must_use]
     pub const fn repository(&self) -> Option<&Name> {

@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use super::{
     Backlog, BlobCommit, BlobRow, CancelOutcome, Candidate, Changes, Collect, CommitOutcome, DeleteOutcome,
-    Difference, DigestSpan, DueRemoval, Envelope, Epoch, Error, ExpiredIntent, Incarnation, LeaseOutcome,
-    Leases, LinkId, Location, ManifestClaim, ManifestId, ManifestRow, MetaStore, Mount, Multipart, NewUpload,
-    Outcome, Pin, PinOutcome, Pinned, Plan, Progress, Publish, PublishOutcome, Reaped, Receive, Reconcile,
-    ReferrerRow, Removal, Resolve, Scope, Shard, ShardOutcome, Swept, TagEntry, TagSpan, TrashedTag,
-    UploadKey, WalkProgress, Which,
+    Difference, DigestSpan, DueRemoval, Envelope, Epoch, Error, ExpiredIntent, Incarnation, Job,
+    LeaseOutcome, Leases, LinkId, Location, ManifestClaim, ManifestId, ManifestRow, MetaStore, Mount,
+    Multipart, NewUpload, Outcome, Pass, Pin, PinOutcome, Pinned, Plan, Progress, Publish, PublishOutcome,
+    Reaped, Receive, Reconcile, ReferrerRow, Removal, Resolve, Restoration, RestoreOutcome, Scope, Shard,
+    ShardOutcome, Swept, TagEntry, TagSpan, TrashedTag, UploadKey, Verification, WalkProgress, Which,
 };
 use crate::key::{Generation, Key};
 
@@ -165,5 +165,22 @@ decorate! {
         fn forget_incarnation() -> ();
         fn hold_rebuild(owner: Uuid) -> bool;
         fn end_rebuild(owner: Uuid) -> ();
+    }
+    Verification {
+        fn pass(job: Job) -> Pass;
+        fn begin_pass(job: Job, parts: &[String], spread: Duration) -> ();
+        fn parts(job: Job) -> Vec<String>;
+        fn claim_part(job: Job, owner: Uuid, spread: Duration) -> Option<String>;
+        fn keep_part(job: Job, part: &str, owner: Uuid) -> bool;
+        fn release_parts(job: Job, owners: &[Uuid]) -> ();
+        fn finish_part(job: Job, part: &str, owner: Uuid, findings: u64) -> bool;
+        fn begin_restore(
+            epoch: Epoch,
+            repository: &Name,
+            digest: &Digest,
+            lost: Generation,
+            generation: Generation
+        ) -> RestoreOutcome;
+        fn finish_restore(epoch: Epoch, restoration: &Restoration) -> bool;
     }
 }

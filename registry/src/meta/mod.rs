@@ -29,6 +29,7 @@ mod steps;
 mod timings;
 mod traced;
 mod values;
+mod verify;
 
 use std::time::Duration;
 
@@ -40,13 +41,14 @@ use crate::key::Generation;
 pub use collect::*;
 pub use layered::Layered;
 pub use reconcile::{
-    BlobFound, Changes, Difference, DigestSpan, Kind, LinkFound, Loss, ManifestClaim, ManifestFound, Mode,
-    Outcome, Progress as WalkProgress, Reconcile, ReferrersFound, Scope, Settled, Shard, ShardOutcome,
-    TagEntry, TagFound, TagSpan, UploadFound,
+    BlobFound, Changes, Damage, Difference, DigestSpan, Finding, Kind, LinkFound, Loss, ManifestClaim,
+    ManifestFound, Mode, MultipartFound, Outcome, Problem, Progress as WalkProgress, Reconcile,
+    ReferrersFound, Restore, Scope, Settled, Shard, ShardOutcome, TagEntry, TagFound, TagSpan, UploadFound,
 };
 pub use timings::Timings;
 pub use traced::{Spans, Traced};
 pub use values::*;
+pub use verify::{Job, Pass, Restoration, RestoreOutcome, Verification};
 
 /// Why a step was not done. In each case nothing was changed, except where a lost connection leaves the
 /// outcome of a commit unknown: [`Error::Unavailable`] after a write.
@@ -314,6 +316,6 @@ pub trait Leases: Send + Sync {
 }
 
 /// The whole database, as the wiring knows it; rooms are given the role they need.
-pub trait MetaStore: Resolve + Receive + Publish + Collect + Leases + Reconcile {}
+pub trait MetaStore: Resolve + Receive + Publish + Collect + Leases + Reconcile + Verification {}
 
-impl<T: Resolve + Receive + Publish + Collect + Leases + Reconcile> MetaStore for T {}
+impl<T: Resolve + Receive + Publish + Collect + Leases + Reconcile + Verification> MetaStore for T {}

@@ -74,13 +74,21 @@ pub(super) fn withdraw_manifest(
     subject: Option<Digest>,
     generation: Generation,
 ) -> Vec<String> {
-    let mut steps = vec![
-        write(&Key::ManifestDeleted { repository: repository.clone(), digest, generation }),
-        remove(&Key::Manifest { repository: repository.clone(), digest, generation }),
-    ];
+    let marker = Key::ManifestDeleted { repository: repository.clone(), digest, generation };
+    let records = records(repository, digest, subject, generation);
+    std::iter::once(write(&marker)).chain(records.iter().map(remove)).collect()
+}
+
+/// The record of a manifest, then its entry below its subject.
+pub(super) fn records(
+    repository: &Name,
+    digest: Digest,
+    subject: Option<Digest>,
+    generation: Generation,
+) -> Vec<Key> {
+    let record = Key::Manifest { repository: repository.clone(), digest, generation };
     let referrer = |subject| Key::Referrer { repository: repository.clone(), subject, digest, generation };
-    steps.extend(subject.map(|subject| remove(&referrer(subject))));
-    steps
+    std::iter::once(record).chain(subject.map(referrer)).collect()
 }
 
 /// One record of a tag; without a target it is a tombstone.

@@ -236,6 +236,50 @@ impl CollectionMetrics {
     }
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FindingKind {
+    kind: &'static str,
+}
+
+/// What verification in this process looked at and found. Cheap to clone; clones share the counts.
+#[derive(Clone, Debug, Default)]
+pub struct VerificationMetrics {
+    findings: Family<FindingKind, Counter>,
+    objects: Counter,
+    bytes: Counter,
+}
+
+impl VerificationMetrics {
+    /// New metrics, served with `registry`; `kinds` are those of findings.
+    #[must_use]
+    pub fn register(registry: &mut Registry, kinds: impl IntoIterator<Item = &'static str>) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "stowage_verify_findings",
+            "Where database and blob store disagree",
+            metrics.findings.clone(),
+        );
+        registry.register("stowage_verify_objects", "Objects listed to be verified", metrics.objects.clone());
+        registry.register("stowage_verify_bytes", "Bytes read to be verified", metrics.bytes.clone());
+        // An alert needs to see the rise from nothing.
+        for kind in kinds {
+            drop(metrics.findings.get_or_create(&FindingKind { kind }));
+        }
+        metrics
+    }
+
+    /// Something was found.
+    pub fn found(&self, kind: &'static str) {
+        self.findings.get_or_create(&FindingKind { kind }).inc();
+    }
+
+    /// So much more was looked at.
+    pub fn looked_at(&self, objects: u64, bytes: u64) {
+        self.objects.inc_by(objects);
+        self.bytes.inc_by(bytes);
+    }
+}
+
 /// All that is registered, in the text format of `OpenMetrics`.
 #[must_use]
 pub fn exposition(registry: &Registry) -> String {

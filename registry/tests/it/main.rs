@@ -28,6 +28,7 @@ mod races;
 #[cfg(test)]
 mod raw;
 #[cfg(test)]
+#[macro_use]
 mod rebuild;
 #[cfg(test)]
 mod reference;
@@ -39,5 +40,7 @@ mod support;
 mod traces;
 #[cfg(test)]
 mod trust;
+#[cfg(test)]
+mod verify;
 #[cfg(test)]
 mod wire;

@@ -130,6 +130,14 @@ impl Place {
         self.open().await.store.delete(&[key.to_owned()]).await.unwrap();
     }
 
+    pub(crate) async fn put_in_place(&self, key: &str, content: &'static [u8]) {
+        self.store().await.put(key, vec![content.into()]).await.unwrap();
+    }
+
+    pub(crate) async fn remove_in_place(&self, key: &str) {
+        self.store().await.delete(&[key.to_owned()]).await.unwrap();
+    }
+
     pub(crate) async fn open(&self) -> Stores {
         let data = self.path().join("data");
         match &self.shared {

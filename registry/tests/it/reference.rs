@@ -52,6 +52,7 @@ fn the_command_line_page_is_what_the_programs_print() {
         vec!["migrate"],
         vec!["gc"],
         vec!["rebuild"],
+        vec!["verify"],
         vec!["purge"],
         vec!["config", "check"],
         vec!["config", "show"],

@@ -29,7 +29,8 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use self::folders::Folders;
 use self::multipart::Uploads;
 use super::{
-    ByteStream, Content, Error, MultipartId, Object, Part, Read, Request, Store, Sweep, Write, content_of,
+    ByteStream, Content, Error, MultipartId, Object, OpenMultipart, Part, Read, Request, Store, Sweep, Write,
+    content_of,
 };
 use crate::ops::clock;
 
@@ -355,6 +356,14 @@ impl Write for Filesystem {
         let id = id.clone();
         self.blocking(REQUEST, key, move |inner, key| {
             inner.uploads.abort(key, &id).map_err(|failed| failed.into_error(REQUEST, key))
+        })
+        .await
+    }
+
+    async fn open_multiparts(&self) -> Result<Vec<OpenMultipart>, Error> {
+        const REQUEST: Request = Request::ListMultiparts;
+        self.blocking(REQUEST, "v1/", |inner, key| {
+            inner.uploads.open_ones().map_err(|error| classify(REQUEST, key, error))
         })
         .await
     }

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::folders::Folders;
-use crate::blobs::{Error, MultipartId, Part, Request, total};
+use crate::blobs::{Error, MultipartId, OpenMultipart, Part, Request, total};
 
 /// Longer than any key.
 const HEADER: usize = 1024;
@@ -231,6 +231,32 @@ impl Uploads {
             Err(Failed::Unknown) => Ok(()),
             Err(failed) => Err(failed),
         }
+    }
+
+    /// All of them, whose keys begin with `v1/`.
+    pub(super) fn open_ones(&self) -> io::Result<Vec<OpenMultipart>> {
+        let mut open = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let id = name.strip_prefix(CONTENT).and_then(|name| name.strip_suffix(RECORD));
+            let Some(id) = id else { continue };
+            let mut header = vec![0; HEADER];
+            match File::open(&path).and_then(|mut record| record.read_exact(&mut header)) {
+                // Completed or aborted meanwhile, or just being made.
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) =>
+                {
+                    continue;
+                }
+                read => read?,
+            }
+            let key = String::from_utf8_lossy(&header).trim_end_matches('\0').to_owned();
+            if key.starts_with("v1/") {
+                open.push(OpenMultipart { key, id: MultipartId(id.to_owned()) });
+            }
+        }
+        Ok(open)
     }
 
     fn remove(&self, id: Uuid) -> io::Result<()> {

@@ -12,6 +12,7 @@ mod client;
 mod delete;
 mod error;
 mod lifecycle;
+mod multiparts;
 mod read;
 
 use std::ops::Range;
@@ -28,7 +29,10 @@ use bytes::Bytes;
 pub use self::client::{Credentials, Settings, SettingsError};
 use self::client::{attempt, once};
 use self::error::classify;
-use super::{Content, Error, MultipartId, Object, Part, Presign, Read, Request, Store, Sweep, Write, total};
+use super::{
+    Content, Error, MultipartId, Object, OpenMultipart, Part, Presign, Read, Request, Store, Sweep, Write,
+    total,
+};
 use crate::ops::clock;
 
 /// How long a request without much content may take, each time it is tried.
@@ -211,6 +215,10 @@ impl Write for S3 {
             Ok(_) | Err(Error::UnknownUpload { .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    async fn open_multiparts(&self) -> Result<Vec<OpenMultipart>, Error> {
+        multiparts::open(self).await
     }
 
     fn part_size(&self) -> u64 {

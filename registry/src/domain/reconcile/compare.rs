@@ -9,11 +9,12 @@ use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use stowage_oci::{Digest, Manifest, Name, Tag};
 
+use super::join::Seen;
 use super::{Broken, Work};
 use crate::key::{Form, Generation, Key};
 use crate::meta::{
-    BlobFound, Difference, LinkFound, Location, ManifestClaim, ManifestFound, Outcome, Settled, TagEntry,
-    TagFound,
+    BlobFound, Damage, Difference, LinkFound, Location, ManifestClaim, ManifestFound, Outcome, Settled,
+    TagEntry, TagFound,
 };
 
 /// Requests of one comparison at the same time.
@@ -31,7 +32,16 @@ pub(super) async fn at_once<T>(asked: Vec<Asked<'_, T>>) -> Result<Vec<T>, Broke
 #[derive(Clone, Debug)]
 pub(super) struct Listed<N> {
     pub(super) name: N,
-    pub(super) keys: Vec<Key>,
+    pub(super) objects: Vec<Seen>,
+}
+
+/// What was found at a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sight {
+    There,
+    /// It has another length than its key or its row says.
+    Resized,
+    Gone,
 }
 
 impl Work {
@@ -39,7 +49,7 @@ impl Work {
     async fn look_for(&self, claimed: Vec<Key>) -> Result<(HashSet<Key>, HashSet<Key>), Broken> {
         let look = |key: Key| -> Asked<'_, (Key, bool)> {
             Box::pin(async move {
-                let there = self.head(&key).await?;
+                let there = self.look_at(&key, key.size()).await? == Sight::There;
                 Ok((key, there))
             })
         };
@@ -50,8 +60,17 @@ impl Work {
     }
 
     pub(super) async fn head(&self, key: &Key) -> Result<bool, Broken> {
+        Ok(self.look_at(key, None).await? == Sight::There)
+    }
+
+    /// Whether an object is there, and as long as it should be if that is known.
+    pub(super) async fn look_at(&self, key: &Key, size: Option<u64>) -> Result<Sight, Broken> {
         let _turn = self.pace.bucket().await;
-        Ok(self.comparer.store.head(&key.to_string()).await?.is_some())
+        Ok(match self.comparer.store.head(&key.to_string()).await? {
+            None => Sight::Gone,
+            Some(found) if size.is_some_and(|size| size != found) => Sight::Resized,
+            Some(_) => Sight::There,
+        })
     }
 
     /// Data of blobs. `thorough`: also looks for the data behind pointers that rows agree with.
@@ -63,12 +82,19 @@ impl Work {
     ) -> Result<Vec<BlobFound>, Broken> {
         let claimed: HashMap<Digest, Location> = claims.iter().copied().collect();
         let mut all: HashMap<Digest, Vec<Location>> = HashMap::new();
-        for Listed { name, keys } in listed {
-            let locations = keys.into_iter().filter_map(|key| match key {
-                Key::Blob { generation, size, form, .. } => Some(Location { generation, form, size }),
-                _ => None,
-            });
-            all.entry(name).or_default().extend(locations);
+        let mut damaged: HashMap<Digest, Vec<(Location, Damage)>> = HashMap::new();
+        for Listed { name, objects } in listed {
+            let locations = all.entry(name).or_default();
+            for object in objects {
+                let Key::Blob { generation, size, form, .. } = object.key else { continue };
+                let location = Location { generation, form, size };
+                // A pointer is empty; what it points to is looked at below.
+                if form == Form::Inline && object.size != size {
+                    damaged.entry(name).or_default().push((location, Damage::Length));
+                } else {
+                    locations.push(location);
+                }
+            }
         }
         let unlisted = claimed.iter().filter(|(digest, location)| {
             all.get(*digest).is_none_or(|locations| !locations.contains(location))
@@ -89,17 +115,23 @@ impl Work {
             location.form != Form::Inline && (thorough || !agreed)
         });
         let pointers: Vec<(Digest, Location)> = pointers.collect();
-        let look = |(digest, location): (Digest, Location)| -> Asked<'_, (Digest, Location, bool)> {
-            Box::pin(async move { Ok((digest, location, self.head(&location.data_key(digest)).await?)) })
+        let look = |(digest, location): (Digest, Location)| -> Asked<'_, (Digest, Location, Sight)> {
+            Box::pin(async move {
+                let sight = self.look_at(&location.data_key(digest), Some(location.size)).await?;
+                Ok((digest, location, sight))
+            })
         };
         let empty = at_once(pointers.into_iter().map(look).collect()).await?;
-        for (digest, location, _) in empty.into_iter().filter(|(_, _, there)| !there) {
+        for (digest, location, sight) in empty.into_iter().filter(|(_, _, sight)| *sight != Sight::There) {
             all.entry(digest).or_default().retain(|other| *other != location);
             gone.insert(location.blob_key(digest));
+            let damage = if sight == Sight::Resized { Damage::Length } else { Damage::Missing };
+            damaged.entry(digest).or_default().push((location, damage));
         }
         let found = all.into_iter().map(|(digest, listed)| {
             let own = claimed.get(&digest).filter(|location| gone.contains(&location.blob_key(digest)));
-            BlobFound { digest, listed, gone: own.into_iter().copied().collect() }
+            let damaged = damaged.remove(&digest).unwrap_or_default();
+            BlobFound { digest, listed, gone: own.into_iter().copied().collect(), damaged }
         });
         let mut found: Vec<BlobFound> = found.collect();
         found.sort_by_key(|found| found.digest);
@@ -115,8 +147,8 @@ impl Work {
         manifests_compared: bool,
     ) -> Result<Vec<LinkFound>, Broken> {
         let mut all: HashMap<Digest, Vec<Generation>> = HashMap::new();
-        for Listed { name, keys } in listed {
-            let generations = keys.into_iter().filter_map(|key| match key {
+        for Listed { name, objects } in listed {
+            let generations = objects.into_iter().filter_map(|object| match object.key {
                 Key::Link { generation, .. } => Some(generation),
                 _ => None,
             });
@@ -147,9 +179,13 @@ impl Work {
             digest,
             listed,
             manifests_compared,
+            lacks_data: false,
         });
         let mut found: Vec<LinkFound> = found.collect();
         found.sort_by_key(|found| found.digest);
+        if self.scope.mode.verifies() {
+            self.look_for_data(&mut found, claims).await?;
+        }
         Ok(found)
     }
 
@@ -166,13 +202,27 @@ impl Work {
             records: Vec::new(),
             markers: Vec::new(),
             gone: Vec::new(),
+            damaged: Vec::new(),
             facts: None,
             owes_referrer: false,
         };
-        for Listed { name, keys } in listed {
+        let sizes: HashMap<Generation, u64> = if self.scope.mode.verifies() {
+            let live = claims.iter().filter(|claim| claim.live);
+            live.filter_map(|claim| Some((claim.generation?, claim.size.into()))).collect()
+        } else {
+            // What has another length than its row is still what clients are given from the row.
+            HashMap::new()
+        };
+        for Listed { name, objects } in listed {
             let found = all.entry(name).or_insert_with(|| nothing(name));
-            for key in keys {
-                match key {
+            for object in objects {
+                match object.key {
+                    Key::Manifest { generation, .. }
+                        if sizes.get(&generation).is_some_and(|size| *size != object.size) =>
+                    {
+                        found.gone.push(generation);
+                        found.damaged.push((generation, Damage::Length));
+                    }
                     Key::Manifest { generation, .. } => found.records.push(generation),
                     Key::ManifestDeleted { generation, .. } => found.markers.push(generation),
                     _ => {}
@@ -188,7 +238,9 @@ impl Work {
         let live: Vec<(Digest, Generation)> =
             live.filter_map(|claim| Some((claim.digest, claim.generation?))).collect();
         let unlisted = live.iter().filter(|(digest, generation)| {
-            all.get(digest).is_none_or(|found| !found.records.contains(generation))
+            let is_known =
+                |found: &ManifestFound| found.records.contains(generation) || found.gone.contains(generation);
+            all.get(digest).is_none_or(|found| !is_known(found))
         });
         let unlisted: Vec<Key> = unlisted.map(|(digest, generation)| key(*digest, *generation)).collect();
         let (there, gone) = self.look_for(unlisted).await?;
@@ -244,6 +296,7 @@ impl Work {
                 tracing::warn!(object.key = %key, error, "a manifest record cannot be read; it is left alone");
                 self.tally.foreign(1);
                 found.records.retain(|other| *other != generation);
+                found.damaged.push((generation, Damage::Content));
             }
         }
         Ok(())
@@ -259,10 +312,10 @@ impl Work {
         let nothing =
             |tag: Tag| TagFound { tag, records: Vec::new(), withdrawn: Vec::new(), gone: Vec::new() };
         let mut all: HashMap<Tag, TagFound> = HashMap::new();
-        for Listed { name, keys } in listed {
+        for Listed { name, objects } in listed {
             let found = all.entry(name.clone()).or_insert_with(|| nothing(name));
-            for key in keys {
-                match key {
+            for object in objects {
+                match object.key {
                     Key::Tag { version, generation, target, .. } => {
                         found.records.push(TagEntry { version, generation, target });
                     }
@@ -308,6 +361,9 @@ impl Work {
             Outcome::Settled(settled) => {
                 self.run_errands(&settled.errands).await?;
                 self.tally.add(&settled.changes);
+                if self.scope.mode.verifies() {
+                    self.follow_up(&difference, &settled).await?;
+                }
                 Ok(settled)
             }
             Outcome::Walked => Err(Broken::Walked),

@@ -13,11 +13,19 @@ use crate::key::Key;
 /// Objects asked for at once.
 const PAGE: usize = 1000;
 
-/// The keys of one name.
+/// An object as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) key: Key,
+    /// Its length in bytes.
+    pub(super) size: u64,
+}
+
+/// The objects of one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Group {
     pub(super) place: String,
-    pub(super) keys: Vec<Key>,
+    pub(super) objects: Vec<Seen>,
 }
 
 /// Some groups, and how far they reach.
@@ -33,7 +41,7 @@ pub(super) struct Listing {
     work: Work,
     prefix: String,
     after: Option<String>,
-    page: VecDeque<(String, Key)>,
+    page: VecDeque<(String, Seen)>,
     ended: bool,
     /// Complete groups that a shorter batch left over.
     kept: VecDeque<Group>,
@@ -63,7 +71,7 @@ impl Listing {
     }
 
     /// The next key of this layout. Others are counted, and left alone.
-    pub(super) async fn peek(&mut self) -> Result<Option<&(String, Key)>, Broken> {
+    pub(super) async fn peek(&mut self) -> Result<Option<&(String, Seen)>, Broken> {
         while self.page.is_empty() && !self.ended {
             let page = {
                 let _turn = self.work.pace.bucket().await;
@@ -74,14 +82,8 @@ impl Listing {
             self.after = page.last().map(|object| object.key.clone()).or_else(|| self.after.take());
             for object in page {
                 match object.key.parse::<Key>() {
-                    Ok(key) => self.page.push_back((object.key, key)),
-                    Err(unknown) => {
-                        tracing::warn!(
-                            object.key = unknown.0,
-                            "not an object of this layout; it is left alone"
-                        );
-                        self.work.tally.foreign(1);
-                    }
+                    Ok(key) => self.page.push_back((object.key, Seen { key, size: object.size })),
+                    Err(unknown) => self.work.leave_alone(&unknown.0),
                 }
             }
         }
@@ -89,7 +91,7 @@ impl Listing {
     }
 
     /// Takes the next key.
-    pub(super) async fn take(&mut self) -> Result<Option<(String, Key)>, Broken> {
+    pub(super) async fn take(&mut self) -> Result<Option<(String, Seen)>, Broken> {
         self.peek().await?;
         Ok(self.page.pop_front())
     }
@@ -124,8 +126,8 @@ impl Listing {
                 break;
             }
             let own = own.to_owned();
-            let Some((_, key)) = self.page.pop_front() else { break };
-            group.get_or_insert_with(|| Group { place: own, keys: Vec::new() }).keys.push(key);
+            let Some((_, object)) = self.page.pop_front() else { break };
+            group.get_or_insert_with(|| Group { place: own, objects: Vec::new() }).objects.push(object);
         }
         Ok(group)
     }

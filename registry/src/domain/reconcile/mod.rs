@@ -15,22 +15,26 @@ mod join;
 mod keep;
 mod pace;
 mod units;
+mod verify;
 mod walk;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
 use stowage_oci::{Digest, Name, Tag};
+use tokio_util::sync::CancellationToken;
 
 use super::{Error, Limits};
 use crate::blobs::Store;
 use crate::key::Key;
-use crate::meta::{Changes, Epoch, Loss, MetaStore, Mode, Removal, Scope};
+use crate::meta::{Changes, Epoch, Finding, Loss, MetaStore, Mode, Removal, Scope};
 use crate::outbox;
 
 pub use keep::keep_compared;
 pub use pace::Pace;
+pub use verify::{Verified, Verify, VerifyOptions};
 pub use walk::{Walk, WalkError, Walked};
 
 /// A name that an operation touches.
@@ -91,6 +95,8 @@ pub(super) struct Work {
     scope: Scope,
     pace: Pace,
     tally: Arc<walk::Tally>,
+    /// Only of a verification.
+    findings: Option<Arc<verify::Findings>>,
 }
 
 impl Comparer {
@@ -117,11 +123,21 @@ impl Comparer {
     fn work(&self, epoch: Epoch, mode: Mode, pace: Pace) -> Work {
         let retain: Duration = self.limits.load().trash_retention;
         let scope = Scope { epoch, retain, mode };
-        Work { comparer: self.clone(), scope, pace, tally: Arc::default() }
+        Work { comparer: self.clone(), scope, pace, tally: Arc::default(), findings: None }
     }
 }
 
 impl Work {
+    /// An object that is not of this layout.
+    fn leave_alone(&self, key: &str) {
+        self.tally.foreign(1);
+        if let Some(findings) = &self.findings {
+            findings.report(&Finding::foreign(key));
+        } else {
+            tracing::warn!(object.key = key, "not an object of this layout; it is left alone");
+        }
+    }
+
     /// Writes what the bucket is owed. Whoever empties the queue would do it, too.
     async fn run_errands(&self, errands: &[Removal]) -> Result<(), Error> {
         if self.scope.mode == Mode::DryRun {
@@ -132,6 +148,29 @@ impl Work {
             self.comparer.meta.finish_removal(errand).await?;
         }
         Ok(())
+    }
+}
+
+/// Works on a part whose lease is renewed meanwhile. `None`: it was lost, somebody else does it again.
+async fn under_lease<'a>(
+    keep: impl Fn() -> BoxFuture<'a, Result<bool, crate::meta::Error>> + Send,
+    stopping: &CancellationToken,
+    work: BoxFuture<'a, Result<(), Broken>>,
+) -> Result<Option<()>, Broken> {
+    const RENEWAL: Duration = Duration::from_secs(20);
+    let lost = async {
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            // A database that is away tells nothing: the next renewal, or the end, does.
+            if matches!(keep().await, Ok(false)) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        done = work => done.map(Some),
+        () = lost => Ok(None),
+        () = stopping.cancelled() => Err(Error::Stopping.into()),
     }
 }
 

@@ -3,7 +3,7 @@
 
 //! How fast a comparison goes: requests in flight, and requests a second.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ pub struct Pace {
     database: Arc<Semaphore>,
     /// When the next request may be sent, and how long after it the one that follows.
     rate: Option<(Arc<Mutex<Instant>>, Duration)>,
+    /// When content may be read again, and how many bytes a second.
+    bytes: Option<(Arc<Mutex<Instant>>, NonZeroU64)>,
 }
 
 impl Pace {
@@ -27,6 +29,7 @@ impl Pace {
             bucket: Arc::new(Semaphore::new(bucket)),
             database: Arc::new(Semaphore::new(database)),
             rate: None,
+            bytes: None,
         }
     }
 
@@ -42,6 +45,25 @@ impl Pace {
             (Arc::new(Mutex::new(Instant::now())), Duration::from_secs(1) / per_second.get())
         });
         Self { rate, ..self }
+    }
+
+    /// No more than so many bytes of content a second, either.
+    #[must_use]
+    pub fn with_bytes(self, bytes_per_second: Option<NonZeroU64>) -> Self {
+        let bytes = bytes_per_second.map(|per_second| (Arc::new(Mutex::new(Instant::now())), per_second));
+        Self { bytes, ..self }
+    }
+
+    /// Waits until more content may be read, after so many bytes of it.
+    pub(super) async fn read(&self, bytes: usize) {
+        let Some((next, per_second)) = &self.bytes else { return };
+        let nanoseconds = (bytes as u128) * 1_000_000_000 / u128::from(per_second.get());
+        let interval = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
+        let turn = {
+            let mut next = next.lock().await;
+            take_turn(&mut next, Instant::now(), interval)
+        };
+        tokio::time::sleep_until(turn).await;
     }
 
     /// Waits for the turn of a request to the bucket, which lasts until the permit is dropped.

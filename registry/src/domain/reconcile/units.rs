@@ -10,6 +10,7 @@ use futures::stream::TryStreamExt as _;
 use stowage_oci::{Digest, Name, Tag};
 
 use super::compare::{Listed, at_once};
+use super::join::Seen;
 use super::{Broken, Comparer, Unit, Work};
 use crate::blobs;
 use crate::domain::Error;
@@ -48,16 +49,18 @@ impl Work {
     }
 
     /// All keys below a prefix. What this layout does not know is left alone.
-    pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Key>, Broken> {
-        let (mut keys, mut after): (Vec<Key>, Option<String>) = (Vec::new(), None);
+    pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Seen>, Broken> {
+        let (mut found, mut after): (Vec<Seen>, Option<String>) = (Vec::new(), None);
         loop {
             let page = {
                 let _turn = self.pace.bucket().await;
                 self.comparer.store.list(prefix, after.as_deref(), PAGE).await?
             };
-            keys.extend(page.iter().filter_map(|object| object.key.parse().ok()));
+            let seen =
+                |object: &blobs::Object| Some(Seen { key: object.key.parse().ok()?, size: object.size });
+            found.extend(page.iter().filter_map(seen));
             if page.len() < PAGE {
-                return Ok(keys);
+                return Ok(found);
             }
             after = page.into_iter().next_back().map(|object| object.key);
         }
@@ -65,9 +68,9 @@ impl Work {
 
     pub(super) async fn blob(&self, digest: Digest) -> Result<(), Broken> {
         for _ in 0..ATTEMPTS {
-            let keys = self.list(&Key::blob_prefix(&digest)).await?;
+            let objects = self.list(&Key::blob_prefix(&digest)).await?;
             let claims = self.comparer.meta.blob_claims(&DigestSpan::one(&digest), 1).await?;
-            let found = self.find_blobs(vec![Listed { name: digest, keys }], &claims, true).await?;
+            let found = self.find_blobs(vec![Listed { name: digest, objects }], &claims, true).await?;
             if self.settle(Difference::Blobs(&found)).await?.again.is_empty() {
                 return Ok(());
             }
@@ -82,13 +85,15 @@ impl Work {
         digest: Digest,
         manifests_compared: bool,
     ) -> Result<(), Broken> {
-        self.blob(digest).await?;
+        if !self.scope.mode.verifies() {
+            self.blob(digest).await?;
+        }
         let mut manifests_compared = manifests_compared;
         for _ in 0..ATTEMPTS {
-            let keys = self.list(&Key::link_prefix(repository, &digest)).await?;
+            let objects = self.list(&Key::link_prefix(repository, &digest)).await?;
             let span = DigestSpan::one(&digest);
             let claims = self.comparer.meta.link_claims(repository, &span, 1).await?;
-            let listed = vec![Listed { name: digest, keys }];
+            let listed = vec![Listed { name: digest, objects }];
             let found = self.find_links(repository, listed, &claims, manifests_compared).await?;
             let settled = self.settle(Difference::Links(repository, &found)).await?;
             if settled.again.is_empty() && settled.after.is_empty() {
@@ -119,10 +124,10 @@ impl Work {
 
     pub(super) async fn manifest(&self, repository: &Name, digest: Digest) -> Result<(), Broken> {
         for _ in 0..ATTEMPTS {
-            let keys = self.list(&Key::manifest_prefix(repository, &digest)).await?;
+            let objects = self.list(&Key::manifest_prefix(repository, &digest)).await?;
             let span = DigestSpan::one(&digest);
             let claims = self.comparer.meta.manifest_claims(repository, &span, ROWS).await?;
-            let listed = vec![Listed { name: digest, keys }];
+            let listed = vec![Listed { name: digest, objects }];
             let mut found = self.find_manifests(repository, listed, &claims).await?;
             for found in &mut found {
                 self.prepare(repository, found, &claims).await?;
@@ -141,7 +146,7 @@ impl Work {
         found: &mut ManifestFound,
         claims: &[ManifestClaim],
     ) -> Result<(), Broken> {
-        let Some(facts) = &found.facts else { return Ok(()) };
+        let Some(facts) = found.facts.as_ref().filter(|_| !self.scope.mode.verifies()) else { return Ok(()) };
         at_once(facts.blobs.iter().map(|blob| self.link_boxed(repository, *blob)).collect()).await?;
         let is_known =
             |one: &&crate::key::Generation| claims.iter().any(|claim| claim.generation == Some(**one));
@@ -161,12 +166,13 @@ impl Work {
 
     pub(super) async fn tag(&self, repository: &Name, tag: &Tag) -> Result<(), Broken> {
         for _ in 0..ATTEMPTS {
-            let keys = self.list(&Key::tag_prefix(repository, tag)).await?;
+            let objects = self.list(&Key::tag_prefix(repository, tag)).await?;
             let claims = self.comparer.meta.tag_claims(repository, &TagSpan::one(tag), 1).await?;
-            let listed = vec![Listed { name: tag.clone(), keys }];
+            let listed = vec![Listed { name: tag.clone(), objects }];
             let found = self.find_tags(repository, listed, &claims).await?;
             let named = found.iter().flat_map(|found| found.records.iter().filter_map(|entry| entry.target));
-            let named: BTreeSet<Digest> = named.collect();
+            let named: BTreeSet<Digest> =
+                if self.scope.mode.verifies() { BTreeSet::new() } else { named.collect() };
             at_once(named.into_iter().map(|digest| self.manifest_boxed(repository, digest)).collect())
                 .await?;
             if self.settle(Difference::Tags(repository, &found)).await?.again.is_empty() {
@@ -177,8 +183,8 @@ impl Work {
     }
 
     async fn referrers(&self, repository: &Name, subject: Digest) -> Result<(), Broken> {
-        let keys = self.list(&Key::referrer_prefix(repository, &subject)).await?;
-        let listed = keys.iter().filter_map(|key| match key {
+        let objects = self.list(&Key::referrer_prefix(repository, &subject)).await?;
+        let listed = objects.iter().filter_map(|object| match &object.key {
             Key::Referrer { digest, .. } => Some(*digest),
             _ => None,
         });
@@ -193,8 +199,8 @@ impl Work {
     /// Every tag whose highest record is not what its row says.
     async fn tags(&self, repository: &Name) -> Result<(), Broken> {
         let mut highest: HashMap<Tag, Option<TagEntry>> = HashMap::new();
-        for key in self.list(&Key::tags_prefix(repository)).await? {
-            match key {
+        for object in self.list(&Key::tags_prefix(repository)).await? {
+            match object.key {
                 Key::Tag { tag, version, generation, target, .. } => {
                     let entry = Some(TagEntry { version, generation, target });
                     let slot = highest.entry(tag).or_default();

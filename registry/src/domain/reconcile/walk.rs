@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::compare::{Asked, at_once};
-use super::{Broken, Comparer, Pace, Work, merge};
+use super::{Broken, Comparer, Pace, Work, merge, under_lease};
 use crate::domain::{Domain, Error};
 use crate::key::Key;
 use crate::meta::{self, Changes, Epoch, Loss, Mode, Shard, ShardOutcome};
@@ -100,6 +100,10 @@ impl Tally {
 
     pub(super) fn foreign(&self, count: u64) {
         self.foreign.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn objects(&self) -> u64 {
+        self.listed.load(Ordering::Relaxed)
     }
 
     fn result(&self) -> Walked {
@@ -254,31 +258,18 @@ impl Walk {
 
     /// Compares a part while its lease is kept.
     async fn compare(&self, work: &Work, shard: &Shard, owner: Uuid) -> Result<(), Broken> {
-        const RENEWAL: Duration = Duration::from_secs(20);
         let (meta, epoch) = (&self.comparer.meta, work.scope.epoch);
-        let lost = async {
-            loop {
-                tokio::time::sleep(RENEWAL).await;
-                // A database that is away tells nothing: the next renewal, or the end, does.
-                if matches!(meta.keep_shard(epoch, &shard.name, owner).await, Ok(false)) {
-                    return;
-                }
-            }
-        };
-        tokio::select! {
-            compared = work.shard(&shard.name) => compared?,
-            // Somebody else does it again.
-            () = lost => return Ok(()),
-            () = self.stopping.cancelled() => return Err(Error::Stopping.into()),
+        let keep = || meta.keep_shard(epoch, &shard.name, owner);
+        if under_lease(keep, &self.stopping, Box::pin(work.shard(&shard.name))).await?.is_some() {
+            meta.finish_shard(epoch, &shard.name, owner).await?;
         }
-        meta.finish_shard(epoch, &shard.name, owner).await?;
         Ok(())
     }
 }
 
 impl Work {
     /// The parts of the bucket, as it is now, and of the database.
-    async fn plan(&self) -> Result<Vec<Shard>, Broken> {
+    pub(super) async fn plan(&self) -> Result<Vec<Shard>, Broken> {
         let (blobs, uploads, repositories) =
             futures::try_join!(self.blob_shards(), self.upload_shards(), self.repository_shards())?;
         let phased = |phase| move |name| Shard { phase, name };

@@ -14,6 +14,7 @@ pub mod lists;
 pub mod manifests;
 pub mod reconcile;
 pub mod uploads;
+pub mod verify;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -155,6 +156,11 @@ macro_rules! meta_conformance {
                     an_upload_that_became_a_blob_ends_with_the_walk_and_others_go_on,
                     one_rebuild_at_a_time,
                     rows_are_claimed_in_the_order_of_the_bucket;
+                verify: a_pass_is_shared_and_each_of_its_parts_is_done_by_one,
+                    the_parts_of_a_pass_in_the_background_are_spread,
+                    nothing_is_inspected_in_an_epoch_that_is_not_walked,
+                    a_record_is_restored_by_intent_and_the_lost_one_is_queued,
+                    a_restored_record_of_a_row_that_went_is_queued;
             }
         }
     };

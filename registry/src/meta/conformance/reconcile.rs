@@ -22,7 +22,7 @@ use crate::meta::{
 };
 
 /// A world in an epoch that is not walked.
-async fn unwalked(fixture: Fixture) -> World {
+pub(super) async fn unwalked(fixture: Fixture) -> World {
     let mut world = World::begin(fixture).await;
     renew(&mut world).await;
     world
@@ -70,11 +70,17 @@ fn at(generation: Generation) -> Location {
 }
 
 fn data(digest: Digest, listed: &[Location], gone: &[Location]) -> BlobFound {
-    BlobFound { digest, listed: listed.to_vec(), gone: gone.to_vec() }
+    BlobFound { digest, listed: listed.to_vec(), gone: gone.to_vec(), damaged: vec![] }
 }
 
 fn link(digest: Digest, listed: &[Generation], gone: &[Generation], compared: bool) -> LinkFound {
-    LinkFound { digest, listed: listed.to_vec(), gone: gone.to_vec(), manifests_compared: compared }
+    LinkFound {
+        digest,
+        listed: listed.to_vec(),
+        gone: gone.to_vec(),
+        manifests_compared: compared,
+        lacks_data: false,
+    }
 }
 
 fn found(facts: ManifestFacts, records: &[Generation]) -> ManifestFound {
@@ -83,6 +89,7 @@ fn found(facts: ManifestFacts, records: &[Generation]) -> ManifestFound {
         records: records.to_vec(),
         markers: vec![],
         gone: vec![],
+        damaged: vec![],
         facts: Some(facts),
         owes_referrer: false,
     }

@@ -30,6 +30,7 @@ mod sweep;
 mod tags;
 mod trash;
 mod tx;
+mod verify;
 
 use std::path::PathBuf;
 use std::str::FromStr as _;

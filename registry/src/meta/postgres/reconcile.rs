@@ -49,7 +49,7 @@ impl PostgresStore {
             .fetch_optional(&mut *tx)
             .await?;
         match found {
-            Some((true, false)) => Ok(Some(tx)),
+            Some((true, walked)) if walked == scope.mode.verifies() => Ok(Some(tx)),
             Some((true, true)) => tx.undo(None).await,
             _ => tx.undo(Err(Error::Superseded.into())).await?,
         }
@@ -243,12 +243,13 @@ impl Reconcile for PostgresStore {
             .bind(&span.from)
             .bind(&span.through)
             .bind(i64::from(limit));
-        let found: Vec<(Vec<u8>, Option<Uuid>, bool)> = read(self.rows(statement)).await?;
-        let claims = found.iter().map(|(digest, generation, live)| {
+        let found: Vec<(Vec<u8>, Option<Uuid>, bool, i32)> = read(self.rows(statement)).await?;
+        let claims = found.iter().map(|(digest, generation, live, size)| {
             Ok(ManifestClaim {
                 digest: row::digest("manifests", digest)?,
                 generation: generation.map(Generation::from_uuid),
                 live: *live,
+                size: row::number("manifests", *size)?,
             })
         });
         claims.collect()

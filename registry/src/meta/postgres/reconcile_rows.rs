@@ -522,6 +522,30 @@ impl Rows for PgRows<'_> {
         Ok(stored)
     }
 
+    async fn orphans(&mut self, objects: &[String], age: Duration) -> Result<HashSet<String>, Fault> {
+        let found: Vec<(String, bool)> = sqlx::query_as(include_str!("sql/note_orphans.sql"))
+            .bind(objects)
+            .bind(seconds(age))
+            .fetch_all(&mut *self.tx)
+            .await?;
+        Ok(found.into_iter().filter_map(|(key, is_old)| is_old.then_some(key)).collect())
+    }
+
+    async fn renew_tag(
+        &mut self,
+        repository: RepositoryId,
+        tag: &Tag,
+        generation: Generation,
+    ) -> Result<(), Fault> {
+        sqlx::query("UPDATE tags SET gen = $3 WHERE repo_id = $1 AND name = $2")
+            .bind(repository)
+            .bind(tag.as_str())
+            .bind(generation.to_uuid())
+            .execute(&mut *self.tx)
+            .await?;
+        Ok(())
+    }
+
     async fn owe(&mut self, owed: Owed) -> Result<i64, Fault> {
         let Owed { steps, lane, about, after } = owed;
         let removals = Removals { steps, lane, then_ref: about, ..Removals::default() };

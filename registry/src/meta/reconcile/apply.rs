@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use stowage_oci::{Digest, Name, Tag};
 
+use super::inspect;
 use super::plan::{BlobAction, Fate, Judgement, LinkAction, blob, link};
 use super::plan_records::{self, ManifestPlan, TagPlan, TagSet};
 use super::{
@@ -240,6 +241,15 @@ pub(in crate::meta) trait Rows {
     async fn uploading(&mut self, generations: &[Generation]) -> Result<HashSet<Generation>, Self::Fault>;
     /// Which data of these generations blobs are made of.
     async fn stored(&mut self, generations: &[Generation]) -> Result<HashMap<Generation, Form>, Self::Fault>;
+    /// Remembers objects that no row names; those that were first seen at least `age` ago.
+    async fn orphans(&mut self, objects: &[String], age: Duration) -> Result<HashSet<String>, Self::Fault>;
+    /// Sets the record of a tag, which stands at the same place.
+    async fn renew_tag(
+        &mut self,
+        repository: RepositoryId,
+        tag: &Tag,
+        generation: Generation,
+    ) -> Result<(), Self::Fault>;
     /// Queues steps; the row.
     async fn owe(&mut self, owed: Owed) -> Result<i64, Self::Fault>;
     /// Counts rows that are lost, where a walk counts them: how many there are now.
@@ -257,7 +267,7 @@ pub(in crate::meta) struct Owed {
 }
 
 /// What is known of these keys beside their rows.
-async fn fate<R: Rows>(
+pub(super) async fn fate<R: Rows>(
     rows: &mut R,
     epoch: Epoch,
     keys: &[Key],
@@ -277,7 +287,7 @@ async fn fate<R: Rows>(
 }
 
 /// Counts.
-fn count(settled: &mut Settled, what: &'static str, how_many: usize) {
+pub(super) fn count(settled: &mut Settled, what: &'static str, how_many: usize) {
     if how_many > 0 {
         *settled.changes.entry(what).or_default() += how_many as u64;
     }
@@ -307,7 +317,11 @@ async fn unmark<R: Rows>(rows: &mut R, settled: &mut Settled, steps: Vec<String>
 }
 
 /// Queues what the bucket is owed; the caller carries it out.
-async fn errand<R: Rows>(rows: &mut R, settled: &mut Settled, steps: Vec<String>) -> Result<(), R::Fault> {
+pub(super) async fn errand<R: Rows>(
+    rows: &mut R,
+    settled: &mut Settled,
+    steps: Vec<String>,
+) -> Result<(), R::Fault> {
     if !steps.is_empty() {
         count(settled, "writtenRecords", steps.len());
         let outbox = rows.owe(Owed { steps: steps.clone(), ..Owed::default() }).await?;
@@ -318,7 +332,11 @@ async fn errand<R: Rows>(rows: &mut R, settled: &mut Settled, steps: Vec<String>
 
 /// Queues the removal of a record that might be believed one day. Its marker is not left to the queue, which may
 /// be lost before it is emptied.
-async fn withdraw<R: Rows>(rows: &mut R, settled: &mut Settled, owed: Owed) -> Result<(), R::Fault> {
+pub(super) async fn withdraw<R: Rows>(
+    rows: &mut R,
+    settled: &mut Settled,
+    owed: Owed,
+) -> Result<(), R::Fault> {
     count(settled, "queuedObjects", 1);
     let markers = owed.steps.iter().filter(|step| step.starts_with('+')).cloned().collect();
     rows.owe(owed).await?;
@@ -348,7 +366,12 @@ pub(in crate::meta) async fn settle<R: Rows>(
     scope: &Scope,
     difference: &Difference<'_>,
 ) -> Result<Outcome, R::Fault> {
+    if scope.mode.verifies() {
+        return inspect::inspect(rows, scope, difference).await;
+    }
     match *difference {
+        // Nothing is settled about what nobody claims.
+        Difference::Multiparts(_) => Ok(Outcome::Settled(Settled::default())),
         Difference::Blobs(found) => blobs(rows, scope, found).await,
         Difference::Links(repository, found) => links(rows, scope, repository, found).await,
         Difference::Manifests(repository, found) => manifests(rows, scope, repository, found).await,
@@ -358,24 +381,46 @@ pub(in crate::meta) async fn settle<R: Rows>(
     }
 }
 
-async fn blobs<R: Rows>(rows: &mut R, scope: &Scope, found: &[BlobFound]) -> Result<Outcome, R::Fault> {
+/// What differs: places in a list, the rows under lock, and what is known of their keys.
+pub(super) struct Suspects<F> {
+    pub(super) at: Vec<usize>,
+    pub(super) facts: F,
+    pub(super) fate: Fate,
+}
+
+pub(super) async fn suspect_blobs<R: Rows>(
+    rows: &mut R,
+    scope: &Scope,
+    found: &[BlobFound],
+) -> Result<Option<Suspects<HashMap<Digest, BlobFact>>>, R::Fault> {
     let digests: Vec<Digest> = found.iter().map(|found| found.digest).collect();
     let facts = rows.blob_facts(&digests, false).await?;
-    let differs = |found: &BlobFound| !blob(found, facts.get(&found.digest), &Fate::default()).stands();
+    let stands = |found: &BlobFound| blob(found, facts.get(&found.digest), &Fate::default()).stands();
+    let differs = |found: &BlobFound| !found.damaged.is_empty() || !stands(found);
     let suspects: Vec<usize> = (0..found.len()).filter(|at| differs(&found[*at])).collect();
-    let mut settled = Settled::default();
     if suspects.is_empty() {
-        return Ok(Outcome::Settled(settled));
+        return Ok(None);
     }
     let digests: Vec<Digest> = suspects.iter().map(|at| digests[*at]).collect();
     let facts = rows.blob_facts(&digests, true).await?;
-    let listed =
-        || suspects.iter().flat_map(|at| found[*at].listed.iter().map(|one| (found[*at].digest, one)));
+    let listed = suspects.iter().flat_map(|at| {
+        let BlobFound { digest, listed, damaged, .. } = &found[*at];
+        listed.iter().chain(damaged.iter().map(|(location, _)| location)).map(|one| (*digest, *one))
+    });
+    let listed: Vec<(Digest, Location)> = listed.collect();
     let both =
-        |(digest, location): (Digest, &Location)| [location.blob_key(digest), location.data_key(digest)];
-    let keys: Vec<Key> = listed().flat_map(both).collect();
-    let generations: Vec<Generation> = listed().map(|(_, location)| location.generation).collect();
+        |(digest, location): &(Digest, Location)| [location.blob_key(*digest), location.data_key(*digest)];
+    let keys: Vec<Key> = listed.iter().flat_map(both).collect();
+    let generations: Vec<Generation> = listed.iter().map(|(_, location)| location.generation).collect();
     let fate = fate(rows, scope.epoch, &keys, &generations).await?;
+    Ok(Some(Suspects { at: suspects, facts, fate }))
+}
+
+async fn blobs<R: Rows>(rows: &mut R, scope: &Scope, found: &[BlobFound]) -> Result<Outcome, R::Fault> {
+    let mut settled = Settled::default();
+    let Some(Suspects { at: suspects, facts, fate }) = suspect_blobs(rows, scope, found).await? else {
+        return Ok(Outcome::Settled(settled));
+    };
     let (mut inserts, mut moves, mut losses) = (Vec::new(), Vec::new(), Vec::new());
     let mut moved: Vec<(Digest, Option<Location>)> = Vec::new();
     for at in suspects {
@@ -418,7 +463,7 @@ async fn blobs<R: Rows>(rows: &mut R, scope: &Scope, found: &[BlobFound]) -> Res
     outcome(rows, scope, settled, (Kind::Blobs, lost)).await
 }
 
-fn link_key(repository: &Name, digest: Digest, generation: Generation) -> Key {
+pub(super) fn link_key(repository: &Name, digest: Digest, generation: Generation) -> Key {
     Key::Link { repository: repository.clone(), digest, generation }
 }
 
@@ -441,6 +486,38 @@ async fn insert_links<R: Rows>(
     rows.insert_links(repository, links).await
 }
 
+pub(super) async fn suspect_links<R: Rows>(
+    rows: &mut R,
+    scope: &Scope,
+    (repo_id, repository): (Option<RepositoryId>, &Name),
+    found: &[LinkFound],
+) -> Result<Option<Suspects<HashMap<Digest, LinkFact>>>, R::Fault> {
+    let digests: Vec<Digest> = found.iter().map(|found| found.digest).collect();
+    let facts = match repo_id {
+        Some(repo_id) => rows.link_facts(repo_id, &digests, false).await?,
+        None => HashMap::new(),
+    };
+    let differs = |found: &LinkFound| {
+        !link(repository, found, facts.get(&found.digest), None, &Fate::default()).stands()
+    };
+    let suspects: Vec<usize> = (0..found.len()).filter(|at| differs(&found[*at])).collect();
+    if suspects.is_empty() {
+        return Ok(None);
+    }
+    let digests: Vec<Digest> = suspects.iter().map(|at| digests[*at]).collect();
+    let facts = match repo_id {
+        Some(repo_id) => rows.link_facts(repo_id, &digests, true).await?,
+        None => facts,
+    };
+    let claimed = facts.iter().filter_map(|(digest, fact)| Some((*digest, fact.generation?)));
+    let listed = suspects.iter().flat_map(|at| found[*at].listed.iter().map(|one| (found[*at].digest, *one)));
+    let all: Vec<(Digest, Generation)> = claimed.chain(listed).collect();
+    let keys: Vec<Key> = all.iter().map(|(digest, one)| link_key(repository, *digest, *one)).collect();
+    let generations: Vec<Generation> = all.iter().map(|(_, generation)| *generation).collect();
+    let fate = fate(rows, scope.epoch, &keys, &generations).await?;
+    Ok(Some(Suspects { at: suspects, facts, fate }))
+}
+
 async fn links<R: Rows>(
     rows: &mut R,
     scope: &Scope,
@@ -452,23 +529,10 @@ async fn links<R: Rows>(
     let Some(repo_id) = rows.repository_row(repository, create).await? else {
         return Ok(Outcome::Settled(settled));
     };
-    let digests: Vec<Digest> = found.iter().map(|found| found.digest).collect();
-    let facts = rows.link_facts(repo_id, &digests, false).await?;
-    let differs = |found: &LinkFound| {
-        !link(repository, found, facts.get(&found.digest), None, &Fate::default()).stands()
-    };
-    let suspects: Vec<usize> = (0..found.len()).filter(|at| differs(&found[*at])).collect();
-    if suspects.is_empty() {
+    let suspects = suspect_links(rows, scope, (Some(repo_id), repository), found).await?;
+    let Some(Suspects { at: suspects, facts, fate }) = suspects else {
         return Ok(Outcome::Settled(settled));
-    }
-    let digests: Vec<Digest> = suspects.iter().map(|at| digests[*at]).collect();
-    let facts = rows.link_facts(repo_id, &digests, true).await?;
-    let claimed = facts.iter().filter_map(|(digest, fact)| Some((*digest, fact.generation?)));
-    let listed = suspects.iter().flat_map(|at| found[*at].listed.iter().map(|one| (found[*at].digest, *one)));
-    let all: Vec<(Digest, Generation)> = claimed.chain(listed).collect();
-    let keys: Vec<Key> = all.iter().map(|(digest, one)| link_key(repository, *digest, *one)).collect();
-    let generations: Vec<Generation> = all.iter().map(|(_, generation)| *generation).collect();
-    let fate = fate(rows, scope.epoch, &keys, &generations).await?;
+    };
     let (mut inserts, mut changes, mut owed, mut lost) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for at in suspects {
         let LinkFound { digest, gone, .. } = &found[at];
@@ -563,31 +627,32 @@ async fn imply_links<R: Rows>(
     Ok(owed.map(|(digest, generation)| steps::write(&link_key(repository, *digest, *generation))).collect())
 }
 
-async fn manifests<R: Rows>(
+pub(super) type ManifestRows = HashMap<Digest, Vec<ManifestFact>>;
+
+pub(super) async fn suspect_manifests<R: Rows>(
     rows: &mut R,
     scope: &Scope,
-    repository: &Name,
+    (repo_id, repository): (Option<RepositoryId>, &Name),
     found: &[ManifestFound],
-) -> Result<Outcome, R::Fault> {
-    let mut settled = Settled::default();
-    let create = found.iter().any(|found| !found.records.is_empty());
-    let Some(repo_id) = rows.repository_row(repository, create).await? else {
-        return Ok(Outcome::Settled(settled));
-    };
+) -> Result<Option<Suspects<ManifestRows>>, R::Fault> {
     let all = |at: &[usize]| -> Vec<Digest> { at.iter().map(|at| found[*at].digest).collect() };
     let everything: Vec<usize> = (0..found.len()).collect();
-    let facts = by_digest(rows.manifest_facts(repo_id, &all(&everything), false).await?);
-    let plan = |found: &ManifestFound, facts: &HashMap<Digest, Vec<ManifestFact>>, fate: &Fate| {
-        let known = facts.get(&found.digest).map_or(&[][..], Vec::as_slice);
-        plan_records::manifest(repository, found, known, fate)
+    let facts = match repo_id {
+        Some(repo_id) => by_digest(rows.manifest_facts(repo_id, &all(&everything), false).await?),
+        None => HashMap::new(),
     };
-    let differs =
-        |found: &ManifestFound| !plan(found, &facts, &Fate::default()).is_some_and(|plan| plan.stands());
+    let stands = |found: &ManifestFound| {
+        plan_manifest(repository, found, &facts, &Fate::default()).is_some_and(|plan| plan.stands())
+    };
+    let differs = |found: &ManifestFound| !found.damaged.is_empty() || !stands(found);
     let suspects: Vec<usize> = (0..found.len()).filter(|at| differs(&found[*at])).collect();
     if suspects.is_empty() {
-        return Ok(Outcome::Settled(settled));
+        return Ok(None);
     }
-    let facts = by_digest(rows.manifest_facts(repo_id, &all(&suspects), true).await?);
+    let facts = match repo_id {
+        Some(repo_id) => by_digest(rows.manifest_facts(repo_id, &all(&suspects), true).await?),
+        None => facts,
+    };
     let mut keys = Vec::new();
     for found in suspects.iter().map(|at| &found[*at]) {
         let (of, digest) = (|| repository.clone(), found.digest);
@@ -600,9 +665,37 @@ async fn manifests<R: Rows>(
         keys.extend(found.markers.iter().map(marker));
     }
     let fate = fate(rows, scope.epoch, &keys, &[]).await?;
+    Ok(Some(Suspects { at: suspects, facts, fate }))
+}
+
+pub(super) fn plan_manifest(
+    repository: &Name,
+    found: &ManifestFound,
+    facts: &ManifestRows,
+    fate: &Fate,
+) -> Option<ManifestPlan> {
+    let known = facts.get(&found.digest).map_or(&[][..], Vec::as_slice);
+    plan_records::manifest(repository, found, known, fate)
+}
+
+async fn manifests<R: Rows>(
+    rows: &mut R,
+    scope: &Scope,
+    repository: &Name,
+    found: &[ManifestFound],
+) -> Result<Outcome, R::Fault> {
+    let mut settled = Settled::default();
+    let create = found.iter().any(|found| !found.records.is_empty());
+    let Some(repo_id) = rows.repository_row(repository, create).await? else {
+        return Ok(Outcome::Settled(settled));
+    };
+    let suspects = suspect_manifests(rows, scope, (Some(repo_id), repository), found).await?;
+    let Some(Suspects { at: suspects, facts, fate }) = suspects else {
+        return Ok(Outcome::Settled(settled));
+    };
     let mut plans: Vec<(&ManifestFound, ManifestPlan)> = Vec::new();
     for at in suspects {
-        match plan(&found[at], &facts, &fate) {
+        match plan_manifest(repository, &found[at], &facts, &fate) {
             Some(plan) => plans.push((&found[at], plan)),
             None => settled.again.push(at),
         }
@@ -611,7 +704,7 @@ async fn manifests<R: Rows>(
     outcome(rows, scope, settled, (Kind::Manifests, lost)).await
 }
 
-fn by_digest(facts: Vec<ManifestFact>) -> HashMap<Digest, Vec<ManifestFact>> {
+pub(super) fn by_digest(facts: Vec<ManifestFact>) -> HashMap<Digest, Vec<ManifestFact>> {
     let mut all: HashMap<Digest, Vec<ManifestFact>> = HashMap::new();
     for fact in facts {
         all.entry(fact.digest).or_default().push(fact);
@@ -710,28 +803,20 @@ async fn discard_manifests<R: Rows>(
     unmark(rows, settled, plan.unmark.iter().map(|one| steps::remove(&marker(one))).collect()).await
 }
 
-async fn tags<R: Rows>(
+pub(super) async fn suspect_tags<R: Rows>(
     rows: &mut R,
     scope: &Scope,
-    repository: &Name,
+    (repo_id, repository): (Option<RepositoryId>, &Name),
     found: &[TagFound],
-) -> Result<Outcome, R::Fault> {
-    let mut settled = Settled::default();
-    let create = found.iter().any(|found| !found.records.is_empty());
-    let Some(repo_id) = rows.repository_row(repository, create).await? else {
-        return Ok(Outcome::Settled(settled));
-    };
+) -> Result<Option<Suspects<(Lives, TagFacts)>>, R::Fault> {
     let everything: Vec<usize> = (0..found.len()).collect();
-    let (lives, facts) = tag_rows(rows, repo_id, found, &everything, false).await?;
-    let plan = |found: &TagFound, lives: &Lives, facts: &TagFacts, fate: &Fate| {
-        let life = |digest: &Digest| lives.get(digest).copied().unwrap_or(Life::None);
-        plan_records::tag(repository, found, facts.get(&found.tag), life, fate)
+    let facts = tag_rows(rows, repo_id, found, &everything, false).await?;
+    let differs = |found: &TagFound| {
+        !plan_tag(repository, found, &facts, &Fate::default()).is_some_and(|plan| plan.stands())
     };
-    let differs =
-        |found: &TagFound| !plan(found, &lives, &facts, &Fate::default()).is_some_and(|plan| plan.stands());
     let suspects: Vec<usize> = (0..found.len()).filter(|at| differs(&found[*at])).collect();
     if suspects.is_empty() {
-        return Ok(Outcome::Settled(settled));
+        return Ok(None);
     }
     let (lives, facts) = tag_rows(rows, repo_id, found, &suspects, true).await?;
     let mut keys = Vec::new();
@@ -744,9 +829,37 @@ async fn tags<R: Rows>(
         );
     }
     let fate = fate(rows, scope.epoch, &keys, &[]).await?;
+    Ok(Some(Suspects { at: suspects, facts: (lives, facts), fate }))
+}
+
+pub(super) fn plan_tag(
+    repository: &Name,
+    found: &TagFound,
+    (lives, facts): &(Lives, TagFacts),
+    fate: &Fate,
+) -> Option<TagPlan> {
+    let life = |digest: &Digest| lives.get(digest).copied().unwrap_or(Life::None);
+    plan_records::tag(repository, found, facts.get(&found.tag), life, fate)
+}
+
+async fn tags<R: Rows>(
+    rows: &mut R,
+    scope: &Scope,
+    repository: &Name,
+    found: &[TagFound],
+) -> Result<Outcome, R::Fault> {
+    let mut settled = Settled::default();
+    let create = found.iter().any(|found| !found.records.is_empty());
+    let Some(repo_id) = rows.repository_row(repository, create).await? else {
+        return Ok(Outcome::Settled(settled));
+    };
+    let suspects = suspect_tags(rows, scope, (Some(repo_id), repository), found).await?;
+    let Some(Suspects { at: suspects, facts, fate }) = suspects else {
+        return Ok(Outcome::Settled(settled));
+    };
     let (mut sets, mut lost): (Vec<(Tag, TagSet)>, usize) = (Vec::new(), 0);
     for at in suspects {
-        let Some(plan) = plan(&found[at], &lives, &facts, &fate) else {
+        let Some(plan) = plan_tag(repository, &found[at], &facts, &fate) else {
             settled.again.push(at);
             continue;
         };
@@ -756,7 +869,7 @@ async fn tags<R: Rows>(
     }
     count(&mut settled, "adoptedTags", sets.iter().filter(|(_, set)| *set != TagSet::Gone).count());
     count(&mut settled, "droppedTags", sets.iter().filter(|(_, set)| *set == TagSet::Gone).count());
-    let replaced = sets.iter().map(|(tag, _)| tag).filter(|tag| facts.contains_key(tag));
+    let replaced = sets.iter().map(|(tag, _)| tag).filter(|tag| facts.1.contains_key(tag));
     let replaced: Vec<Tag> = replaced.cloned().collect();
     if !replaced.is_empty() {
         rows.drop_tags(repo_id, &replaced).await?;
@@ -768,17 +881,18 @@ async fn tags<R: Rows>(
     outcome(rows, scope, settled, (Kind::Tags, lost)).await
 }
 
-type Lives = HashMap<Digest, Life>;
-type TagFacts = HashMap<Tag, TagFact>;
+pub(super) type Lives = HashMap<Digest, Life>;
+pub(super) type TagFacts = HashMap<Tag, TagFact>;
 
 /// What tags name, and their rows: in the lock order.
 async fn tag_rows<R: Rows>(
     rows: &mut R,
-    repo_id: RepositoryId,
+    repo_id: Option<RepositoryId>,
     found: &[TagFound],
     at: &[usize],
     lock: bool,
 ) -> Result<(Lives, TagFacts), R::Fault> {
+    let Some(repo_id) = repo_id else { return Ok(Default::default()) };
     let of = || at.iter().map(|at| &found[*at]);
     let targets: HashSet<Digest> =
         of().flat_map(|found| found.records.iter().filter_map(|entry| entry.target)).collect();
@@ -787,7 +901,7 @@ async fn tag_rows<R: Rows>(
     Ok((lives, rows.tag_facts(repo_id, &names, lock).await?))
 }
 
-fn entry_key(repository: &Name, tag: &Tag, entry: &TagEntry) -> Key {
+pub(super) fn entry_key(repository: &Name, tag: &Tag, entry: &TagEntry) -> Key {
     steps::tag_key(repository, tag, entry.version, entry.generation, entry.target)
 }
 
@@ -817,13 +931,13 @@ async fn discard_tags<R: Rows>(
     unmark(rows, settled, plan.unmark.iter().map(|entry| steps::remove(&marker(entry))).collect()).await
 }
 
-async fn referrers<R: Rows>(
+/// Entries that no row stands behind, and those that live rows lack.
+pub(super) async fn judge_referrers<R: Rows>(
     rows: &mut R,
     scope: &Scope,
     repository: &Name,
     found: &[ReferrersFound],
-) -> Result<Outcome, R::Fault> {
-    let mut settled = Settled::default();
+) -> Result<(Vec<Key>, Vec<Key>), R::Fault> {
     let repo_id = rows.repository_row(repository, false).await?;
     let digests: HashSet<Digest> = found
         .iter()
@@ -845,26 +959,41 @@ async fn referrers<R: Rows>(
         generation,
     };
     let mut spare: Vec<Key> = Vec::new();
-    let mut owed: Vec<String> = Vec::new();
+    let mut owed: Vec<Key> = Vec::new();
     for found in found {
         let is_spare = |(digest, generation): &&(Digest, Generation)| !has(digest, generation, |_| true);
         spare.extend(found.listed.iter().filter(is_spare).map(|entry| key(found, *entry)));
         let is_owed = |(digest, generation): &&(Digest, Generation)| {
             has(digest, generation, |state| state == State::Live)
         };
-        owed.extend(found.missing.iter().filter(is_owed).map(|entry| steps::write(&key(found, *entry))));
+        owed.extend(found.missing.iter().filter(is_owed).map(|entry| key(found, *entry)));
     }
     if !spare.is_empty() {
         let fate = fate(rows, scope.epoch, &spare, &[]).await?;
         spare.retain(|key| !fate.is_left_to_others(key));
     }
+    Ok((spare, owed))
+}
+
+async fn referrers<R: Rows>(
+    rows: &mut R,
+    scope: &Scope,
+    repository: &Name,
+    found: &[ReferrersFound],
+) -> Result<Outcome, R::Fault> {
+    let mut settled = Settled::default();
+    let (spare, owed) = judge_referrers(rows, scope, repository, found).await?;
     discard(rows, scope, &mut settled, spare.iter().map(steps::remove).collect()).await?;
-    errand(rows, &mut settled, owed).await?;
+    errand(rows, &mut settled, owed.iter().map(steps::write).collect()).await?;
     Ok(Outcome::Settled(settled))
 }
 
-async fn uploads<R: Rows>(rows: &mut R, scope: &Scope, found: &[UploadFound]) -> Result<Outcome, R::Fault> {
-    let mut settled = Settled::default();
+/// Objects below `up/` of no upload and no blob.
+pub(super) async fn spare_uploads<R: Rows>(
+    rows: &mut R,
+    scope: &Scope,
+    found: &[UploadFound],
+) -> Result<Vec<Key>, R::Fault> {
     let generations: Vec<Generation> = found.iter().map(|found| found.generation).collect();
     // In this order: an upload becomes a blob, never the other way.
     let uploading = rows.uploading(&generations).await?;
@@ -877,11 +1006,17 @@ async fn uploads<R: Rows>(rows: &mut R, scope: &Scope, found: &[UploadFound]) ->
         let generation = found.generation;
         found.lease.map_or(Key::Upload { generation }, |lease| Key::UploadTail { generation, lease })
     });
-    let spare: Vec<Key> = spare.collect();
+    let mut spare: Vec<Key> = spare.collect();
     if !spare.is_empty() {
         let fate = fate(rows, scope.epoch, &spare, &[]).await?;
-        let steps = spare.iter().filter(|key| !fate.decided(key)).map(steps::remove).collect();
-        discard(rows, scope, &mut settled, steps).await?;
+        spare.retain(|key| !fate.decided(key));
     }
+    Ok(spare)
+}
+
+async fn uploads<R: Rows>(rows: &mut R, scope: &Scope, found: &[UploadFound]) -> Result<Outcome, R::Fault> {
+    let mut settled = Settled::default();
+    let spare = spare_uploads(rows, scope, found).await?;
+    discard(rows, scope, &mut settled, spare.iter().map(steps::remove).collect()).await?;
     Ok(Outcome::Settled(settled))
 }

@@ -15,6 +15,7 @@
 
 mod apply;
 mod end;
+mod inspect;
 mod plan;
 mod plan_records;
 
@@ -32,6 +33,7 @@ pub(super) use apply::{
     BlobFact, Holders, Life, LinkFact, ManifestFact, NewManifest, Owed, Rows, State, TagFact, settle,
 };
 pub(super) use end::{EndRows, OldIntent, end};
+pub use inspect::{Finding, Problem, Restore};
 pub(super) use plan_records::TagSet;
 
 /// For how long a marker is kept after the record that it is about.
@@ -57,6 +59,29 @@ pub enum Mode {
     Walk,
     /// Nothing is changed: only counted. Needs no epoch.
     DryRun,
+    /// In an epoch that is walked, all names are looked at, and what is wrong is told.
+    Verify,
+    /// The same, and what is safe is put right.
+    Repair,
+}
+
+impl Mode {
+    /// Whether damage is looked for rather than settled.
+    #[must_use]
+    pub const fn verifies(self) -> bool {
+        matches!(self, Self::Verify | Self::Repair)
+    }
+}
+
+/// What is wrong with an object that a row or a key speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// There is none.
+    Missing,
+    /// It has another length.
+    Length,
+    /// It has other content.
+    Content,
 }
 
 /// The data of a digest that was found.
@@ -66,8 +91,10 @@ pub struct BlobFound {
     pub digest: Digest,
     /// What the listing shows and whose bytes are there.
     pub listed: Vec<Location>,
-    /// What a row claimed, was looked for after that, and is not there.
+    /// What a row claimed, was looked for after that, and is not there, or is damaged.
     pub gone: Vec<Location>,
+    /// Objects that say that they are the data, and are not. They are no evidence.
+    pub damaged: Vec<(Location, Damage)>,
 }
 
 /// The records that show a blob to a repository.
@@ -81,6 +108,8 @@ pub struct LinkFound {
     pub gone: Vec<Generation>,
     /// Whether the manifests that refer to it have been compared.
     pub manifests_compared: bool,
+    /// No row knows it, and the bucket has no data of the blob. Only a verification looks.
+    pub lacks_data: bool,
 }
 
 /// The records of a manifest in a repository.
@@ -94,6 +123,8 @@ pub struct ManifestFound {
     pub markers: Vec<Generation>,
     /// What a row claimed, was looked for after that, and is not there.
     pub gone: Vec<Generation>,
+    /// Records that are not what they should be.
+    pub damaged: Vec<(Generation, Damage)>,
     /// What the manifest is, if one of the records may be unknown to the rows.
     pub facts: Option<ManifestFacts>,
     /// Whether the entry below its subject is to be written when a record is adopted.
@@ -144,6 +175,15 @@ pub struct UploadFound {
     pub lease: Option<u32>,
 }
 
+/// A multipart upload that the store keeps open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MultipartFound {
+    /// The upload.
+    pub generation: Generation,
+    /// The store's name of it.
+    pub id: String,
+}
+
 /// What the bucket shows of some names of a kind; to be settled against their rows.
 #[derive(Clone, Copy, Debug)]
 pub enum Difference<'a> {
@@ -159,6 +199,8 @@ pub enum Difference<'a> {
     Tags(&'a Name, &'a [TagFound]),
     /// Objects below `up/`: those of no upload and no blob are queued. All blobs were settled before.
     Uploads(&'a [UploadFound]),
+    /// Open multipart uploads of the store. Only a verification looks.
+    Multiparts(&'a [MultipartFound]),
 }
 
 /// What settling came to.
@@ -183,6 +225,12 @@ pub struct Settled {
     pub errands: Vec<Removal>,
     /// What was done, by kind.
     pub changes: Changes,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+    /// Live manifests whose records are to be written again. The caller does, and tells the findings then.
+    pub restores: Vec<Restore>,
+    /// Multipart uploads to be aborted, by their places in the list.
+    pub aborts: Vec<usize>,
 }
 
 /// How often something was done, by names that a summary shows.
@@ -328,6 +376,8 @@ pub struct ManifestClaim {
     pub generation: Option<Generation>,
     /// Whether it is live: only then the record must be there.
     pub live: bool,
+    /// Its length in bytes.
+    pub size: u32,
 }
 
 /// A part of the bucket that one replica compares at a time.

@@ -195,7 +195,7 @@ mod tests {
 
     fn data(listed: &[u64], gone: &[u64]) -> BlobFound {
         let locations = |all: &[u64]| all.iter().map(|n| location(*n)).collect();
-        BlobFound { digest: digest(), listed: locations(listed), gone: locations(gone) }
+        BlobFound { digest: digest(), listed: locations(listed), gone: locations(gone), damaged: vec![] }
     }
 
     fn row(location: Option<Location>) -> BlobFact {
@@ -246,7 +246,13 @@ mod tests {
 
     fn links(listed: &[u64], gone: &[u64], manifests_compared: bool) -> LinkFound {
         let all = |all: &[u64]| all.iter().map(|n| at(*n)).collect();
-        LinkFound { digest: digest(), listed: all(listed), gone: all(gone), manifests_compared }
+        LinkFound {
+            digest: digest(),
+            listed: all(listed),
+            gone: all(gone),
+            manifests_compared,
+            lacks_data: false,
+        }
     }
 
     fn link_row(generation: Option<u64>) -> LinkFact {

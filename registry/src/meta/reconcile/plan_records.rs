@@ -276,6 +276,7 @@ mod tests {
             records: all(records),
             markers: all(markers),
             gone: all(gone),
+            damaged: vec![],
             facts: Some(facts),
             owes_referrer: false,
         }

@@ -67,6 +67,22 @@ impl FolderLock {
         Some(Self { fence: text.trim().parse().ok()?, file: None })
     }
 
+    /// For a job beside whoever serves, or while nobody does: in the incarnation of the last holder, which it does
+    /// not end. Nobody begins to serve until it is dropped, if nobody did.
+    pub(super) fn join(folder: &Path) -> Result<Self, OpenError> {
+        let path = folder.join("lock");
+        let unusable = |source| OpenError::Folder { path: path.clone(), source };
+        let file = File::options().read(true).write(true).open(&path).map_err(unusable)?;
+        let file = match file.try_lock() {
+            Ok(()) => Some(file),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Error(source)) => return Err(unusable(source)),
+        };
+        let text = fs::read_to_string(&path).map_err(unusable)?;
+        // Without one nobody has ever served, or somebody is just starting: then the database is not trusted.
+        Ok(Self { fence: text.trim().parse().unwrap_or_default(), file })
+    }
+
     /// Whether we hold it.
     pub(super) const fn is_ours(&self) -> bool {
         self.file.is_some()

@@ -32,6 +32,7 @@ mod trash;
 mod tx;
 mod uploads;
 mod values;
+mod verify;
 
 use std::path::Path;
 use std::time::Duration;
@@ -78,6 +79,12 @@ impl SqliteStore {
     /// Opens the database in `folder`, making both if need be, and holds the folder's lock until dropped.
     pub async fn open(folder: &Path, options: Options) -> Result<Self, OpenError> {
         Self::open_with(folder, options, lock::FolderLock::take(folder)?).await
+    }
+
+    /// Opens a database that exists, in the incarnation that it has: beside a process that may serve from the folder,
+    /// or while nobody does.
+    pub async fn open_as_found(folder: &Path, options: Options) -> Result<Self, OpenError> {
+        Self::open_with(folder, options, lock::FolderLock::join(folder)?).await
     }
 
     /// The same; beside a process that serves from the folder, in its incarnation and without the lock.

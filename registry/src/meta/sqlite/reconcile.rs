@@ -31,7 +31,11 @@ struct BlobColumns {
 }
 
 /// Whether the epoch is ours, and whether it is walked.
-async fn standing(store: &SqliteStore, tx: &mut Tx<'_>, epoch: Epoch) -> Result<(bool, bool), Error> {
+pub(super) async fn standing(
+    store: &SqliteStore,
+    tx: &mut Tx<'_>,
+    epoch: Epoch,
+) -> Result<(bool, bool), Error> {
     let select = "SELECT epoch = ?1 AND fence = ?2, reconciled = epoch FROM meta";
     let select = sqlx::query_as(select).bind(epoch.0).bind(store.lock.fence);
     Ok(tx
@@ -143,10 +147,11 @@ impl Reconcile for SqliteStore {
             .bind(&span.from)
             .bind(&span.through)
             .bind(limit);
-        let found: Vec<(Vec<u8>, Option<Uuid>, bool)> = self.readers.all(select).await?;
-        let claims = found.iter().map(|(digest, generation, live)| {
+        let found: Vec<(Vec<u8>, Option<Uuid>, bool, u32)> = self.readers.all(select).await?;
+        let claims = found.iter().map(|(digest, generation, live, size)| {
             let digest = digest_column("manifests", digest)?;
-            Ok(ManifestClaim { digest, generation: generation.map(Generation::from_uuid), live: *live })
+            let generation = generation.map(Generation::from_uuid);
+            Ok(ManifestClaim { digest, generation, live: *live, size: *size })
         });
         claims.collect()
     }
@@ -188,11 +193,11 @@ impl Reconcile for SqliteStore {
     async fn settle(&self, scope: &Scope, difference: &Difference<'_>) -> Result<Outcome, Error> {
         let mut tx = self.writer.begin().await?;
         match standing(self, &mut tx, scope.epoch).await? {
-            (true, false) => {}
+            (true, walked) if walked == scope.mode.verifies() => {}
             _ if scope.mode == Mode::DryRun => {}
-            (ours, _) => {
+            (ours, walked) => {
                 tx.rollback().await?;
-                return if ours { Ok(Outcome::Walked) } else { Err(Error::Superseded) };
+                return if ours && walked { Ok(Outcome::Walked) } else { Err(Error::Superseded) };
             }
         }
         let rows = &mut SqliteRows { tx: &mut tx, timings: &self.timings };

@@ -391,6 +391,23 @@ impl Rows for SqliteRows<'_, '_> {
         Ok(stored)
     }
 
+    async fn orphans(&mut self, objects: &[String], age: Duration) -> Result<HashSet<String>, Error> {
+        let note = sqlx::query_as(include_str!("sql/note_orphans.sql"));
+        let found: Vec<(String, bool)> = self.tx.all(note.bind(to_json(objects)).bind(micros(age))).await?;
+        Ok(found.into_iter().filter_map(|(key, is_old)| is_old.then_some(key)).collect())
+    }
+
+    async fn renew_tag(
+        &mut self,
+        repository: RepositoryId,
+        tag: &Tag,
+        generation: Generation,
+    ) -> Result<(), Error> {
+        let update = "UPDATE tags SET gen = ?3 WHERE repo_id = ?1 AND name = ?2";
+        let update = sqlx::query(update).bind(repository).bind(tag.as_str()).bind(generation.to_uuid());
+        self.tx.run(update).await.map(drop)
+    }
+
     async fn owe(&mut self, owed: Owed) -> Result<i64, Error> {
         let Owed { steps, lane, about, after } = owed;
         self.tx.owe(&Queued { steps, after, lane, about, ..Queued::default() }).await

@@ -16,7 +16,9 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use stowage_oci::{Algorithm, Digest};
-use stowage_registry::blobs::{Content, Error, Memory, MultipartId, Object, Part, Read, Store, Sweep, Write};
+use stowage_registry::blobs::{
+    Content, Error, Memory, MultipartId, Object, OpenMultipart, Part, Read, Store, Sweep, Write,
+};
 use stowage_registry::key::{Form, Generation, Key};
 use uuid::Uuid;
 
@@ -321,6 +323,10 @@ impl Write for View {
 
     async fn abort(&self, key: &str, id: &MultipartId) -> Result<(), Error> {
         self.around("abort", key, self.bucket.memory.abort(key, id)).await
+    }
+
+    async fn open_multiparts(&self) -> Result<Vec<OpenMultipart>, Error> {
+        self.around("list", "", self.bucket.memory.open_multiparts()).await
     }
 
     fn part_size(&self) -> u64 {

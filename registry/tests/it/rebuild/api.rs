@@ -11,33 +11,33 @@ use serde_json::{Value, json};
 use stowage_oci::{Algorithm, Digest};
 use tower::ServiceExt as _;
 
-pub(super) const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
-pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    pub(super) fn is_degraded(&self) -> bool {
+    pub(crate) fn is_degraded(&self) -> bool {
         self.headers.contains_key("warning")
     }
 }
 
 /// Asks one registry.
 #[derive(Clone)]
-pub(super) struct Api(pub(super) Router);
+pub(crate) struct Api(pub(crate) Router);
 
 impl Api {
-    pub(super) async fn send(&self, method: Method, target: &str, kind: &str, body: &[u8]) -> Answer {
+    pub(crate) async fn send(&self, method: Method, target: &str, kind: &str, body: &[u8]) -> Answer {
         let mut request = Request::builder().method(method).uri(target).header("content-length", body.len());
         if !kind.is_empty() {
             request = request.header("content-type", kind);
@@ -48,19 +48,19 @@ impl Api {
         Answer { status: head.status, headers: head.headers, body }
     }
 
-    pub(super) async fn get(&self, target: &str) -> Answer {
+    pub(crate) async fn get(&self, target: &str) -> Answer {
         self.send(Method::GET, target, "", b"").await
     }
 
-    pub(super) async fn head(&self, target: &str) -> Answer {
+    pub(crate) async fn head(&self, target: &str) -> Answer {
         self.send(Method::HEAD, target, "", b"").await
     }
 
-    pub(super) async fn delete(&self, target: &str) -> Answer {
+    pub(crate) async fn delete(&self, target: &str) -> Answer {
         self.send(Method::DELETE, target, "", b"").await
     }
 
-    pub(super) async fn push_blob(&self, repository: &str, content: &[u8]) -> Digest {
+    pub(crate) async fn push_blob(&self, repository: &str, content: &[u8]) -> Digest {
         let digest = sha256(content);
         let target = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
         let answer = self.send(Method::POST, &target, "", content).await;
@@ -69,7 +69,7 @@ impl Api {
     }
 
     /// Pushes a manifest under a tag, or by its digest.
-    pub(super) async fn put(&self, repository: &str, tag: Option<&str>, manifest: &Value) -> Answer {
+    pub(crate) async fn put(&self, repository: &str, tag: Option<&str>, manifest: &Value) -> Answer {
         let body = manifest.to_string();
         let reference = tag.map_or_else(|| sha256(body.as_bytes()).to_string(), str::to_owned);
         let kind = manifest["mediaType"].as_str().unwrap();
@@ -78,7 +78,7 @@ impl Api {
     }
 
     /// Pushes an image of one layer under a tag.
-    pub(super) async fn push_image(&self, repository: &str, tag: Option<&str>, layer: &str) -> Digest {
+    pub(crate) async fn push_image(&self, repository: &str, tag: Option<&str>, layer: &str) -> Digest {
         self.push_blob(repository, b"{}").await;
         self.push_blob(repository, layer.as_bytes()).await;
         let manifest = image(layer);
@@ -88,7 +88,7 @@ impl Api {
     }
 
     /// The digest that a tag or digest names.
-    pub(super) async fn resolve(&self, repository: &str, reference: &str) -> Option<Digest> {
+    pub(crate) async fn resolve(&self, repository: &str, reference: &str) -> Option<Digest> {
         let answer = self.get(&format!("/v2/{repository}/manifests/{reference}")).await;
         match answer.status {
             StatusCode::OK => Some(sha256(&answer.body)),
@@ -98,7 +98,7 @@ impl Api {
     }
 
     /// Everything that an image needs is there.
-    pub(super) async fn assert_pullable(&self, repository: &str, reference: &str) {
+    pub(crate) async fn assert_pullable(&self, repository: &str, reference: &str) {
         let answer = self.get(&format!("/v2/{repository}/manifests/{reference}")).await;
         assert_eq!(answer.status, StatusCode::OK, "{repository} {reference}: {answer:?}");
         let manifest = answer.json();
@@ -111,7 +111,7 @@ impl Api {
         }
     }
 
-    pub(super) async fn tags(&self, repository: &str) -> Vec<String> {
+    pub(crate) async fn tags(&self, repository: &str) -> Vec<String> {
         let answer = self.get(&format!("/v2/{repository}/tags/list")).await;
         if answer.status == StatusCode::NOT_FOUND {
             return Vec::new();
@@ -120,7 +120,7 @@ impl Api {
         tags.iter().map(|tag| tag.as_str().unwrap().to_owned()).collect()
     }
 
-    pub(super) async fn referrers(&self, repository: &str, subject: Digest) -> Vec<String> {
+    pub(crate) async fn referrers(&self, repository: &str, subject: Digest) -> Vec<String> {
         let answer = self.get(&format!("/v2/{repository}/referrers/{subject}")).await;
         let json = answer.json();
         let manifests = json["manifests"].as_array().unwrap_or_else(|| panic!("{answer:?}"));
@@ -131,11 +131,11 @@ impl Api {
     }
 }
 
-pub(super) fn sha256(content: &[u8]) -> Digest {
+pub(crate) fn sha256(content: &[u8]) -> Digest {
     Digest::of(Algorithm::Sha256, content)
 }
 
-pub(super) fn digest_of(manifest: &Value) -> Digest {
+pub(crate) fn digest_of(manifest: &Value) -> Digest {
     sha256(manifest.to_string().as_bytes())
 }
 
@@ -144,7 +144,7 @@ fn descriptor(kind: &str, content: &[u8]) -> Value {
 }
 
 /// An image with the empty configuration and one layer.
-pub(super) fn image(layer: &str) -> Value {
+pub(crate) fn image(layer: &str) -> Value {
     json!({
         "schemaVersion": 2,
         "mediaType": IMAGE,
@@ -155,7 +155,7 @@ pub(super) fn image(layer: &str) -> Value {
 }
 
 /// An index of manifests, wherever they are.
-pub(super) fn index(children: &[Digest]) -> Value {
+pub(crate) fn index(children: &[Digest]) -> Value {
     let child = |digest: &Digest| json!({ "mediaType": IMAGE, "digest": digest.to_string(), "size": 1 });
     json!({
         "schemaVersion": 2,
@@ -165,7 +165,7 @@ pub(super) fn index(children: &[Digest]) -> Value {
 }
 
 /// Something about `subject`.
-pub(super) fn attachment(subject: Digest, text: &str) -> Value {
+pub(crate) fn attachment(subject: Digest, text: &str) -> Value {
     json!({
         "schemaVersion": 2,
         "mediaType": IMAGE,

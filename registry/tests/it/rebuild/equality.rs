@@ -40,7 +40,7 @@ const REPOSITORIES: [&str; 4] = ["app", "team/app", "team/app/deep", "other-team
 const TAGS: [&str; 5] = ["v1", "v1.0", "v1-rc", "latest", "Upper"];
 
 /// Pushes, tags, moves, deletes and attaches at random; what was deleted last and not pushed again.
-async fn live(api: &Api, seed: u64, steps: usize) -> Vec<String> {
+pub(crate) async fn live(api: &Api, seed: u64, steps: usize) -> Vec<String> {
     let mut dice = Dice(seed);
     let mut memories: Vec<Memory> = REPOSITORIES.iter().map(|_| Memory::default()).collect();
     for step in 0..steps {

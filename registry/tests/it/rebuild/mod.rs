@@ -23,13 +23,13 @@ macro_rules! on_both {
     };
 }
 
-mod api;
+pub(crate) mod api;
 mod breaker;
 mod command;
 mod degraded;
-mod equality;
+pub(crate) mod equality;
 mod lossy;
 mod races;
 mod speed;
-mod stand;
+pub(crate) mod stand;
 mod walk;

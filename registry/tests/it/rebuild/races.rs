@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use stowage_registry::blobs::{
-    self, Content, Fault, MultipartId, Object, Part, Presign, Read, Request, Store, Sweep, Write,
+    self, Content, Fault, MultipartId, Object, OpenMultipart, Part, Presign, Read, Request, Store, Sweep,
+    Write,
 };
 use stowage_registry::domain::{Domain, Limits, Walk};
 use stowage_registry::key::{Generation, Key, Version};
@@ -325,6 +326,10 @@ impl Write for Forgetful {
 
     async fn abort(&self, key: &str, id: &MultipartId) -> Result<(), blobs::Error> {
         self.0.abort(key, id).await
+    }
+
+    async fn open_multiparts(&self) -> Result<Vec<OpenMultipart>, blobs::Error> {
+        self.0.open_multiparts().await
     }
 
     fn part_size(&self) -> u64 {

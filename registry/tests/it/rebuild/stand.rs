@@ -26,30 +26,30 @@ use crate::support::postgres::database;
 use crate::support::s3;
 
 /// Where a registry's data is.
-pub(super) enum Stand {
+pub(crate) enum Stand {
     Postgres { url: String, bucket: Settings },
     Sqlite { folder: TempDir },
 }
 
 /// A database as it was once.
-pub(super) enum Copy {
+pub(crate) enum Copy {
     Postgres(String),
     Sqlite(PathBuf),
 }
 
 /// A replica, and what goes wrong with its database and bucket.
-pub(super) struct Replica {
-    pub(super) api: Api,
-    pub(super) registry: Registry,
-    pub(super) meta: Arc<dyn MetaStore>,
-    pub(super) store: Arc<dyn Store>,
-    pub(super) database: meta::faulty::Faults,
-    pub(super) bucket: blobs::Faults,
+pub(crate) struct Replica {
+    pub(crate) api: Api,
+    pub(crate) registry: Registry,
+    pub(crate) meta: Arc<dyn MetaStore>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) database: meta::faulty::Faults,
+    pub(crate) bucket: blobs::Faults,
 }
 
 impl Replica {
     /// Until all is compared with the bucket.
-    pub(super) async fn walked(&self) {
+    pub(crate) async fn walked(&self) {
         let begun = Instant::now();
         loop {
             let envelope = self.meta.envelope().await;
@@ -61,7 +61,7 @@ impl Replica {
         }
     }
 
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         let Self { api, registry, meta, .. } = self;
         drop(api);
         registry.close().await;
@@ -74,22 +74,22 @@ impl Replica {
 }
 
 impl Stand {
-    pub(super) async fn postgres() -> Self {
+    pub(crate) async fn postgres() -> Self {
         Self::Postgres { url: database().await, bucket: s3::bucket(s3::Kind::Versitygw).await }
     }
 
-    pub(super) fn sqlite() -> Self {
+    pub(crate) fn sqlite() -> Self {
         Self::Sqlite { folder: tempfile::tempdir().unwrap() }
     }
 
-    pub(super) async fn store(&self) -> Arc<dyn Store> {
+    pub(crate) async fn store(&self) -> Arc<dyn Store> {
         match self {
             Self::Postgres { bucket, .. } => Arc::new(S3::new(bucket.clone()).await.unwrap()),
             Self::Sqlite { folder } => Arc::new(Filesystem::open(folder.path()).await.unwrap()),
         }
     }
 
-    pub(super) async fn meta(&self) -> Arc<dyn MetaStore> {
+    pub(crate) async fn meta(&self) -> Arc<dyn MetaStore> {
         match self {
             Self::Postgres { url, .. } => Arc::new(PostgresStore::connect(&Options::new(url)).await.unwrap()),
             Self::Sqlite { folder } => {
@@ -109,12 +109,12 @@ impl Stand {
     }
 
     /// A replica that serves.
-    pub(super) async fn start(&self) -> Replica {
+    pub(crate) async fn start(&self) -> Replica {
         self.start_with(|_| {}).await
     }
 
     /// A replica whose database fails from the start.
-    pub(super) async fn start_with(&self, prepare: impl FnOnce(&meta::faulty::Faults)) -> Replica {
+    pub(crate) async fn start_with(&self, prepare: impl FnOnce(&meta::faulty::Faults)) -> Replica {
         let (faulty, database) = Faulty::over(self.meta().await);
         prepare(&database);
         let meta: Arc<dyn MetaStore> = Arc::new(faulty);
@@ -127,7 +127,7 @@ impl Stand {
     }
 
     /// The database as it is now.
-    pub(super) async fn copy(&self) -> Copy {
+    pub(crate) async fn copy(&self) -> Copy {
         match self {
             Self::Postgres { url, .. } => {
                 let copy = fresh_name();
@@ -145,7 +145,7 @@ impl Stand {
     }
 
     /// Goes back to a copy, as after a failover to a standby that lagged. Nobody serves meanwhile.
-    pub(super) async fn restore(&mut self, copy: &Copy) {
+    pub(crate) async fn restore(&mut self, copy: &Copy) {
         match (&mut *self, copy) {
             (Self::Postgres { url, .. }, Copy::Postgres(copy)) => {
                 let own = database_of(url);
@@ -164,12 +164,12 @@ impl Stand {
     }
 
     /// Makes the database another incarnation, as a restart does.
-    pub(super) async fn restart(&self) {
+    pub(crate) async fn restart(&self) {
         self.execute("UPDATE meta SET fence = '-infinity'", "UPDATE meta SET fence = randomblob(16)").await;
     }
 
     /// Throws the database away; a new one is empty.
-    pub(super) async fn lose(&mut self) {
+    pub(crate) async fn lose(&mut self) {
         match self {
             Self::Postgres { url, .. } => *url = database().await,
             Self::Sqlite { .. } => self.remove_sqlite(),
@@ -184,12 +184,12 @@ impl Stand {
         }
     }
 
-    pub(super) async fn rebuild(&self, options: RebuildOptions) -> Result<Walked, RebuildError> {
+    pub(crate) async fn rebuild(&self, options: RebuildOptions) -> Result<Walked, RebuildError> {
         rebuild(self.meta().await, self.store().await, Limits::default(), options, |_| {}).await
     }
 
     /// Rebuilds an empty database.
-    pub(super) async fn adopt(&self) -> Walked {
+    pub(crate) async fn adopt(&self) -> Walked {
         self.rebuild(RebuildOptions { adopt: true, ..RebuildOptions::default() }).await.unwrap()
     }
 
@@ -200,7 +200,7 @@ impl Stand {
     }
 
     /// The rows of a statement of one column of text, which is the same for both databases but for `hex`.
-    pub(super) async fn texts(&self, postgres: &'static str, sqlite: &'static str) -> Vec<String> {
+    pub(crate) async fn texts(&self, postgres: &'static str, sqlite: &'static str) -> Vec<String> {
         let mut rows: Vec<String> = match self {
             Self::Postgres { url, .. } => {
                 let mut connection = PgConnection::connect(url).await.unwrap();
@@ -215,7 +215,7 @@ impl Stand {
     }
 
     /// Runs a statement behind the registry's back.
-    pub(super) async fn execute(&self, postgres: &'static str, sqlite: &'static str) {
+    pub(crate) async fn execute(&self, postgres: &'static str, sqlite: &'static str) {
         match self {
             Self::Postgres { url, .. } => {
                 PgConnection::connect(url).await.unwrap().execute(postgres).await.unwrap();
@@ -232,7 +232,7 @@ impl Stand {
     /// published (its record's time is some milliseconds before) and until when trash can be restored; open
     /// uploads, intents and queues; repositories without any content; on which of several pushes of one manifest a
     /// deleted tag hangs.
-    pub(super) async fn rows(&self) -> Vec<(&'static str, Vec<String>)> {
+    pub(crate) async fn rows(&self) -> Vec<(&'static str, Vec<String>)> {
         let blobs = self
             .texts(
                 "SELECT concat_ws(' ', encode(digest, 'hex'), size, gen, form, tail) FROM blobs",
@@ -299,7 +299,7 @@ impl Stand {
     }
 
     /// Compares all rows with those of before, or says which differ.
-    pub(super) async fn assert_rows(&self, before: &[(&'static str, Vec<String>)]) {
+    pub(crate) async fn assert_rows(&self, before: &[(&'static str, Vec<String>)]) {
         for ((table, before), (_, after)) in before.iter().zip(self.rows().await) {
             let missing: Vec<&String> = before.iter().filter(|row| !after.contains(row)).collect();
             let added: Vec<&String> = after.iter().filter(|row| !before.contains(row)).collect();

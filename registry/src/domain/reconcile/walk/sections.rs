@@ -17,8 +17,8 @@ use super::PAGE;
 use crate::domain::Error;
 use crate::key::{Generation, Key};
 use crate::meta::{
-    self, Difference, DigestSpan, Location, ManifestClaim, MetaStore, Mode, ReferrersFound, TagEntry,
-    TagSpan, UploadFound,
+    self, Difference, DigestSpan, LinkFound, Location, ManifestClaim, MetaStore, Mode, ReferrersFound,
+    TagEntry, TagSpan, UploadFound,
 };
 
 /// Names of one transaction.
@@ -126,7 +126,7 @@ impl Claims {
 }
 
 fn digest_of(group: &Group) -> Option<Digest> {
-    group.keys.first().and_then(|key| match key {
+    group.objects.first().and_then(|object| match &object.key {
         Key::Blob { digest, .. }
         | Key::Link { digest, .. }
         | Key::Manifest { digest, .. }
@@ -137,14 +137,15 @@ fn digest_of(group: &Group) -> Option<Digest> {
 }
 
 fn tag_of(group: &Group) -> Option<Tag> {
-    group.keys.first().and_then(|key| match key {
+    group.objects.first().and_then(|object| match &object.key {
         Key::Tag { tag, .. } | Key::TagWithdrawn { tag, .. } => Some(tag.clone()),
         _ => None,
     })
 }
 
 fn by_name<N>(groups: Vec<Group>, name: impl Fn(&Group) -> Option<N>) -> Vec<Listed<N>> {
-    let named = groups.into_iter().filter_map(|group| Some(Listed { name: name(&group)?, keys: group.keys }));
+    let named =
+        groups.into_iter().filter_map(|group| Some(Listed { name: name(&group)?, objects: group.objects }));
     named.collect()
 }
 
@@ -200,7 +201,7 @@ fn shard_span(prefix: &str) -> DigestSpan {
 
 impl Work {
     /// Compares a part of the bucket with its rows.
-    pub(super) async fn shard(&self, prefix: &str) -> Result<(), Broken> {
+    pub(in crate::domain::reconcile) async fn shard(&self, prefix: &str) -> Result<(), Broken> {
         if prefix.starts_with(Key::BLOBS) {
             self.section(&mut Listing::of(self, prefix), Section::Blobs(prefix)).await.map(drop)
         } else if prefix.starts_with(Key::UPLOADS) {
@@ -271,15 +272,18 @@ impl Work {
     ) -> Result<Vec<Digest>, Broken> {
         match (section, claims) {
             (_, Claims::Blobs(claims)) => {
-                let found = self.find_blobs(by_name(groups, digest_of), &claims, false).await?;
+                let thorough = self.scope.mode.verifies();
+                let found = self.find_blobs(by_name(groups, digest_of), &claims, thorough).await?;
                 for at in self.settle(Difference::Blobs(&found)).await?.again {
                     self.again(self.blob(found[at].digest)).await?;
                 }
+                self.rehash_blobs(&claims, &found).await?;
             }
             (Section::Links(name), Claims::Links(claims)) => {
                 let found = self.find_links(name, by_name(groups, digest_of), &claims, false).await?;
-                let (unshown, shown): (Vec<_>, Vec<_>) =
-                    found.into_iter().partition(|found| !found.gone.is_empty());
+                // What refers to a link does not matter to a verification.
+                let waits = |found: &LinkFound| !found.gone.is_empty() && !self.scope.mode.verifies();
+                let (unshown, shown): (Vec<_>, Vec<_>) = found.into_iter().partition(waits);
                 for at in self.settle(Difference::Links(name, &shown)).await?.again {
                     self.again(self.link(name, shown[at].digest, false)).await?;
                 }
@@ -290,9 +294,14 @@ impl Work {
                 for at in self.settle(Difference::Manifests(name, &found)).await?.again {
                     self.again(self.manifest(name, found[at].digest)).await?;
                 }
+                self.rehash_manifests(name, &claims, &found).await?;
             }
             (Section::Referrers(name), Claims::Referrers(claims)) => {
-                self.settle(Difference::Referrers(name, &referrers(groups, &claims))).await?;
+                let mut found = referrers(groups, &claims);
+                if self.scope.mode.verifies() {
+                    self.confirm_missing(name, &mut found).await?;
+                }
+                self.settle(Difference::Referrers(name, &found)).await?;
             }
             (Section::Tags(name), Claims::Tags(claims)) => {
                 let found = self.find_tags(name, by_name(groups, tag_of), &claims).await?;
@@ -315,9 +324,9 @@ impl Work {
         loop {
             let mut found = Vec::with_capacity(BATCH);
             while found.len() < BATCH
-                && let Some((_, key)) = listing.take().await?
+                && let Some((_, object)) = listing.take().await?
             {
-                found.extend(match key {
+                found.extend(match object.key {
                     Key::Upload { generation } => Some(UploadFound { generation, lease: None }),
                     Key::UploadTail { generation, lease } => {
                         Some(UploadFound { generation, lease: Some(lease) })
@@ -336,8 +345,8 @@ impl Work {
     async fn repositories(&self, prefix: &str) -> Result<(), Broken> {
         let mut listing = Listing::of(self, prefix);
         let mut seen: HashSet<Name> = HashSet::new();
-        while let Some((_, key)) = listing.peek().await? {
-            let Some(name) = key.repository().cloned() else {
+        while let Some((_, object)) = listing.peek().await? {
+            let Some(name) = object.key.repository().cloned() else {
                 listing.take().await?;
                 continue;
             };
@@ -380,8 +389,8 @@ impl Work {
 fn referrers(groups: Vec<Group>, claims: &[(Digest, Digest, Generation)]) -> Vec<ReferrersFound> {
     let mut all: BTreeMap<Digest, ReferrersFound> = BTreeMap::new();
     let nothing = |subject| ReferrersFound { subject, listed: Vec::new(), missing: Vec::new() };
-    for key in groups.into_iter().flat_map(|group| group.keys) {
-        if let Key::Referrer { subject, digest, generation, .. } = key {
+    for object in groups.into_iter().flat_map(|group| group.objects) {
+        if let Key::Referrer { subject, digest, generation, .. } = object.key {
             all.entry(subject).or_insert_with(|| nothing(subject)).listed.push((digest, generation));
         }
     }
@@ -399,6 +408,7 @@ const _: () = assert!(PAGE > BATCH);
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::join::Seen;
     use super::*;
 
     #[test]
@@ -431,7 +441,7 @@ mod tests {
             digest: digest(2),
             generation: at(1),
         };
-        let group = Group { place: String::new(), keys: vec![key] };
+        let group = Group { place: String::new(), objects: vec![Seen { key, size: 0 }] };
         let claims =
             [(digest(1), digest(2), at(1)), (digest(1), digest(3), at(2)), (digest(4), digest(5), at(3))];
         let found = referrers(vec![group], &claims);
