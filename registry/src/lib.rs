@@ -15,8 +15,10 @@ pub mod meta;
 pub mod operation;
 pub mod ops;
 pub mod outbox;
+pub mod server;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod upstream;
 
 pub use embedded::{Builder, OpenError, Registry};
 
@@ -24,4 +26,3 @@ pub use embedded::{Builder, OpenError, Registry};
 pub fn router(registry: &Registry) -> axum::Router {
     registry.router()
 }
-pub mod server;

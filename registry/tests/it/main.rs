@@ -41,6 +41,8 @@ mod traces;
 #[cfg(test)]
 mod trust;
 #[cfg(test)]
+mod upstream;
+#[cfg(test)]
 mod verify;
 #[cfg(test)]
 mod wire;

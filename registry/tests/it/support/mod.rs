@@ -4,6 +4,7 @@
 //! The real parts that tests run over.
 
 pub(crate) mod certificates;
+pub(crate) mod line;
 pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod proxy;

@@ -1,0 +1,118 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Other registries, as their client: manifests, blobs, lists and referrers of any OCI or Docker registry.
+//!
+//! Guarantees: a manifest is given out whole, as its bytes are, and only with the digest that they have. A blob is a
+//! stream of exactly the length that the upstream declared, in order, whatever broke on the way; its digest is the
+//! reader's to check, for whom the stream passes by. Nothing that was declared wrongly ends cleanly.
+//! A credential is sent to the registry and to its token endpoints ([`realm`] says which), never after a redirect to
+//! another scheme, host or port, and is in no message. Every address is looked at when it is connected to.
+//! Files of Secrets are read for every request, so that another credential or certificate needs no restart.
+//! Assumes: `Settings` were checked. Whoever reads a body keeps on reading or drops it: it holds one of
+//! `max_concurrent` places and a connection.
+//! Never: waits out a limit. What an upstream says about its limits is part of each answer and of each error
+//! ([`Budget`]), for whoever knows of the other replicas. Nor follows `urls` of descriptors.
+//!
+//! It speaks HTTP/1.1 only: a body whose reader pauses holds up its own connection, where the shared window of an
+//! HTTP/2 connection would hold up all others.
+
+mod access;
+mod address;
+mod blobs;
+mod budget;
+mod challenge;
+mod connect;
+mod credentials;
+mod error;
+mod exchange;
+mod link;
+mod lists;
+mod manifests;
+mod names;
+mod realm;
+mod referrers;
+mod settings;
+mod tls;
+mod tokens;
+
+use std::sync::{Arc, Mutex};
+
+use http::StatusCode;
+use stowage_oci::Name;
+use tokio::sync::Semaphore;
+
+pub use blobs::{Blob, Body, Span};
+pub use budget::Budget;
+pub use error::{Error, Kind, Refusal};
+pub use lists::{Begin, Cursor, Page};
+pub use manifests::{Head, Manifest};
+pub use referrers::{Referrer, Referrers};
+pub use settings::{Network, Origin, OriginError, Patience, Settings, Verification};
+
+use access::Access;
+use exchange::Ask;
+
+/// A registry that this one is a client of. Clones share connections, tokens and the limit of requests.
+#[derive(Clone, Debug)]
+pub struct Upstream(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    /// How it is called in messages.
+    name: Arc<str>,
+    places: Arc<Semaphore>,
+    /// What follows from the files of its Secrets as they were at the last request.
+    access: Mutex<Option<Arc<Access>>>,
+}
+
+/// A value, and what the upstream said about its limits beside it.
+#[derive(Clone, Debug)]
+pub struct Answered<T> {
+    /// What was asked for.
+    pub value: T,
+    /// What the upstream said about its limits.
+    pub budget: Budget,
+}
+
+impl Upstream {
+    /// A client; nothing is read or asked yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let places = Arc::new(Semaphore::new(settings.max_concurrent.clamp(1, Semaphore::MAX_PERMITS)));
+        let name = settings.origin.host_and_port().into();
+        Self(Arc::new(Inner { settings, name, places, access: Mutex::new(None) }))
+    }
+
+    /// How it is called: host, and port where that is not the scheme's.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Whether a client that says this host name means this registry. Docker Hub's three names are one.
+    #[must_use]
+    pub fn is_named(&self, host: &str) -> bool {
+        self.0.settings.is_named(host)
+    }
+
+    /// The name of a repository as the upstream knows it: Docker Hub's `alpine` is `library/alpine`.
+    #[must_use]
+    pub fn repository(&self, name: &Name) -> Name {
+        names::repository(&self.0.settings.origin, name)
+    }
+
+    /// Whether it is there, is a registry, and takes our credential.
+    pub async fn ping(&self) -> Result<Answered<()>, Error> {
+        let ask = Ask::get(self.0.settings.origin.at("/v2/"), String::new());
+        let answer = self.0.ask(&ask).await?;
+        if answer.is_page() || answer.status() != StatusCode::OK {
+            return Err(self
+                .0
+                .error(Kind::NotARegistry, "/v2/ is not that of a registry")
+                .with(&answer.budget));
+        }
+        Ok(Answered { value: (), budget: answer.budget })
+    }
+}
