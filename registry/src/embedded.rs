@@ -65,6 +65,8 @@ pub struct Registry {
     settings: Arc<ArcSwap<Settings>>,
     slots: Permits,
     tasks: Tasks,
+    /// What is to be handed over at the end.
+    folder: Option<Arc<SqliteStore>>,
 }
 
 impl Registry {
@@ -118,6 +120,11 @@ impl Registry {
         self.tasks.stop();
         if !self.tasks.wait(PATIENCE).await {
             tracing::warn!("some tasks had not ended");
+        }
+        let Some(folder) = self.folder else { return };
+        if let Err(error) = folder.hand_over().await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the folder was not handed over; graces begin anew");
         }
     }
 }
@@ -187,8 +194,9 @@ impl Builder {
     pub async fn open(self, folder: &Path) -> Result<Registry, OpenError> {
         let unusable = |source| OpenError::Folder { folder: folder.display().to_string(), source };
         let store = Filesystem::open(folder).await.map_err(unusable)?;
-        let meta = SqliteStore::open(folder, sqlite::Options::default()).await?;
-        self.over(Arc::new(meta), Arc::new(store)).await
+        let meta = Arc::new(SqliteStore::open(folder, sqlite::Options::default()).await?);
+        let registry = self.over(Arc::clone(&meta) as Arc<dyn MetaStore>, Arc::new(store)).await?;
+        Ok(Registry { folder: Some(meta), ..registry })
     }
 
     /// Opens the registry over a database and a bucket.
@@ -229,7 +237,7 @@ impl Builder {
             tracing::debug!(error = &error as &dyn std::error::Error, "the epoch is not known yet");
         }
         tasks.spawn(domain::keep_compared(domain.clone(), tasks.stopping()));
-        Ok(Registry { port, domain, settings, slots, tasks })
+        Ok(Registry { port, domain, settings, slots, tasks, folder: None })
     }
 }
 

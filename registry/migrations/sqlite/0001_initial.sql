@@ -16,7 +16,8 @@ CREATE TABLE meta (
   epoch_gen BLOB,
   fence BLOB,  -- which holder of the lock owns the epoch
   reconciled INTEGER NOT NULL DEFAULT -1,  -- the last epoch whose walk has ended
-  walked_at INTEGER,  -- and when: all leases count from then at least
+  walked_at INTEGER,  -- and when: all leases count from then at least. NULL: from when the current walk ends
+  handed_over BLOB,  -- what the last holder of the lock left when it ended in order; the lock says the same
   claim INTEGER NOT NULL DEFAULT 0,
   claim_gen BLOB,
   claim_until INTEGER

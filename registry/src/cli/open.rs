@@ -35,6 +35,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 pub(super) struct Stores {
     pub(super) meta: Arc<dyn MetaStore>,
     pub(super) blobs: Arc<dyn Store>,
+    /// What is to be handed over at the end.
+    pub(super) folder: Option<Arc<SqliteStore>>,
     /// The schema of the database. It was opened, so it is the one that this version works with.
     pub(super) schema: i32,
 }
@@ -67,15 +69,20 @@ pub(super) async fn stores(
         }
     };
     let timings = timings(config.collection.grace);
+    let mut folder = None;
     let (system, schema, meta): (_, _, Arc<dyn MetaStore>) = match &config.database {
-        Database::Sqlite => ("sqlite", sqlite::SCHEMA, Arc::new(sqlite(data_dir, timings).await?)),
+        Database::Sqlite => {
+            let store = Arc::new(sqlite(data_dir, timings).await?);
+            folder = Some(Arc::clone(&store));
+            ("sqlite", sqlite::SCHEMA, store)
+        }
         Database::Postgres(server) => {
             let store = connected(server, timings, health).await?;
             ("postgresql", postgres::SCHEMA, Arc::new(store.with_metrics(metrics.clone())))
         }
     };
     let counting = Arc::new(Counting { store: name, metrics: metrics.clone() });
-    let stores = Stores { meta, blobs: Arc::new(Observed::over(blobs, counting)), schema };
+    let stores = Stores { meta, blobs: Arc::new(Observed::over(blobs, counting)), folder, schema };
     if config.traces.is_none() {
         return Ok(stores);
     }
@@ -167,7 +174,7 @@ pub(super) async fn migrate(database: &Database, data_dir: &Path) -> Result<(), 
         Database::Sqlite => {
             std::fs::create_dir_all(data_dir)
                 .map_err(|source| Failure::System { what: "make the data folder", source })?;
-            sqlite(data_dir, Timings::default()).await?;
+            hand_over(Some(&sqlite(data_dir, Timings::default()).await?)).await;
         }
         Database::Postgres(server) => postgres::migrate(&server_options(server, Timings::default())).await?,
     }
@@ -183,12 +190,15 @@ pub(super) async fn gc(backing: &Backing, data_dir: &Path, dry_run: bool) -> Res
     };
     let timings = timings(backing.grace);
     let options = sqlite::Options { timings, ..sqlite::Options::default() };
+    let mut folder = None;
     let meta: Arc<dyn MetaStore> = match &backing.database {
         Database::Sqlite if dry_run => {
             Arc::new(SqliteStore::open_to_read(data_dir, options).await.map_err(OpenError::from)?)
         }
         Database::Sqlite => {
-            Arc::new(SqliteStore::open_beside(data_dir, options).await.map_err(OpenError::from)?)
+            let store = Arc::new(SqliteStore::open_beside(data_dir, options).await.map_err(OpenError::from)?);
+            folder = Some(Arc::clone(&store));
+            store
         }
         Database::Postgres(server) => {
             Arc::new(PostgresStore::connect(&server_options(server, timings)).await?)
@@ -198,8 +208,19 @@ pub(super) async fn gc(backing: &Backing, data_dir: &Path, dry_run: bool) -> Res
     if dry_run {
         return Ok(jobs::due(&collector.look().await?));
     }
-    // Where nobody serves from the data folder, we are its new holder: a new incarnation, to be compared first.
-    if matches!(backing.database, Database::Sqlite) {
+    let collected = async {
+        if folder.is_some() {
+            compare(meta, store).await?;
+        }
+        Ok(collector.collect().await?.counts())
+    }
+    .await;
+    hand_over(folder.as_deref()).await;
+    collected
+}
+
+/// Where nobody serves from the data folder, we are its new holder: a new incarnation, to be compared first.
+async fn compare(meta: Arc<dyn MetaStore>, store: Arc<dyn Store>) -> Result<(), Failure> {
         let domain = Domain::new(meta, store, Limits::default(), Tasks::new());
         let token = domain.trust().enter().await?;
         if !token.trusted {
@@ -208,8 +229,15 @@ pub(super) async fn gc(backing: &Backing, data_dir: &Path, dry_run: bool) -> Res
                 .await
                 .map_err(RebuildError::from)?;
         }
+    Ok(())
+}
+
+/// Leaves the folder to whoever takes its lock next. Without it graces begin anew, which harms nobody.
+pub(super) async fn hand_over(folder: Option<&SqliteStore>) {
+    let Some(folder) = folder else { return };
+    if let Err(error) = folder.hand_over().await {
+        tracing::warn!(error = explained(&error), "the data folder was not handed over; the graces of the garbage collection begin anew with the next start");
     }
-    Ok(collector.collect().await?.counts())
 }
 
 /// Deletes all data of the registry `confirmed`.

@@ -136,6 +136,7 @@ impl Serve {
             }
         };
         tokio::join!(process.tasks.wait(PATIENCE), sent);
+        open::hand_over(stores.folder.as_deref()).await;
         tracing::info!("stopped");
         Ok(())
     }

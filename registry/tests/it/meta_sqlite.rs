@@ -16,7 +16,7 @@ use stowage_oci::Algorithm;
 use stowage_registry::key::Generation;
 use stowage_registry::meta::conformance::{Fixture, Inspect, Queued};
 use stowage_registry::meta::sqlite::{OpenError, Options, SqliteStore};
-use stowage_registry::meta::{Epoch, Error, LeaseOutcome, Leases, NewUpload, Receive, UploadKey};
+use stowage_registry::meta::{Epoch, Error, LeaseOutcome, Leases, NewUpload, Receive, Reconcile, UploadKey};
 use stowage_registry::ops::clock;
 use uuid::Uuid;
 
@@ -167,6 +167,128 @@ async fn each_start_is_a_new_epoch_that_does_not_wait_for_a_dead_claim() {
     assert_eq!(store.claim_epoch(0, fresh()).await.unwrap(), Some(2));
     drop(store);
     assert_eq!(enter(&open(folder.path()).await).await, Epoch(3));
+}
+
+/// A walked epoch in the database of this folder, as after a start.
+async fn walked(folder: &Path) -> SqliteStore {
+    let store = open(folder).await;
+    let founded = store.found(Uuid::new_v4()).await.unwrap();
+    let epoch = enter(&store).await;
+    assert_eq!(epoch == Epoch(1), founded);
+    assert!(store.finish_walk(epoch).await.unwrap());
+    store
+}
+
+/// From when graces count at least.
+async fn walked_at(folder: &Path) -> i64 {
+    let mut connection = SqliteConnection::connect_with(&file(folder)).await.unwrap();
+    sqlx::query_scalar("SELECT walked_at FROM meta").fetch_one(&mut connection).await.unwrap()
+}
+
+/// Closes it, so that its file holds everything.
+async fn close(store: SqliteStore, folder: &Path) {
+    drop(store);
+    let mut connection = SqliteConnection::connect_with(&file(folder)).await.unwrap();
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").await.unwrap();
+}
+
+#[tokio::test]
+async fn graces_go_on_where_the_folder_was_handed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = walked(folder.path()).await;
+    let begun = walked_at(folder.path()).await;
+    store.hand_over().await.unwrap();
+    drop(store);
+    for walks in [true, false, true] {
+        let store = open(folder.path()).await;
+        // One that ends before it served hands on what it got, and so does one that ends before its walk.
+        if walks {
+            let epoch = enter(&store).await;
+            assert!(!store.envelope().await.unwrap().unwrap().walked, "it is compared like any other");
+            assert!(store.finish_walk(epoch).await.unwrap());
+        }
+        store.hand_over().await.unwrap();
+        assert_eq!(walked_at(folder.path()).await, begun);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_written_after_the_folder_was_handed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = walked(folder.path()).await;
+    store.hand_over().await.unwrap();
+    let written = store.open_upload(&upload(), Duration::from_hours(1), u32::MAX).await;
+    assert!(matches!(written, Err(Error::Unavailable(_))), "{written:?}");
+    assert!(store.envelope().await.unwrap().unwrap().walked, "it can be read");
+}
+
+#[tokio::test]
+async fn a_job_beside_the_holder_hands_nothing_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let holder = walked(folder.path()).await;
+    let begun = walked_at(folder.path()).await;
+    SqliteStore::open_beside(folder.path(), Options::default()).await.unwrap().hand_over().await.unwrap();
+    // Killed.
+    drop(holder);
+    drop(walked(folder.path()).await);
+    assert!(walked_at(folder.path()).await > begun);
+}
+
+#[tokio::test]
+async fn graces_begin_anew_where_the_last_holder_was_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    walked(folder.path()).await.hand_over().await.unwrap();
+    let begun = walked_at(folder.path()).await;
+    // The one that was handed over to ends as by a kill.
+    let killed = walked(folder.path()).await;
+    assert_eq!(walked_at(folder.path()).await, begun);
+    drop(killed);
+    drop(walked(folder.path()).await);
+    assert!(walked_at(folder.path()).await > begun);
+}
+
+#[tokio::test]
+async fn graces_begin_anew_where_an_older_copy_of_the_database_was_put_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("meta.sqlite");
+    let store = walked(folder.path()).await;
+    store.hand_over().await.unwrap();
+    close(store, folder.path()).await;
+    let begun = walked_at(folder.path()).await;
+    let copy = std::fs::read(&database).unwrap();
+    let store = walked(folder.path()).await;
+    store.hand_over().await.unwrap();
+    close(store, folder.path()).await;
+    assert_eq!(walked_at(folder.path()).await, begun);
+    std::fs::write(&database, copy).unwrap();
+    drop(walked(folder.path()).await);
+    assert!(walked_at(folder.path()).await > begun);
+}
+
+#[tokio::test]
+async fn graces_begin_anew_where_the_bucket_knows_a_later_holder() {
+    // The whole folder may be a copy, its lock too; a bucket elsewhere is not.
+    let folder = tempfile::tempdir().unwrap();
+    walked(folder.path()).await.hand_over().await.unwrap();
+    let begun = walked_at(folder.path()).await;
+    let store = open(folder.path()).await;
+    let generation = fresh();
+    assert_eq!(store.claim_epoch(2, generation).await.unwrap(), Some(3));
+    assert!(store.enter_epoch(3, generation).await.unwrap());
+    assert!(store.finish_walk(Epoch(3)).await.unwrap());
+    assert!(walked_at(folder.path()).await > begun);
+}
+
+#[tokio::test]
+async fn graces_begin_anew_after_a_rebuild() {
+    let folder = tempfile::tempdir().unwrap();
+    walked(folder.path()).await.hand_over().await.unwrap();
+    let begun = walked_at(folder.path()).await;
+    let store = open(folder.path()).await;
+    store.forget_incarnation().await.unwrap();
+    let epoch = enter(&store).await;
+    assert!(store.finish_walk(epoch).await.unwrap());
+    assert!(walked_at(folder.path()).await > begun);
 }
 
 #[tokio::test]

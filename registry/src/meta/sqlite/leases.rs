@@ -11,6 +11,27 @@ use super::{SCHEMA, SqliteStore};
 use crate::key::Generation;
 use crate::meta::{Envelope, Epoch, Error, Leases};
 
+impl SqliteStore {
+    /// Leaves the folder to its next holder, who can rely on the database holding all that this process has promised.
+    /// Nothing is written after it. Beside the holder it does nothing.
+    pub async fn hand_over(&self) -> Result<(), Error> {
+        if !self.lock.is_ours() {
+            return Ok(());
+        }
+        let mark = Uuid::new_v4();
+        let mut tx = self.writer.begin_last().await?;
+        // A process that has not entered an epoch hands on what it got, if that was anything.
+        let update = "UPDATE meta SET handed_over = ?1 WHERE fence = ?2 OR handed_over = ?3";
+        let update = sqlx::query(update).bind(mark).bind(self.lock.fence).bind(self.lock.mark);
+        let handed = tx.run(update).await?;
+        tx.commit().await?;
+        if handed > 0 {
+            self.lock.leave(mark).map_err(|error| Error::Unavailable(sqlx::Error::Io(error)))?;
+        }
+        Ok(())
+    }
+}
+
 #[async_trait]
 impl Leases for SqliteStore {
     async fn envelope(&self) -> Result<Option<Envelope>, Error> {
@@ -31,7 +52,8 @@ impl Leases for SqliteStore {
         let update = sqlx::query_as(include_str!("sql/claim_epoch.sql"))
             .bind(bucket)
             .bind(generation.to_uuid())
-            .bind(self.lock.fence);
+            .bind(self.lock.fence)
+            .bind(self.lock.mark);
         let claim: Option<(i64,)> = tx.one(update).await?;
         tx.commit().await?;
         let Some((claim,)) = claim else { return Ok(None) };
@@ -47,7 +69,8 @@ impl Leases for SqliteStore {
     }
 
     async fn finish_walk(&self, epoch: Epoch) -> Result<bool, Error> {
-        let update = "UPDATE meta SET reconciled = epoch, walked_at = (SELECT now FROM clock)
+        let update =
+            "UPDATE meta SET reconciled = epoch, walked_at = coalesce(walked_at, (SELECT now FROM clock))
                       WHERE epoch = ?1 AND fence = ?2";
         Ok(self.writer.run(sqlx::query(update).bind(epoch.0).bind(self.lock.fence)).await? > 0)
     }

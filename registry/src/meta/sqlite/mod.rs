@@ -5,6 +5,7 @@
 //!
 //! Flow: the lock of the data folder is taken, the schema is brought up to date, one connection writes and a
 //! few read. Each start is a new incarnation (see `lock`).
+//! A process that ends in order hands the folder over: then the graces of the collectors go on with the next one.
 //! Guarantees: what was acknowledged survives the end of the process and of the machine (see `journal`).
 //! Times are the database's, which here are this machine's.
 //! Assumes: the folder is on a local disk; WAL does not work on network file systems.

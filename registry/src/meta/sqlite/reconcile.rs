@@ -91,7 +91,8 @@ impl EndRows for SqliteRows<'_, '_> {
     }
 
     async fn mark_walked(&mut self) -> Result<(), Error> {
-        let update = "UPDATE meta SET reconciled = epoch, walked_at = (SELECT now FROM clock)";
+        let update =
+            "UPDATE meta SET reconciled = epoch, walked_at = coalesce(walked_at, (SELECT now FROM clock))";
         self.tx.run(sqlx::query(update)).await.map(drop)
     }
 }
@@ -344,7 +345,7 @@ impl Reconcile for SqliteStore {
     }
 
     async fn forget_incarnation(&self) -> Result<(), Error> {
-        let forget = "UPDATE meta SET fence = NULL, claim_until = NULL";
+        let forget = "UPDATE meta SET fence = NULL, claim_until = NULL, handed_over = NULL";
         self.writer.run(sqlx::query(forget)).await.map(drop)
     }
 

@@ -10,7 +10,7 @@
 //! Guarantees: a transaction that is not committed leaves nothing, whether its caller failed, was cancelled or
 //! forgot it: its connection is closed with it, and the next one opens another.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sqlx::query::{Query, QueryAs};
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteRow};
@@ -30,6 +30,8 @@ pub(super) struct Writer {
     fence: Uuid,
     slot: Mutex<Option<SqliteConnection>>,
     journal: Journal,
+    /// Nothing is written any more.
+    ended: AtomicBool,
 }
 
 /// A transaction under way.
@@ -42,12 +44,26 @@ pub(super) struct Tx<'a> {
 impl Writer {
     pub(super) fn new(options: SqliteConnectOptions, fence: Uuid) -> Self {
         let journal = Journal::of(options.get_filename());
-        Self { options, fence, slot: Mutex::new(None), journal }
+        Self { options, fence, slot: Mutex::new(None), journal, ended: AtomicBool::new(false) }
     }
 
     /// Begins a transaction.
     pub(super) async fn begin(&self) -> Result<Tx<'_>, Error> {
-        let mut slot = self.slot.lock().await;
+        let slot = self.slot.lock().await;
+        if self.ended.load(Ordering::Acquire) { Err(Error::away()) } else { self.begin_on(slot).await }
+    }
+
+    /// Begins the last transaction: there is none after it, whatever becomes of it.
+    pub(super) async fn begin_last(&self) -> Result<Tx<'_>, Error> {
+        let slot = self.slot.lock().await;
+        self.ended.store(true, Ordering::Release);
+        self.begin_on(slot).await
+    }
+
+    async fn begin_on<'a>(
+        &'a self,
+        mut slot: MutexGuard<'a, Option<SqliteConnection>>,
+    ) -> Result<Tx<'a>, Error> {
         let connection = match slot.take() {
             Some(connection) => connection,
             None => self.options.connect().await.map_err(failed)?,

@@ -18,13 +18,13 @@ use stowage_registry::meta::conformance::Inspect;
 
 use super::site::{IMAGE, Site, image, sha256};
 use crate::purge::{Place, Stores, assert_code};
-use crate::support::program::{Program, ask, program, serve};
+use crate::support::program::{Program, ask, program, serve, until};
 use crate::{meta_postgres, meta_sqlite};
 
 /// Longer than any grace.
 const ALL_GRACES: Duration = Duration::from_hours(25);
 
-/// A registry that serves. Of SQLite, each lone run would be a new incarnation, whose graces begin anew.
+/// A registry that serves.
 struct Registered {
     place: Place,
     rows: Arc<dyn Inspect>,
@@ -48,6 +48,10 @@ impl Registered {
         let filled = Self { place, rows, serving };
         // The first request takes the database over.
         filled.push_blob("of nobody, too");
+        if filled.place.shared.is_none() {
+            let compared = "the database is compared with the bucket";
+            until("its walk has ended", || filled.serving.lines(compared).pop()).await;
+        }
         filled
     }
 
@@ -66,10 +70,8 @@ impl Registered {
         program(&["gc"], self.place.path()).args(flags).output().unwrap()
     }
 
-    /// Every object but those that are always there.
     async fn left(&self) -> Vec<String> {
-        let keys = self.place.keys().await.into_iter();
-        keys.filter(|key| key != "v1/FORMAT" && !key.starts_with("v1/epoch/")).collect()
+        left(&self.place).await
     }
 
     /// Runs of a day each, until only the image is left.
@@ -129,6 +131,12 @@ impl Registered {
             }
         }
     }
+}
+
+/// Every object but those that are always there.
+async fn left(place: &Place) -> Vec<String> {
+    let keys = place.keys().await.into_iter();
+    keys.filter(|key| key != "v1/FORMAT" && !key.starts_with("v1/epoch/")).collect()
 }
 
 /// Manifest, tag, three links, three blobs with their bytes.
@@ -310,6 +318,27 @@ both_places! {
     l_15_what_cannot_be_carried_out_stays_and_the_rest_goes,
     l_02_a_run_that_is_killed_anywhere_is_finished_by_the_next,
     l_12_three_runs_at_once_beside_a_registry_that_serves_do_no_harm,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l_24_a_lone_run_collects_in_a_folder_however_often_somebody_starts_in_between() {
+    let Registered { place, rows, serving } = Registered::filled(Place::embedded()).await;
+    serving.stop().await;
+    // A start between any two runs; each is a new epoch.
+    for round in 0..12 {
+        if round > 3 && left(&place).await.len() == OF_THE_IMAGE {
+            break;
+        }
+        rows.pass(ALL_GRACES).await;
+        assert_code(&program(&["gc"], place.path()).output().unwrap(), 0);
+        let serving = Program::start(&mut serve(place.path())).await;
+        // Compared, so that its end is one of those that a folder sees.
+        assert_eq!(serving.ask("GET", "/v2/kept/manifests/v1", "", b"").0, 200);
+        serving.stop().await;
+    }
+    let site = Registered { serving: Program::start(&mut serve(place.path())).await, place, rows };
+    assert_eq!(site.left().await.len(), OF_THE_IMAGE, "{:#?}", site.left().await);
+    site.assert_whole();
 }
 
 #[tokio::test(flavor = "multi_thread")]

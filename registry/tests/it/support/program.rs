@@ -74,6 +74,14 @@ impl Program {
         self.first[port].as_str().unwrap()
     }
 
+    /// Ends it in order.
+    pub(crate) async fn stop(mut self) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        let code = until("it ends", || self.child.try_wait().unwrap()).await;
+        assert!(code.success(), "{}", self.log());
+    }
+
     /// All that it said so far.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
