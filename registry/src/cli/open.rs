@@ -41,15 +41,19 @@ pub(super) struct Stores {
     pub(super) schema: i32,
 }
 
-/// Tells the metrics of every request to the blob store.
+/// Tells the metrics of every request to the blob store, and the health of those that failed.
 struct Counting {
     store: &'static str,
     metrics: Metrics,
+    health: Arc<Health>,
 }
 
 impl Observer for Counting {
     fn ended(&self, request: Request, outcome: Outcome, took: Duration) {
         self.metrics.store_asked(self.store, request.name(), outcome.name(), took);
+        if matches!(outcome, Outcome::Unavailable | Outcome::Refused) {
+            self.health.doubt(Dependency::Storage);
+        }
     }
 }
 
@@ -58,7 +62,7 @@ pub(super) async fn stores(
     config: &Config,
     data_dir: &Path,
     metrics: &Metrics,
-    health: &Health,
+    health: &Arc<Health>,
 ) -> Result<Stores, Failure> {
     let (name, blobs): (_, Arc<dyn Store>) = match &config.storage {
         Storage::Filesystem => ("filesystem", Arc::new(filesystem(data_dir).await?)),
@@ -81,7 +85,11 @@ pub(super) async fn stores(
             ("postgresql", postgres::SCHEMA, Arc::new(store.with_metrics(metrics.clone())))
         }
     };
-    let counting = Arc::new(Counting { store: name, metrics: metrics.clone() });
+    let doubting = Arc::clone(health);
+    let meta: Arc<dyn MetaStore> =
+        Arc::new(meta::Watched::over(meta, move || doubting.doubt(Dependency::Database)));
+    let counting =
+        Arc::new(Counting { store: name, metrics: metrics.clone(), health: Arc::clone(health) });
     let stores = Stores { meta, blobs: Arc::new(Observed::over(blobs, counting)), folder, schema };
     if config.traces.is_none() {
         return Ok(stores);

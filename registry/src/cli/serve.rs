@@ -30,7 +30,7 @@ use stowage_registry::server::{Certificate, End, Listener};
 use super::open::{self, Stores};
 use super::{Common, Failure};
 
-/// How often database and bucket are asked whether they answer.
+/// How often a database or bucket that does not answer is asked whether it does.
 const PROBE: Duration = Duration::from_secs(5);
 /// For what was told to end and is no transfer.
 const PATIENCE: Duration = Duration::from_secs(5);

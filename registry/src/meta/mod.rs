@@ -30,6 +30,7 @@ mod timings;
 mod traced;
 mod values;
 mod verify;
+mod watched;
 
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ pub use timings::Timings;
 pub use traced::{Spans, Traced};
 pub use values::*;
 pub use verify::{Job, Pass, Restoration, RestoreOutcome, Verification};
+pub use watched::{Watch, Watched};
 
 /// Why a step was not done. In each case nothing was changed, except where a lost connection leaves the
 /// outcome of a commit unknown: [`Error::Unavailable`] after a write.

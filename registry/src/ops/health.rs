@@ -5,11 +5,16 @@
 //!
 //! Ready means: pulls are answered from either source. A lost database or a lost store alone is *degraded*, not
 //! unready: otherwise an outage that every replica sees would take the Service its last endpoint.
+//!
+//! What answers is not asked again until a request to it fails (a *doubt*), so an idle process asks nobody. What does
+//! not answer is asked until it does.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long a probe may take before what it asks counts as lost.
@@ -63,6 +68,8 @@ pub struct Health {
     phase: AtomicU8,
     storage: AtomicU8,
     database: AtomicU8,
+    storage_doubted: Notify,
+    database_doubted: Notify,
 }
 
 impl Health {
@@ -134,6 +141,18 @@ impl Health {
         }
     }
 
+    /// A request to a dependency failed: whoever watches it asks whether it still answers.
+    pub fn doubt(&self, dependency: Dependency) {
+        self.doubted(dependency).notify_one();
+    }
+
+    fn doubted(&self, dependency: Dependency) -> &Notify {
+        match dependency {
+            Dependency::Storage => &self.storage_doubted,
+            Dependency::Database => &self.database_doubted,
+        }
+    }
+
     /// Whether requests should come here.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -141,7 +160,8 @@ impl Health {
         self.phase() == Phase::Serving && !both_gone
     }
 
-    /// Asks a dependency again and again until `stopping`.
+    /// Asks a dependency until `stopping`: at once, then every `interval` while it does not answer, and while it does
+    /// whenever there is a doubt, not sooner than that.
     pub async fn watch<F, E>(
         &self,
         dependency: Dependency,
@@ -153,12 +173,19 @@ impl Health {
         E: std::fmt::Display,
     {
         loop {
+            let asked = Instant::now();
             let answer = match tokio::time::timeout(PATIENCE, ask()).await {
                 Ok(answer) => answer.map_err(|error| error.to_string()),
                 Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
             };
             self.note(dependency, &answer);
-            if stopping.run_until_cancelled(tokio::time::sleep(interval)).await.is_none() {
+            let next = async {
+                if answer.is_ok() {
+                    self.doubted(dependency).notified().await;
+                }
+                tokio::time::sleep_until(asked + interval).await;
+            };
+            if stopping.run_until_cancelled(next).await.is_none() {
                 return;
             }
         }
@@ -203,5 +230,40 @@ mod tests {
         let ask = || std::future::ready(GONE);
         health.watch(Dependency::Storage, Duration::from_secs(5), ask, stopping).await;
         assert_eq!((health.storage(), health.database()), (State::Down, State::Unknown));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn l_31_what_answers_is_asked_again_only_upon_a_doubt_and_what_does_not_until_it_does() {
+        let (health, stopping) = (Health::new(), CancellationToken::new());
+        let asked = AtomicU8::new(0);
+        let failing = AtomicU8::new(0);
+        let ask = || {
+            asked.fetch_add(1, Ordering::Relaxed);
+            let fails = failing.load(Ordering::Relaxed) > 0;
+            std::future::ready(if fails { GONE } else { THERE })
+        };
+        let watch = health.watch(Dependency::Database, Duration::from_secs(5), ask, stopping.clone());
+        let check = async {
+            let count = async |seconds| {
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                asked.swap(0, Ordering::Relaxed)
+            };
+            assert_eq!(count(3600).await, 1, "at the start");
+            health.doubt(Dependency::Storage);
+            assert_eq!(count(3600).await, 0, "another is doubted");
+            for _ in 0..100 {
+                health.doubt(Dependency::Database);
+            }
+            assert_eq!(count(3600).await, 1, "doubts at the same time are one");
+            failing.store(1, Ordering::Relaxed);
+            health.doubt(Dependency::Database);
+            assert_eq!(count(60).await, 12, "it is lost");
+            assert_eq!(health.database(), State::Down);
+            failing.store(0, Ordering::Relaxed);
+            assert_eq!(count(3600).await, 1, "it is back");
+            assert_eq!(health.database(), State::Up);
+            stopping.cancel();
+        };
+        tokio::join!(watch, check);
     }
 }

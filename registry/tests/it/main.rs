@@ -16,6 +16,8 @@ mod gc;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod idle;
+#[cfg(test)]
 mod log;
 #[cfg(test)]
 mod meta_postgres;

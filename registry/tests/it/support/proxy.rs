@@ -26,8 +26,14 @@ pub(crate) enum Line {
 pub(crate) struct Proxy {
     port: u16,
     line: watch::Sender<Line>,
-    trips: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     _tasks: JoinSet<()>,
+}
+
+#[derive(Default)]
+struct Counts {
+    trips: AtomicU64,
+    statements: AtomicU64,
 }
 
 impl Proxy {
@@ -36,8 +42,8 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (line, state) = watch::channel(Line::Up);
-        let trips = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&trips);
+        let counts = Arc::<Counts>::default();
+        let counter = Arc::clone(&counts);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
@@ -51,7 +57,7 @@ impl Proxy {
                     .spawn(pump(from_server, to_client, state.clone(), move |bytes| answers.read(bytes)));
             }
         });
-        Self { port, line, trips, _tasks: tasks }
+        Self { port, line, counts, _tasks: tasks }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -60,7 +66,12 @@ impl Proxy {
 
     /// Round trips so far: how often the server said that it waits for the next statement.
     pub(crate) fn trips(&self) -> u64 {
-        self.trips.load(Ordering::Relaxed)
+        self.counts.trips.load(Ordering::Relaxed)
+    }
+
+    /// Statements that the server carried out so far.
+    pub(crate) fn statements(&self) -> u64 {
+        self.counts.statements.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set(&self, line: Line) {
@@ -70,14 +81,14 @@ impl Proxy {
 
 /// What a server says: messages of a letter, a length that counts itself but not the letter, and the rest.
 struct Answers {
-    trips: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     head: Vec<u8>,
     rest: usize,
 }
 
 impl Answers {
-    fn counted(trips: Arc<AtomicU64>) -> Self {
-        Self { trips, head: Vec::new(), rest: 0 }
+    fn counted(counts: Arc<Counts>) -> Self {
+        Self { counts, head: Vec::new(), rest: 0 }
     }
 
     fn read(&mut self, mut bytes: &[u8]) {
@@ -92,7 +103,10 @@ impl Answers {
                 && let Ok(length) = <[u8; 4]>::try_from(length)
             {
                 const READY_FOR_QUERY: u8 = b'Z';
-                self.trips.fetch_add(u64::from(*letter == READY_FOR_QUERY), Ordering::Relaxed);
+                const COMMAND_COMPLETE: u8 = b'C';
+                let Counts { trips, statements } = &*self.counts;
+                trips.fetch_add(u64::from(*letter == READY_FOR_QUERY), Ordering::Relaxed);
+                statements.fetch_add(u64::from(*letter == COMMAND_COMPLETE), Ordering::Relaxed);
                 self.rest = u32::from_be_bytes(length) as usize - 4;
                 self.head.clear();
             }
