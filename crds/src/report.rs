@@ -82,6 +82,8 @@ pub enum Check {
     Ok,
     /// It does not.
     Unreachable,
+    /// The database answers and is empty, although the bucket is not: it must be restored or rebuilt.
+    Empty,
     /// Collection waits until the database is trusted again.
     Frozen,
     /// Not looked at yet, or a word of a newer version.

@@ -254,6 +254,31 @@ async fn replicas_that_refuse_their_configuration_stall_the_registry() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_empty_database_of_a_used_bucket_asks_for_a_rebuild_until_it_is_one_no_more() {
+    let Some(scene) = Scene::set().await else { return };
+    let operator = scene.operator();
+    let says = |database: &str| scene.kubelet.behaviour.lock().unwrap().database = Some(database.to_owned());
+    says("Empty");
+    scene.apply(shared_registry(json!({ "replicas": 2 }))).await;
+    let registry = scene.until_reason(ConditionType::Stalled, Reason::RebuildRequired).await;
+    for (condition, reason) in [
+        (ConditionType::DatabaseMigrated, Reason::RebuildRequired),
+        (ConditionType::Ready, Reason::RebuildRequired),
+        (ConditionType::DatabaseReachable, Reason::ProbeSucceeded),
+        (ConditionType::Available, Reason::MinimumReplicasAvailable),
+    ] {
+        let found = stowage_crds::conditions::find(of(&registry), condition).unwrap();
+        assert_eq!(found.reason, reason.as_str(), "{condition}");
+        let advises = found.message.contains("rebuild --adopt");
+        assert_eq!(advises, reason == Reason::RebuildRequired, "{}", found.message);
+    }
+    scene.assert_quiet(&operator, Duration::from_secs(8)).await;
+    says("Ok");
+    let registry = scene.ready().await;
+    assert!(!is_true(of(&registry), ConditionType::Stalled));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_dies_and_an_operator_that_restarts_leave_a_registry_ready() {
     let Some(scene) = Scene::set().await else { return };
     let operator = scene.operator();

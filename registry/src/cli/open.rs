@@ -16,7 +16,7 @@ use stowage_registry::key::Key;
 use stowage_registry::meta::postgres::{self, ConnectError, PostgresStore};
 use stowage_registry::meta::sqlite::{self, SqliteStore};
 use stowage_registry::meta::{self, Finding, Leases, MetaStore, Timings, WalkProgress};
-use stowage_registry::ops::health::{Dependency, Health};
+use stowage_registry::ops::health::{Answer, Dependency, Health};
 use stowage_registry::ops::metrics::{CollectionMetrics, Metrics};
 use stowage_registry::ops::tasks::Tasks;
 use tokio_util::sync::CancellationToken;
@@ -88,8 +88,7 @@ pub(super) async fn stores(
     let doubting = Arc::clone(health);
     let meta: Arc<dyn MetaStore> =
         Arc::new(meta::Watched::over(meta, move || doubting.doubt(Dependency::Database)));
-    let counting =
-        Arc::new(Counting { store: name, metrics: metrics.clone(), health: Arc::clone(health) });
+    let counting = Arc::new(Counting { store: name, metrics: metrics.clone(), health: Arc::clone(health) });
     let stores = Stores { meta, blobs: Arc::new(Observed::over(blobs, counting)), folder, schema };
     if config.traces.is_none() {
         return Ok(stores);
@@ -124,7 +123,7 @@ async fn connected(
     loop {
         let error = match PostgresStore::connect(&options).await {
             Ok(store) => {
-                health.note::<&str>(Dependency::Database, &Ok(()));
+                health.note::<&str>(Dependency::Database, &Ok(Answer::Good));
                 return Ok(store);
             }
             Err(ConnectError::Meta(error @ meta::Error::Unavailable(_))) if begun.elapsed() < PATIENCE => {
@@ -229,14 +228,14 @@ pub(super) async fn gc(backing: &Backing, data_dir: &Path, dry_run: bool) -> Res
 
 /// Where nobody serves from the data folder, we are its new holder: a new incarnation, to be compared first.
 async fn compare(meta: Arc<dyn MetaStore>, store: Arc<dyn Store>) -> Result<(), Failure> {
-        let domain = Domain::new(meta, store, Limits::default(), Tasks::new());
-        let token = domain.trust().enter().await?;
-        if !token.trusted {
-            Walk::new(&domain, Walk::alone(None), CancellationToken::new())
-                .run(token.epoch)
-                .await
-                .map_err(RebuildError::from)?;
-        }
+    let domain = Domain::new(meta, store, Limits::default(), Tasks::new());
+    let token = domain.trust().enter().await?;
+    if !token.trusted {
+        Walk::new(&domain, Walk::alone(None), CancellationToken::new())
+            .run(token.epoch)
+            .await
+            .map_err(RebuildError::from)?;
+    }
     Ok(())
 }
 
@@ -244,7 +243,10 @@ async fn compare(meta: Arc<dyn MetaStore>, store: Arc<dyn Store>) -> Result<(), 
 pub(super) async fn hand_over(folder: Option<&SqliteStore>) {
     let Some(folder) = folder else { return };
     if let Err(error) = folder.hand_over().await {
-        tracing::warn!(error = explained(&error), "the data folder was not handed over; the graces of the garbage collection begin anew with the next start");
+        tracing::warn!(
+            error = explained(&error),
+            "the data folder was not handed over; the graces of the garbage collection begin anew with the next start"
+        );
     }
 }
 
@@ -334,6 +336,16 @@ pub(super) fn limits(config: &Config) -> Limits {
 }
 
 /// Whether the bucket answers.
-pub(super) async fn ask(blobs: &dyn Store) -> Result<(), blobs::Error> {
-    blobs.head(&Key::Format.to_string()).await.map(drop)
+pub(super) async fn ask(blobs: &dyn Store) -> Result<Answer, blobs::Error> {
+    blobs.head(&Key::Format.to_string()).await.map(|_| Answer::Good)
+}
+
+/// Whether the database answers, and as whose. None is founded any more when this is asked.
+pub(super) async fn ask_database(
+    meta: &dyn MetaStore,
+    whose: &(impl Fn(Uuid) + Sync),
+) -> Result<Answer, meta::Error> {
+    let Some(envelope) = meta.envelope().await? else { return Ok(Answer::Empty) };
+    whose(envelope.registry);
+    Ok(Answer::Good)
 }

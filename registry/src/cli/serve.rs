@@ -26,6 +26,7 @@ use stowage_registry::ops::shutdown::{Notice, Signals, notify};
 use stowage_registry::ops::tasks::Tasks;
 use stowage_registry::ops::traces::Traces;
 use stowage_registry::server::{Certificate, End, Listener};
+use uuid::Uuid;
 
 use super::open::{self, Stores};
 use super::{Common, Failure};
@@ -114,8 +115,8 @@ impl Serve {
         let counting = (http_metrics, collection.clone());
         let process = Process::open(live, health, tasks, counting, &stores).await?;
         facts.store(Arc::new(facts_of(&stores).await));
-        process.collect(&stores, collection, facts);
-        process.watch(sources, &stores, config::LOOK);
+        process.collect(&stores, collection, Arc::clone(&facts));
+        process.watch(sources, &stores, facts, config::LOOK);
         process.scrub(&stores, verification);
 
         let end = End::default();
@@ -238,7 +239,7 @@ impl Process {
     }
 
     /// Follows the files of the configuration, and whether database and bucket answer.
-    fn watch(&self, sources: config::Sources, stores: &Stores, look: Duration) {
+    fn watch(&self, sources: config::Sources, stores: &Stores, facts: Arc<ArcSwap<Facts>>, look: Duration) {
         let stopping = self.tasks.stopping();
         let (registry, access) = (self.registry.clone(), Arc::clone(&self.access));
         let (certificate, live) = (Arc::clone(&self.certificate), Arc::clone(&self.live));
@@ -255,7 +256,9 @@ impl Process {
         let (health, stopping) = (Arc::clone(&self.health), self.tasks.stopping());
         let meta = Arc::clone(&stores.meta);
         self.tasks.spawn(async move {
-            health.watch(Dependency::Database, PROBE, || meta.ping(), stopping).await;
+            let whose = |registry: Uuid| drop(facts.rcu(|facts| facts.of(registry)));
+            let ask = || open::ask_database(&*meta, &whose);
+            health.watch(Dependency::Database, PROBE, ask, stopping).await;
         });
         let (health, stopping) = (Arc::clone(&self.health), self.tasks.stopping());
         let blobs = Arc::clone(&stores.blobs);

@@ -9,6 +9,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use stowage_crds::document::DocumentVersion;
 use stowage_crds::report::{Check, Checks, Rejection, Report, ResourceReport, SchemaReport};
 use stowage_crds::{Kind, Outcome, RegistrySpec, Storage, Summary};
+use uuid::Uuid;
 
 use super::Config;
 use crate::ops::health::{Health, State};
@@ -44,6 +45,12 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// The same, where the prefix is this registry's.
+    #[must_use]
+    pub fn of(&self, registry: Uuid) -> Self {
+        Self { registry_id: Some(registry.to_string()), ..self.clone() }
+    }
+
     /// The same after a collection that this process started.
     #[must_use]
     pub fn with_collection(&self, run: &Summary) -> Self {
@@ -131,6 +138,7 @@ const fn check(state: State) -> Check {
         State::Unknown => Check::Unknown,
         State::Up => Check::Ok,
         State::Down => Check::Unreachable,
+        State::Empty => Check::Empty,
     }
 }
 

@@ -79,6 +79,7 @@ const fn state(state: health::State) -> &'static str {
         health::State::Unknown => "unknown",
         health::State::Up => "ok",
         health::State::Down => "degraded: unreachable",
+        health::State::Empty => "degraded: empty, restore or rebuild it",
     }
 }
 
@@ -87,7 +88,7 @@ async fn metrics(State(port): State<OpsPort>) -> Response {
     for dependency in [Dependency::Storage, Dependency::Database] {
         match port.health.state(dependency) {
             health::State::Unknown => {}
-            found => port.metrics.dependency(dependency.name(), found == health::State::Up),
+            found => port.metrics.dependency(dependency.name(), found != health::State::Down),
         }
     }
     ([(CONTENT_TYPE, OPENMETRICS)], exposition(&port.registry)).into_response()

@@ -40,6 +40,17 @@ pub enum State {
     Up,
     /// It does not.
     Down,
+    /// It answers, and is empty where it should not be: it must be restored or rebuilt.
+    Empty,
+}
+
+/// What a dependency answers when it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// That it is there.
+    Good,
+    /// That it is there, and empty where it should not be.
+    Empty,
 }
 
 /// What the process depends on.
@@ -124,19 +135,27 @@ impl Health {
         match self.cell(dependency).load(Ordering::Acquire) {
             0 => State::Unknown,
             1 => State::Up,
-            _ => State::Down,
+            2 => State::Down,
+            _ => State::Empty,
         }
     }
 
     /// Notes whether a dependency answers. A change is logged, once.
-    pub fn note<E: std::fmt::Display>(&self, dependency: Dependency, answer: &Result<(), E>) {
-        let now = if answer.is_ok() { 1 } else { 2 };
+    pub fn note<E: std::fmt::Display>(&self, dependency: Dependency, answer: &Result<Answer, E>) {
+        let now = match answer {
+            Ok(Answer::Good) => 1,
+            Err(_) => 2,
+            Ok(Answer::Empty) => 3,
+        };
         let before = self.cell(dependency).swap(now, Ordering::AcqRel);
         match answer {
             Err(error) if before != 2 => {
                 tracing::error!(dependency = dependency.name(), %error, "lost");
             }
-            Ok(()) if before == 2 => tracing::info!(dependency = dependency.name(), "back"),
+            Ok(Answer::Good) if before == 2 => tracing::info!(dependency = dependency.name(), "back"),
+            Ok(Answer::Good) if before == 3 => {
+                tracing::info!(dependency = dependency.name(), "is empty no more");
+            }
             _ => {}
         }
     }
@@ -156,7 +175,8 @@ impl Health {
     /// Whether requests should come here.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        let both_gone = self.storage() == State::Down && self.database() == State::Down;
+        let both_gone =
+            self.storage() == State::Down && matches!(self.database(), State::Down | State::Empty);
         self.phase() == Phase::Serving && !both_gone
     }
 
@@ -169,7 +189,7 @@ impl Health {
         ask: impl Fn() -> F + Send,
         stopping: CancellationToken,
     ) where
-        F: Future<Output = Result<(), E>> + Send,
+        F: Future<Output = Result<Answer, E>> + Send,
         E: std::fmt::Display,
     {
         loop {
@@ -180,7 +200,7 @@ impl Health {
             };
             self.note(dependency, &answer);
             let next = async {
-                if answer.is_ok() {
+                if answer == Ok(Answer::Good) {
                     self.doubted(dependency).notified().await;
                 }
                 tokio::time::sleep_until(asked + interval).await;
@@ -196,8 +216,8 @@ impl Health {
 mod tests {
     use super::*;
 
-    const GONE: Result<(), &str> = Err("gone");
-    const THERE: Result<(), &str> = Ok(());
+    const GONE: Result<Answer, &str> = Err("gone");
+    const THERE: Result<Answer, &str> = Ok(Answer::Good);
 
     #[test]
     fn one_lost_dependency_is_degraded_and_two_are_unready() {
@@ -211,6 +231,11 @@ mod tests {
         assert!(!health.is_ready());
         health.note(Dependency::Storage, &THERE);
         assert!(health.is_ready() && health.storage() == State::Up);
+        let empty: Result<Answer, &str> = Ok(Answer::Empty);
+        health.note(Dependency::Database, &empty);
+        assert!(health.is_ready() && health.database() == State::Empty, "pulls are answered from the bucket");
+        health.note(Dependency::Storage, &GONE);
+        assert!(!health.is_ready());
     }
 
     #[test]
@@ -232,38 +257,42 @@ mod tests {
         assert_eq!((health.storage(), health.database()), (State::Down, State::Unknown));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn l_31_what_answers_is_asked_again_only_upon_a_doubt_and_what_does_not_until_it_does() {
+        const MOMENT: Duration = Duration::from_millis(1);
         let (health, stopping) = (Health::new(), CancellationToken::new());
-        let asked = AtomicU8::new(0);
-        let failing = AtomicU8::new(0);
+        let (asked, fails) = (AtomicU8::new(0), AtomicU8::new(0));
         let ask = || {
-            asked.fetch_add(1, Ordering::Relaxed);
-            let fails = failing.load(Ordering::Relaxed) > 0;
-            std::future::ready(if fails { GONE } else { THERE })
+            asked.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(if fails.load(Ordering::SeqCst) == 0 { THERE } else { GONE })
         };
-        let watch = health.watch(Dependency::Database, Duration::from_secs(5), ask, stopping.clone());
-        let check = async {
-            let count = async |seconds| {
-                tokio::time::sleep(Duration::from_secs(seconds)).await;
-                asked.swap(0, Ordering::Relaxed)
-            };
-            assert_eq!(count(3600).await, 1, "at the start");
-            health.doubt(Dependency::Storage);
-            assert_eq!(count(3600).await, 0, "another is doubted");
-            for _ in 0..100 {
-                health.doubt(Dependency::Database);
+        let until = async |count| {
+            while asked.load(Ordering::SeqCst) < count {
+                tokio::time::sleep(MOMENT).await;
             }
-            assert_eq!(count(3600).await, 1, "doubts at the same time are one");
-            failing.store(1, Ordering::Relaxed);
+        };
+        let check = async {
+            until(1).await;
+            health.doubt(Dependency::Storage);
+            tokio::time::sleep(20 * MOMENT).await;
+            assert_eq!(asked.load(Ordering::SeqCst), 1, "another is doubted");
             health.doubt(Dependency::Database);
-            assert_eq!(count(60).await, 12, "it is lost");
+            until(2).await;
+            tokio::time::sleep(20 * MOMENT).await;
+            assert_eq!(asked.load(Ordering::SeqCst), 2, "one doubt is one question");
+            fails.store(1, Ordering::SeqCst);
+            health.doubt(Dependency::Database);
+            until(6).await;
             assert_eq!(health.database(), State::Down);
-            failing.store(0, Ordering::Relaxed);
-            assert_eq!(count(3600).await, 1, "it is back");
-            assert_eq!(health.database(), State::Up);
+            fails.store(0, Ordering::SeqCst);
+            while health.database() == State::Down {
+                tokio::time::sleep(MOMENT).await;
+            }
+            let count = asked.load(Ordering::SeqCst);
+            tokio::time::sleep(20 * MOMENT).await;
+            assert_eq!(asked.load(Ordering::SeqCst), count, "it is back");
             stopping.cancel();
         };
-        tokio::join!(watch, check);
+        tokio::join!(health.watch(Dependency::Database, MOMENT, ask, stopping.clone()), check);
     }
 }

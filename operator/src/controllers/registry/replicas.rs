@@ -136,6 +136,12 @@ pub(super) fn available(numbers: Numbers, trouble: Option<&Trouble>) -> Finding 
     }
 }
 
+/// Is the database one that was lost, of a bucket that was not?
+#[must_use]
+pub(super) fn needs_rebuild(reports: &Snapshot) -> bool {
+    reports.all().any(|report| report.checks.database == Check::Empty)
+}
+
 /// Do the replicas reach the bucket or volume?
 #[must_use]
 pub(super) fn storage(reports: &Snapshot) -> Finding {
@@ -174,7 +180,7 @@ fn reachable(
     let checks: Vec<_> = reports.all().map(|report| check(&report.checks)).collect();
     if checks.contains(&Check::Unreachable) {
         Finding::new(condition, false, unreachable, message)
-    } else if checks.contains(&Check::Ok) {
+    } else if checks.contains(&Check::Ok) || checks.contains(&Check::Empty) {
         Finding::new(condition, true, Reason::ProbeSucceeded, "the replicas reach it")
     } else {
         Finding::new(condition, Verdict::Unknown, Reason::WaitingForReplicas, "no replica has reported yet")
@@ -271,7 +277,9 @@ mod tests {
             let replicas = replicas.into_iter().map(|answer| replica(true, answer)).collect();
             database(&Snapshot(replicas)).reason
         };
+        let empty = report(&json!({ "checks": { "database": "Empty" } }));
         assert_eq!(reason(vec![ok.clone(), lost]), Reason::DatabaseUnreachable);
+        assert_eq!(reason(vec![empty]), Reason::ProbeSucceeded);
         assert_eq!(reason(vec![ok.clone(), frozen]), Reason::CollectorFrozen);
         assert_eq!(reason(vec![ok]), Reason::ProbeSucceeded);
         assert_eq!(reason(vec![]), Reason::WaitingForReplicas);

@@ -153,6 +153,12 @@ fn migrated(valid: &Valid, outcome: &Outcome) -> Finding {
             Reason::MigrationFailed,
             &format!("the migration failed: {}", failure.message),
         ),
+        Ok(Stage::Applied) if replicas::needs_rebuild(&outcome.seen.reports) => found(
+            Verdict::False,
+            Reason::RebuildRequired,
+            "the database is empty and the storage is not: restore the database, or run `stowage-registry rebuild \
+             --adopt`; until then only pulls are answered",
+        ),
         Ok(Stage::Applied) => found(Verdict::True, Reason::SchemaCurrent, "the schema fits the image"),
         // What is true of the database is not known here; what was said of it stays.
         Ok(Stage::Suspended | Stage::Deleting(_)) | Err(_) => {
@@ -220,7 +226,10 @@ fn of_replicas(registry: &Registry, outcome: &Outcome, findings: &[Finding]) -> 
     match unmet {
         None => Summary::Ready,
         Some(finding) => {
-            let stuck = matches!(finding.reason, Reason::ConfigurationRejected | Reason::DocumentTooLarge);
+            let stuck = matches!(
+                finding.reason,
+                Reason::ConfigurationRejected | Reason::DocumentTooLarge | Reason::RebuildRequired
+            );
             let summary = if stuck { Summary::Stuck } else { Summary::Moving };
             summary(finding.reason, finding.message.clone())
         }
@@ -358,11 +367,13 @@ mod tests {
         use ConditionType::{Ready, Reconciling, Stalled};
         let migration = |exit| Failure::Migration(JobFailure { exit, message: "no".into() });
         let (none, lost) = (json!({}), json!({ "checks": { "storage": "Ok", "database": "Unreachable" } }));
+        let empty = json!({ "checks": { "storage": "Ok", "database": "Empty" } });
         let old = json!({ "hash": "sha256:old" });
         for (outcome, ready, abnormal) in vec![
             (outcome(1, &none, Ok(Stage::Applied)), "Reconciled", None),
             (outcome(0, &none, Ok(Stage::Applied)), "RollingOut", Some(Reconciling)),
             (outcome(1, &lost, Ok(Stage::Applied)), "DatabaseUnreachable", Some(Reconciling)),
+            (outcome(1, &empty, Ok(Stage::Applied)), "RebuildRequired", Some(Stalled)),
             (outcome(1, &old, Ok(Stage::Applied)), "WaitingForReplicas", Some(Reconciling)),
             (outcome(1, &none, Ok(Stage::MigrationRunning)), "MigratingDatabase", Some(Reconciling)),
             (outcome(1, &none, Ok(Stage::MigrationRequired)), "MigrationRequired", Some(Stalled)),

@@ -204,7 +204,7 @@ async fn p17_a_hundred_changes_of_configuration_and_certificate_fail_no_request(
     )
     .await
     .unwrap();
-    process.watch(sources.clone(), &stores, Duration::from_millis(5));
+    process.watch(sources.clone(), &stores, Arc::default(), Duration::from_millis(5));
     let [data, admin] = [bind(([127, 0, 0, 1], 0).into()).await, bind(([127, 0, 0, 1], 0).into()).await];
     let (data, end) = (data.unwrap(), End::default());
     let client = Client { address: address(&data).unwrap(), connector: folder.connector() };

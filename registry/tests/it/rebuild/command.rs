@@ -5,6 +5,8 @@
 
 use std::process::{Command, Output};
 
+use serde_json::Value;
+use stowage_oci::{Algorithm, Digest};
 use stowage_registry::jobs::{RebuildError, RebuildOptions};
 use stowage_registry::meta::Leases as _;
 use stowage_registry::meta::postgres::{Options, PostgresStore};
@@ -13,6 +15,7 @@ use uuid::Uuid;
 use super::stand::Stand;
 use crate::purge::Place;
 use crate::support::postgres::database;
+use crate::support::program::{Program, ask, serve, until};
 
 fn rebuild(place: &Place, flags: &[&str]) -> Output {
     let path = |name: &str| place.path().join(name);
@@ -57,6 +60,33 @@ async fn h9_a_database_is_made_again_from_its_bucket_when_that_is_asked_for() {
         assert_eq!(place.owner().await, Some(id));
         assert_ends(&rebuild(&place, &["--adopt"]), 0, "");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_reports_an_empty_database_over_a_used_bucket_until_it_is_rebuilt() {
+    let place = Place::clustered().await;
+    let id = place.founded().await;
+    place.lose_database().await;
+    let replica = Program::start(&mut serve(place.path())).await;
+    let ops = |target: &str| {
+        let (status, _, body) = ask(replica.address("ops_listen"), "GET", target, "", b"");
+        (status, String::from_utf8(body).unwrap())
+    };
+    let report = || serde_json::from_str::<Value>(&ops("/config").1).unwrap();
+    let says = |what: &str| report()["checks"]["database"].as_str().is_some_and(|check| check == what);
+    until("it says that it is empty", || says("Empty").then_some(())).await;
+    assert_eq!(report()["registryID"], Value::Null);
+    let (status, checks) = ops("/readyz?verbose");
+    assert_eq!(status, 200, "{checks}");
+    assert!(checks.contains("database: degraded: empty, restore or rebuild it\n"), "{checks}");
+    let blob = format!("/v2/a/b/blobs/{}", Digest::of(Algorithm::Sha256, b"content"));
+    assert_eq!(replica.ask("GET", &blob, "", b"").0, 200);
+    assert_eq!(replica.ask("POST", "/v2/a/b/blobs/uploads/", "", b"").0, 503);
+    assert_ends(&rebuild(&place, &["--adopt"]), 0, "took over");
+    until("it says that it is not empty", || says("Ok").then_some(())).await;
+    assert_eq!(report()["registryID"], id.to_string());
+    let upload = format!("/v2/a/b/blobs/uploads/?digest={}", Digest::of(Algorithm::Sha256, b"more"));
+    assert_eq!(replica.ask("POST", &upload, "", b"more").0, 201);
 }
 
 #[tokio::test(flavor = "multi_thread")]
