@@ -26,3 +26,5 @@ mod reference;
 mod registry;
 #[cfg(test)]
 mod rendered;
+#[cfg(test)]
+mod verdicts;
