@@ -294,7 +294,7 @@ impl Work {
             Ok(manifest) => found.facts = Some(super::super::push::facts(digest, manifest, &body)),
             Err(error) => {
                 tracing::warn!(object.key = %key, error, "a manifest record cannot be read; it is left alone");
-                self.tally.foreign(1);
+                self.tally.foreign();
                 found.records.retain(|other| *other != generation);
                 found.damaged.push((generation, Damage::Content));
             }

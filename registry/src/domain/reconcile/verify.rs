@@ -30,7 +30,7 @@ use crate::meta::{self, Epoch, Finding, Job, Mode, MultipartFound, Pass};
 /// Parts that one process looks at at the same time.
 const PARTS: usize = 8;
 /// The part of all that lies outside of the others. No key begins so.
-const REST: &str = "rest:";
+pub(super) const REST: &str = "rest:";
 /// The part of the multipart uploads.
 const MULTIPARTS: &str = MultipartFound::PREFIX;
 

@@ -5,7 +5,8 @@
 //!
 //! The bucket is cut into parts (shards) that replicas take under leases: first data, then uploads and
 //! repositories, in which links come before manifests and manifests before tags. A part is a merge join of its
-//! listing with its rows. When all parts are compared, the epoch is trusted.
+//! listing with its rows. When all parts are compared, the epoch is trusted. A last part is what lies outside of
+//! them, which is only told.
 //! Guarantees: what was done of a walk stays done, by whomever it goes on. Any number of replicas help.
 //! A walk that would lose more than the breaker lets through stops for all of them.
 //! Never: waits for anybody who has died longer than a minute.
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::compare::{Asked, at_once};
+use super::verify::REST;
 use super::{Broken, Comparer, Pace, Work, merge, under_lease};
 use crate::domain::{Domain, Error};
 use crate::key::Key;
@@ -98,8 +100,9 @@ impl Tally {
         self.listed.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn foreign(&self, count: u64) {
-        self.foreign.fetch_add(count, Ordering::Relaxed);
+    /// Counts an object that is left alone; how many there are with it.
+    pub(super) fn foreign(&self) -> u64 {
+        self.foreign.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(super) fn objects(&self) -> u64 {
@@ -206,7 +209,8 @@ impl Walk {
     async fn ensure_planned(&self, work: &Work) -> Result<(), Broken> {
         let (meta, epoch) = (&self.comparer.meta, work.scope.epoch);
         if meta.walk_progress(epoch).await?.total == 0 {
-            let shards = work.plan().await?;
+            let mut shards = work.plan().await?;
+            shards.push(Shard { phase: RECORDS, name: REST.to_owned() });
             if meta.plan_walk(epoch, &shards).await? {
                 tracing::info!(
                     epoch = epoch.0,
@@ -232,7 +236,7 @@ impl Walk {
                     work.shard(&shard.name).await?;
                 }
             }
-            Ok::<_, Broken>(())
+            work.outside().await
         };
         let outcome = self.stopping.run_until_cancelled(outcome).await.ok_or(WalkError::Stopped)?;
         outcome?;
@@ -260,7 +264,7 @@ impl Walk {
     async fn compare(&self, work: &Work, shard: &Shard, owner: Uuid) -> Result<(), Broken> {
         let (meta, epoch) = (&self.comparer.meta, work.scope.epoch);
         let keep = || meta.keep_shard(epoch, &shard.name, owner);
-        if under_lease(keep, &self.stopping, Box::pin(work.shard(&shard.name))).await?.is_some() {
+        if under_lease(keep, &self.stopping, Box::pin(work.part_of_walk(&shard.name))).await?.is_some() {
             meta.finish_shard(epoch, &shard.name, owner).await?;
         }
         Ok(())
@@ -268,6 +272,18 @@ impl Walk {
 }
 
 impl Work {
+    async fn part_of_walk(&self, name: &str) -> Result<(), Broken> {
+        if name == REST { self.outside().await } else { self.shard(name).await }
+    }
+
+    /// What lies outside of the parts is of another layout: it is left alone, and told.
+    async fn outside(&self) -> Result<(), Broken> {
+        let shards = self.plan().await?;
+        let mut parts: Vec<String> = shards.into_iter().map(|shard| shard.name).collect();
+        parts.sort();
+        self.rest(&parts).await
+    }
+
     /// The parts of the bucket, as it is now, and of the database.
     pub(super) async fn plan(&self) -> Result<Vec<Shard>, Broken> {
         let (blobs, uploads, repositories) =

@@ -107,11 +107,15 @@ async fn a_bucket_that_is_empty_or_anothers_or_of_another_layout_is_refused() {
 async fn objects_of_others_are_left_alone_and_told() {
     for place in places().await {
         place.founded().await;
-        let strange = ["v1/blob/sha256/aa/nothing", "v1/r/app/~q/x/y", "v1/r/UPPER/x"];
+        // Inside of what is compared, and outside.
+        let strange =
+            ["v1/blob/sha256/aa/nothing", "v1/r/app/~q/x/y", "v1/r/UPPER/x", "v1/FORMAT2", "v1/later/x"];
         for key in strange {
             place.put(key, b"not ours").await;
         }
-        assert_ends(&rebuild(&place, &[]), 3, "3 objects below the prefix are not of this layout");
+        let dry = rebuild(&place, &["--dry-run"]);
+        assert!(String::from_utf8(dry.stdout).unwrap().contains("foreignObjects 5\n"));
+        assert_ends(&rebuild(&place, &[]), 3, "5 objects below the prefix are not of this layout");
         let keys = place.keys().await;
         for key in strange {
             assert!(keys.iter().any(|found| found == key), "{key} is gone");

@@ -149,7 +149,7 @@ impl Work {
     }
 
     /// Everything that no other part lists. `parts`: their prefixes, in byte order.
-    pub(super) async fn rest(&self, parts: &[String]) -> Result<(), Broken> {
+    pub(in crate::domain::reconcile) async fn rest(&self, parts: &[String]) -> Result<(), Broken> {
         let mut after: Option<String> = None;
         let mut limit = PAGE;
         loop {
