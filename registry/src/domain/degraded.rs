@@ -11,7 +11,7 @@ use stowage_oci::{Digest, Manifest, Name, Reference, Tag};
 use super::pull::{Blob, ManifestAnswer};
 use super::{CachedManifest, Domain, Error};
 use crate::key::{Generation, Key};
-use crate::meta::{Location, ManifestId, ReferrerRow};
+use crate::meta::{Location, ReferrerRow};
 
 /// How many of a tag's records are looked at: all but the newest are superseded and will be removed.
 const TAG_RECORDS: usize = 1000;
@@ -131,16 +131,16 @@ impl Domain {
             let Some(manifest) = self.recorded_body(repository, &digest, generation).await? else { continue };
             let parsed = Manifest::parse(&manifest.body, None)?;
             let row = ReferrerRow {
-                id: ManifestId(0),
+                generation,
                 digest,
                 media_type: manifest.media_type,
                 size: u32::try_from(manifest.body.len()).unwrap_or(u32::MAX),
                 artifact_type: parsed.artifact_type,
                 annotations: parsed.annotations,
             };
-            found.push((generation.milliseconds(), row));
+            found.push(row);
         }
-        found.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.digest.cmp(&b.1.digest)));
-        Ok(found.into_iter().map(|(_, row)| row).collect())
+        found.sort_by_key(|row| std::cmp::Reverse(row.generation));
+        Ok(found)
     }
 }

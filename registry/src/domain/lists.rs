@@ -7,7 +7,8 @@ use stowage_oci::{Digest, Name, Tag};
 
 use super::reconcile::Unit;
 use super::{Domain, Error};
-use crate::meta::{ManifestId, ReferrerRow};
+use crate::key::Generation;
+use crate::meta::ReferrerRow;
 use crate::operation::Page;
 
 /// The most tags of a page, and what a page holds unless asked.
@@ -71,7 +72,7 @@ impl Domain {
         artifact_types: &[String],
         page: &Page,
     ) -> Result<ReferrerList, Error> {
-        let after = page.after.as_deref().and_then(|text| text.parse().ok()).map(ManifestId);
+        let after = page.after.as_deref().and_then(|text| text.parse::<Generation>().ok());
         let unit = Unit::Referrers(repository.clone(), *subject);
         let question =
             |epoch| self.meta.referrers(epoch, repository, subject, artifact_types, after, REFERRERS + 1);
@@ -82,7 +83,7 @@ impl Domain {
         let read = manifests.len();
         let manifests = fitting(manifests);
         let more = more || manifests.len() < read;
-        let next = manifests.last().filter(|_| more).map(|last| last.id.0.to_string());
+        let next = manifests.last().filter(|_| more).map(|last| last.generation.to_string());
         Ok(ReferrerList { manifests, next, degraded: false })
     }
 

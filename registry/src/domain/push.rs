@@ -100,7 +100,7 @@ impl Domain {
                 facts: facts.clone(),
                 tags: tags.to_vec(),
                 strict,
-                generation: Generation::at(clock::milliseconds()),
+                generation: Generation::next(clock::milliseconds()),
             };
             let pinned = match self.write_to(&units, |epoch| self.meta.pin_manifest(epoch, &pin)).await? {
                 PinOutcome::Pinned(pinned) => pinned,

@@ -5,13 +5,14 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 use ulid::Ulid;
 use uuid::Uuid;
 
 /// One upload of a digest, one version of a record: a ULID, written in lower case.
 ///
-/// The time inside serves policies and people, never order.
+/// The time inside serves policies and people, never an order that something depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Generation(Ulid);
 
@@ -20,6 +21,19 @@ impl Generation {
     #[must_use]
     pub fn at(milliseconds: u64) -> Self {
         Self(Ulid::from_parts(milliseconds, rand::random()))
+    }
+
+    /// The same, above all that this process has made so: what one request made after another sorts behind it,
+    /// however fast they came.
+    #[must_use]
+    pub fn next(milliseconds: u64) -> Self {
+        static LAST: Mutex<Ulid> = Mutex::new(Ulid::nil());
+        // Nothing panics while it is locked.
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        let Self(fresh) = Self::at(milliseconds);
+        let above = if fresh.timestamp_ms() > last.timestamp_ms() { None } else { last.increment().ok() };
+        *last = above.unwrap_or(fresh);
+        Self(*last)
     }
 
     /// When it was made, in milliseconds since 1970.
@@ -65,5 +79,18 @@ impl FromStr for Generation {
         let generation = Ulid::from_string(text).map(Self).ok();
         // One spelling only: a key must read back as exactly the text it was written as.
         generation.filter(|generation| generation.to_string() == text).ok_or(NotAGeneration)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_next_one_sorts_behind_the_last_also_when_the_clock_stands_still_or_goes_back() {
+        // Later than what other tests make in this process.
+        let later = 0x7fff_ffff_ffff;
+        let made = [0, 0, 5, 5, 5, 2, 6].map(|millisecond| Generation::next(later + millisecond));
+        assert!(made.is_sorted_by(|one, other| one < other), "{made:?}");
     }
 }

@@ -71,7 +71,7 @@ decorate! {
             repository: &Name,
             subject: &Digest,
             artifact_types: &[String],
-            after: Option<ManifestId>,
+            after: Option<Generation>,
             limit: u32
         ) -> Vec<ReferrerRow>;
         fn takes_referrer(repository: &Name, subject: &Digest, limit: u32) -> bool;

@@ -153,15 +153,16 @@ pub trait Resolve: Send + Sync {
         limit: u32,
     ) -> Result<Option<Vec<Tag>>, Error>;
 
-    /// Up to `limit` live manifests with that subject, newest first, after `after`; those of one of
-    /// `artifact_types`, or all when it is empty.
+    /// Up to `limit` live manifests with that subject, after `after`; those of one of `artifact_types`, or all when it
+    /// is empty. Newest first by the generations of their records, which the bucket knows too: a database that is
+    /// made again has the same order.
     async fn referrers(
         &self,
         epoch: Epoch,
         repository: &Name,
         subject: &Digest,
         artifact_types: &[String],
-        after: Option<ManifestId>,
+        after: Option<Generation>,
         limit: u32,
     ) -> Result<Vec<ReferrerRow>, Error>;
 

@@ -86,8 +86,8 @@ pub struct Location {
 /// A manifest with a subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReferrerRow {
-    /// Its row.
-    pub id: ManifestId,
+    /// Its record, by which it has its place in the list.
+    pub generation: Generation,
     /// Its digest.
     pub digest: Digest,
     /// Its media type.

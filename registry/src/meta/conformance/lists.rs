@@ -5,7 +5,8 @@
 #![expect(missing_docs, reason = "a claim is its name")]
 
 use super::{DAY, Fixture, World, digest, facts, fresh, name, tag};
-use crate::meta::{ManifestFacts, ManifestId, ReferrerRow};
+use crate::key::Generation;
+use crate::meta::{ManifestFacts, ReferrerRow};
 
 async fn tags(world: &World, after: Option<&str>, limit: u32) -> Vec<String> {
     let tags =
@@ -67,7 +68,7 @@ pub async fn a_repository_that_was_never_pushed_to_has_no_tags(fixture: Fixture)
     assert_eq!(world.store.tags(world.epoch, &name("a"), None, 10).await.expect("tags"), Some(vec![]));
 }
 
-async fn referrers(world: &World, types: &[&str], after: Option<ManifestId>, limit: u32) -> Vec<ReferrerRow> {
+async fn referrers(world: &World, types: &[&str], after: Option<Generation>, limit: u32) -> Vec<ReferrerRow> {
     let types: Vec<String> = types.iter().map(ToString::to_string).collect();
     let found =
         world.store.referrers(world.epoch, &name("a"), &digest("subject"), &types, after, limit).await;
@@ -98,7 +99,7 @@ pub async fn referrers_are_newest_first_and_filtered(fixture: Fixture) {
     assert_eq!(of(&referrers(&world, &["sig"], None, 100).await), [digest("4"), digest("2")]);
     assert_eq!(referrers(&world, &["sig", "sbom"], None, 100).await.len(), 3);
     assert_eq!(of(&referrers(&world, &[], None, 1).await), [digest("4")]);
-    assert_eq!(of(&referrers(&world, &[], Some(all[0].id), 1).await), [digest("2")]);
+    assert_eq!(of(&referrers(&world, &[], Some(all[0].generation), 1).await), [digest("2")]);
     assert_eq!(referrers(&world, &["other"], None, 100).await, []);
 }
 

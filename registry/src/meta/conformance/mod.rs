@@ -355,7 +355,7 @@ impl World {
 }
 
 fn fresh() -> Generation {
-    Generation::at(clock::milliseconds())
+    Generation::next(clock::milliseconds())
 }
 
 fn name(text: &str) -> Name {

@@ -92,7 +92,7 @@ impl BlobColumns {
 
 #[derive(sqlx::FromRow)]
 struct ReferrerColumns {
-    id: i64,
+    r#gen: Uuid,
     digest: Vec<u8>,
     media_type: String,
     size: i32,
@@ -103,7 +103,7 @@ struct ReferrerColumns {
 impl ReferrerColumns {
     fn read(self) -> Result<ReferrerRow, Error> {
         Ok(ReferrerRow {
-            id: ManifestId(self.id),
+            generation: Generation::from_uuid(self.r#gen),
             digest: row::digest("manifests", &self.digest)?,
             media_type: self.media_type,
             size: row::number("manifests", self.size)?,
@@ -257,14 +257,14 @@ impl Resolve for PostgresStore {
         repository: &Name,
         subject: &Digest,
         artifact_types: &[String],
-        after: Option<ManifestId>,
+        after: Option<Generation>,
         limit: u32,
     ) -> Result<Vec<ReferrerRow>, Error> {
         let statement = sqlx::query_as(include_str!("sql/referrers.sql"))
             .bind(repository.as_str())
             .bind(subject.to_bytes())
             .bind(artifact_types)
-            .bind(after.map_or(i64::MAX, |after| after.0))
+            .bind(after.map_or(Uuid::max(), Generation::to_uuid))
             .bind(i64::from(limit))
             .bind(i64::from(epoch.0));
         let found: Vec<ReferrerColumns> = of_epoch(read(self.rows(statement)).await?)?;

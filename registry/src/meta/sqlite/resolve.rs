@@ -91,7 +91,7 @@ impl BlobColumns {
 
 #[derive(sqlx::FromRow)]
 struct ReferrerColumns {
-    id: i64,
+    r#gen: Uuid,
     digest: Vec<u8>,
     media_type: String,
     size: u32,
@@ -103,7 +103,7 @@ impl ReferrerColumns {
     fn into_row(self) -> Result<ReferrerRow, Error> {
         let annotations = self.annotations.as_deref().map(|text| from_json("manifests", text));
         Ok(ReferrerRow {
-            id: ManifestId(self.id),
+            generation: Generation::from_uuid(self.r#gen),
             digest: digest_column("manifests", &self.digest)?,
             media_type: self.media_type,
             size: self.size,
@@ -272,14 +272,14 @@ impl Resolve for SqliteStore {
         repository: &Name,
         subject: &Digest,
         artifact_types: &[String],
-        after: Option<ManifestId>,
+        after: Option<Generation>,
         limit: u32,
     ) -> Result<Vec<ReferrerRow>, Error> {
         let query = sqlx::query_as(include_str!("sql/referrers.sql"))
             .bind(repository.as_str())
             .bind(subject.to_bytes())
             .bind(to_json(artifact_types))
-            .bind(after.map(|id| id.0))
+            .bind(after.map_or(Uuid::max(), Generation::to_uuid))
             .bind(limit)
             .bind(epoch.0)
             .bind(self.lock.fence);

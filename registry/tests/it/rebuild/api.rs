@@ -120,14 +120,12 @@ impl Api {
         tags.iter().map(|tag| tag.as_str().unwrap().to_owned()).collect()
     }
 
+    /// In the order of the list.
     pub(crate) async fn referrers(&self, repository: &str, subject: Digest) -> Vec<String> {
         let answer = self.get(&format!("/v2/{repository}/referrers/{subject}")).await;
         let json = answer.json();
         let manifests = json["manifests"].as_array().unwrap_or_else(|| panic!("{answer:?}"));
-        let mut all: Vec<String> =
-            manifests.iter().map(|one| one["digest"].as_str().unwrap().to_owned()).collect();
-        all.sort();
-        all
+        manifests.iter().map(|one| one["digest"].as_str().unwrap().to_owned()).collect()
     }
 }
 

@@ -11,6 +11,7 @@ use super::stand::Stand;
 
 on_both!(
     w349_a_rebuilt_database_is_equal_and_what_was_deleted_stays_deleted,
+    w395_many_referrers_are_newest_first_before_and_after_a_rebuild_and_without_a_database,
     a_walk_over_an_equal_database_changes_nothing,
     o7_a_folder_or_bucket_without_its_database_answers_as_before_after_a_rebuild,
 );
@@ -147,6 +148,32 @@ async fn w349_a_rebuilt_database_is_equal_and_what_was_deleted_stays_deleted(mut
         }
         replica.stop().await;
     }
+}
+
+/// More than a comparison settles in one transaction.
+async fn w395_many_referrers_are_newest_first_before_and_after_a_rebuild_and_without_a_database(
+    mut stand: Stand,
+) {
+    let replica = stand.start().await;
+    replica.walked().await;
+    let subject = replica.api.push_image("app", Some("v1"), "layer").await;
+    replica.api.push_blob("app", b"{}").await;
+    let mut pushed = Vec::new();
+    for number in 0..620 {
+        let manifest = attachment(subject, &format!("note {number}"));
+        assert_eq!(replica.api.put("app", None, &manifest).await.status, StatusCode::CREATED);
+        pushed.insert(0, digest_of(&manifest).to_string());
+    }
+    assert!(replica.api.referrers("app", subject).await == pushed, "before");
+    replica.stop().await;
+    stand.lose().await;
+    let replica = stand.start().await;
+    assert!(replica.api.referrers("app", subject).await == pushed, "without a database");
+    replica.stop().await;
+    stand.adopt().await;
+    let replica = stand.start().await;
+    assert!(replica.api.referrers("app", subject).await == pushed, "after a rebuild");
+    replica.stop().await;
 }
 
 async fn a_walk_over_an_equal_database_changes_nothing(stand: Stand) {

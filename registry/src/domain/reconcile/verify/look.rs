@@ -76,7 +76,7 @@ impl Work {
             return Ok(());
         }
         let (meta, epoch) = (&self.comparer.meta, self.scope.epoch);
-        let generation = Generation::at(clock::milliseconds());
+        let generation = Generation::next(clock::milliseconds());
         match meta.begin_restore(epoch, repository, &digest, lost, generation).await? {
             RestoreOutcome::Gone => {}
             RestoreOutcome::Write(restoration)

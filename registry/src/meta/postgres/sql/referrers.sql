@@ -3,11 +3,11 @@
 
 -- Always at least one row: whether the epoch is ours is part of the answer.
 SELECT e.epoch = $6 AND e.fence = pg_postmaster_start_time() AS ours,
-       m.id IS NOT NULL AS found,
+       m.gen IS NOT NULL AS found,
        m.*
 FROM meta e
 LEFT JOIN LATERAL (
-  SELECT m.id,
+  SELECT m.gen,
          m.digest,
          m.media_type,
          m.size,
@@ -19,8 +19,8 @@ LEFT JOIN LATERAL (
     AND m.subject = $2
     AND m.state = 1
     AND (cardinality($3::text[]) = 0 OR m.artifact_type = ANY ($3))
-    AND m.id < $4
-  ORDER BY m.id DESC  -- later pushes have higher ids
+    AND m.gen < $4
+  ORDER BY m.gen DESC  -- not ids: a database that is made again has others
   LIMIT $5
 ) m ON true
-ORDER BY m.id DESC
+ORDER BY m.gen DESC
