@@ -6,6 +6,7 @@
 mod command;
 mod end;
 mod faults;
+mod lessons;
 mod site;
 
 /// Stamps each named test, a function of a fresh [`site::Site`], onto both pairs of stores.

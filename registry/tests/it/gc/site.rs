@@ -67,10 +67,16 @@ impl Site {
     }
 
     pub(crate) async fn clustered() -> Self {
-        let options = postgres::Options { timings: brief(), ..postgres::Options::new(database().await) };
+        Self::clustered_at().await.0
+    }
+
+    /// With the address of its database.
+    pub(crate) async fn clustered_at() -> (Self, String) {
+        let url = database().await;
+        let options = postgres::Options { timings: brief(), ..postgres::Options::new(&url) };
         let meta = PostgresStore::connect(&options).await.unwrap();
         let store = S3::new(s3::bucket(s3::Kind::Versitygw).await).await.unwrap();
-        Self::over(Arc::new(meta), Arc::new(store), tempfile::tempdir().unwrap()).await
+        (Self::over(Arc::new(meta), Arc::new(store), tempfile::tempdir().unwrap()).await, url)
     }
 
     /// A registry that is open.
