@@ -306,6 +306,16 @@ async fn an_upload_goes_on_at_once_when_the_process_of_the_request_that_held_it_
 }
 
 #[tokio::test]
+async fn a_rebuild_whose_process_is_gone_holds_nobody_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    assert!(store.hold_rebuild(Uuid::new_v4()).await.unwrap());
+    assert!(!store.hold_rebuild(Uuid::new_v4()).await.unwrap(), "it is under way");
+    drop(store);
+    assert!(open(folder.path()).await.hold_rebuild(Uuid::new_v4()).await.unwrap());
+}
+
+#[tokio::test]
 async fn a_newer_schema_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(open(folder.path()).await);

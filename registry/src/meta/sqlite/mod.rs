@@ -115,6 +115,8 @@ impl SqliteStore {
             // So are the requests that held an upload: it goes on at once.
             let free = "UPDATE uploads SET lock_token = NULL, lock_until = NULL WHERE lock_token IS NOT NULL";
             writer.note(sqlx::query(free)).await?;
+            // And so is who made the database anew.
+            writer.note(sqlx::query("DELETE FROM shards WHERE job = 'rebuild'")).await?;
         }
         let readers = tx::Readers::open(&connect, options.readers).await?;
         let store = Self { writer, readers, timings: options.timings, lock };
