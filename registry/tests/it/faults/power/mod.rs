@@ -5,6 +5,7 @@
 //!
 //! Flow: start, check what clients were told before, load, freeze the disk before an operation, kill the
 //! program, drop what was not durable (see `disk`), examine the database, start again.
+//! In between the database is thrown away and made again from the files, through cuts as well.
 //! Promised: what was acknowledged is there, byte for byte; what was deleted stays deleted; an upload goes on
 //! where it was acknowledged; nothing is half visible; the database is in order.
 //! The controls show that a disk that lies about being done is found out.
@@ -16,6 +17,7 @@ mod ledger;
 mod mount;
 
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -32,6 +34,9 @@ use super::process::Process;
 const DATA: &str = "data";
 /// How many cuts without `$SOAK`.
 const CUTS: u64 = 20;
+
+/// After how many of them the database is thrown away.
+const BETWEEN_REBUILDS: u64 = 6;
 
 /// A machine whose power is cut again and again.
 struct Machine {
@@ -73,6 +78,54 @@ impl Machine {
         self
     }
 
+    /// Throws the database away and makes it again, through as many cuts as it takes; then one more.
+    async fn rebuilt(mut self) -> Self {
+        /// Later attempts are left to end.
+        const CUT: u32 = 3;
+        // Open uploads are in no file but the database's.
+        self.ledger.books().uploads.clear();
+        let mut ended = false;
+        for attempt in 0.. {
+            let mounted = Mounted::mount(std::mem::replace(&mut self.disk, Disk::new(Honesty::Honest)));
+            let data = mounted.path().join(DATA);
+            if attempt == 0 {
+                for file in ["meta.sqlite", "meta.sqlite-wal", "meta.sqlite-shm"] {
+                    // Not all are there.
+                    drop(std::fs::remove_file(data.join(file)));
+                }
+            }
+            if attempt < CUT {
+                mounted.cut_before(self.rng.random_range(1..400));
+            }
+            let log = tempfile::NamedTempFile::new().unwrap();
+            let mut rebuild = rebuild(&data, log.reopen().unwrap());
+            tokio::select! {
+                () = mounted.frozen() => {}
+                status = rebuild.wait() => {
+                    ended = true;
+                    let status = status.unwrap();
+                    if !status.success() {
+                        let said = std::fs::read_to_string(log.path()).unwrap();
+                        self.ledger.violation(format!("the rebuild ends with {status}: {said}"));
+                    }
+                }
+            }
+            mounted.freeze();
+            // It may have ended.
+            drop(rebuild.start_kill());
+            mounted.switch_off();
+            rebuild.wait().await.unwrap();
+            let seed = self.rng.random();
+            self.disk = mounted.take_out(|disk| disk.cut(seed));
+            check::database(&self.disk, Path::new(DATA), &self.ledger).await;
+            if ended {
+                *self.ledger.books().acknowledged.entry("rebuilt").or_default() += 1;
+                return self;
+            }
+        }
+        unreachable!("it is left to end")
+    }
+
     /// Starts a last time, and checks everything.
     async fn inspect(self) -> Ledger {
         let mounted = Mounted::mount(self.disk);
@@ -86,6 +139,13 @@ impl Machine {
         process.end();
         self.ledger
     }
+}
+
+/// The program, making the database in this folder again.
+fn rebuild(data: &Path, log: std::fs::File) -> tokio::process::Child {
+    let mut rebuild = tokio::process::Command::new(env!("CARGO_BIN_EXE_stowage-registry"));
+    rebuild.args(["rebuild", "--adopt", "--data-dir"]).arg(data).kill_on_drop(true);
+    rebuild.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
 /// Checks what an earlier cut left, then loads the registry until the power goes.
@@ -137,6 +197,9 @@ async fn a_power_cut_at_any_moment_loses_nothing_acknowledged_and_shows_nothing_
     while soak.map_or(cuts < CUTS, |length| begin.elapsed() < length) {
         machine = machine.round().await;
         cuts += 1;
+        if cuts % BETWEEN_REBUILDS == 0 {
+            machine = machine.rebuilt().await;
+        }
         let books = machine.ledger.books();
         assert!(books.violations.is_empty(), "seed {seed}, cut {cuts}: {:#?}", books.violations);
     }
@@ -144,10 +207,21 @@ async fn a_power_cut_at_any_moment_loses_nothing_acknowledged_and_shows_nothing_
     let books = ledger.books();
     assert!(books.violations.is_empty(), "seed {seed}, {cuts} cuts: {:#?}", books.violations);
     println!("{cuts} cuts in {:?}; acknowledged: {:?}", begin.elapsed(), books.acknowledged);
-    for kind in
-        ["tagged", "untagged", "manifests", "manifests deleted", "blobs", "blobs deleted", "uploads gone on"]
-    {
-        assert!(books.acknowledged.contains_key(kind), "the load has no {kind}: {:?}", books.acknowledged);
+    for kind in [
+        "tagged",
+        "untagged",
+        "manifests",
+        "manifests deleted",
+        "blobs",
+        "blobs deleted",
+        "uploads gone on",
+        "rebuilt",
+    ] {
+        assert!(
+            books.acknowledged.get(kind).is_some_and(|count| *count > 0),
+            "the load has no {kind}: {:?}",
+            books.acknowledged
+        );
     }
 }
 
