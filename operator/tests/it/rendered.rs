@@ -77,6 +77,24 @@ fn every_object_is_named_once_labelled_and_owned() {
 }
 
 #[test]
+fn o17_every_alert_names_a_page_that_is_there() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut alerts = 0;
+    let all: Vec<Value> = cases().iter().flat_map(|case| objects(case)).collect();
+    let rules = all.iter().filter(|object| object["kind"] == "PrometheusRule");
+    let groups = rules.flat_map(|object| object["spec"]["groups"].as_array().unwrap());
+    for rule in groups.flat_map(|group| group["rules"].as_array().unwrap()) {
+        let runbook = rule["annotations"]["runbook"].as_str().unwrap();
+        let (page, section) = runbook.split_once('#').unwrap_or((runbook, ""));
+        let text = fs::read_to_string(docs.join(page)).unwrap_or_else(|error| panic!("{page}: {error}"));
+        let heading = |line: &str| line.trim_start_matches("## ").to_lowercase().replace(' ', "-");
+        assert!(section.is_empty() || text.lines().any(|line| heading(line) == section), "{runbook}");
+        alerts += 1;
+    }
+    assert!(alerts > 0);
+}
+
+#[test]
 fn every_pod_meets_the_restricted_standard_and_has_no_token() {
     let mut pods = 0;
     for case in cases() {

@@ -74,6 +74,7 @@ fn alerts(valid: &Valid) -> Value {
             "10m",
             "critical",
             &format!("{own} is not ready"),
+            REASONS,
         ),
         alert(
             "RegistryStalled",
@@ -81,6 +82,7 @@ fn alerts(valid: &Valid) -> Value {
             "5m",
             "warning",
             &format!("{own} waits for a human"),
+            REASONS,
         ),
         alert(
             "GCFailing",
@@ -88,14 +90,33 @@ fn alerts(valid: &Valid) -> Value {
             &two_runs,
             "warning",
             &format!("{own} failed to collect garbage twice"),
+            "docs/errors/LastRunFailed.md",
         ),
-        alert("GCBehind", &behind, "15m", "warning", &format!("{own} does not get rid of its garbage")),
-        alert("OperatorReconcileErrors", errors, "15m", "warning", "reconciliation fails again and again"),
+        alert(
+            "GCBehind",
+            &behind,
+            "15m",
+            "warning",
+            &format!("{own} does not get rid of its garbage"),
+            "docs/explanation/garbage-collection.md#running-it",
+        ),
+        alert(
+            "OperatorReconcileErrors",
+            errors,
+            "15m",
+            "warning",
+            "reconciliation fails again and again",
+            REASONS,
+        ),
     ];
     json!({ "spec": { "groups": [{ "name": format!("stowage-{namespace}-{name}"), "rules": rules }] } })
 }
 
-fn alert(name: &str, expression: &str, wait: &str, severity: &str, what: &str) -> Value {
+/// Where each reason of a condition has its page.
+const REASONS: &str = "docs/errors/README.md#reasons-of-conditions";
+
+/// `runbook`: the page of the documentation that says what to do. It has no address that holds everywhere.
+fn alert(name: &str, expression: &str, wait: &str, severity: &str, what: &str, runbook: &str) -> Value {
     json!({
         "alert": name,
         "expr": expression,
@@ -103,6 +124,7 @@ fn alert(name: &str, expression: &str, wait: &str, severity: &str, what: &str) -
         "labels": { "severity": severity },
         "annotations": {
             "summary": format!("Registry {what}"),
+            "runbook": runbook,
         },
     })
 }
