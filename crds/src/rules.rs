@@ -160,14 +160,6 @@ static RULES: &[Rule] = &[
         holds: Holds::Always(|telemetry| !has_port(&telemetry["otlpEndpoint"], "4317")),
     },
     Rule {
-        kind: Kind::Registry,
-        at: "spec.garbageCollection",
-        // CEL's own durations know neither days nor weeks.
-        cel: "self.gracePeriod.findAll('[0-9.]+(ms|s|m|h|d|w)').map(part, double(part.find('[0-9.]+')) * (part.endsWith('ms') ? 0.001 : part.endsWith('s') ? 1.0 : part.endsWith('m') ? 60.0 : part.endsWith('h') ? 3600.0 : part.endsWith('d') ? 86400.0 : 604800.0)).sum() >= 86400.0",
-        message: "gracePeriod must be at least 24h: a client that is told that a blob or manifest exists relies on it for 12 hours, and half of the period may have passed by then",
-        holds: Holds::Always(|collection| seconds(&collection["gracePeriod"]) >= 86_400.0),
-    },
-    Rule {
         kind: Kind::AccessPolicy,
         at: "",
         cel: NAME_CEL,
@@ -218,22 +210,6 @@ fn has_port(url: &Value, port: &str) -> bool {
     let url = url.as_str().unwrap_or_default();
     let authority = url.split_once("//").and_then(|(_, rest)| rest.split('/').next());
     authority.and_then(|authority| authority.rsplit_once(':')).is_some_and(|(_, found)| found == port)
-}
-
-/// The length of a duration, added up as CEL does it, so that the last digit of a fraction decides alike.
-fn seconds(duration: &Value) -> f64 {
-    let mut rest = duration.as_str().unwrap_or_default();
-    let mut sum = 0.0;
-    while let Some(end) = rest.find(|c: char| !c.is_ascii_digit() && c != '.') {
-        let (number, tail) = rest.split_at(end);
-        let units =
-            [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0), ("w", 604_800.0)];
-        let found = units.iter().find_map(|(unit, factor)| Some((tail.strip_prefix(unit)?, factor)));
-        let (Some((tail, factor)), Ok(number)) = (found, number.parse::<f64>()) else { return 0.0 };
-        sum += number * factor;
-        rest = tail;
-    }
-    sum
 }
 
 fn has(node: &Value, field: &str) -> bool {

@@ -102,7 +102,8 @@ pub struct GarbageCollection {
     /// Time zone of the schedule. Absent: UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<TimeZone>,
-    /// How long something must have been unnamed before it is removed, at least a day.
+    /// How long something must have been unnamed before it is removed. What clients were told exists they can rely
+    /// on for half of it: 12 hours from `24h` on.
     #[serde(default = "GarbageCollection::default_grace_period")]
     pub grace_period: Duration,
     /// While true no run is started but those that are asked for.
