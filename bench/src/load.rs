@@ -210,10 +210,21 @@ pub(crate) async fn repeat(
     data: &Data,
     length: Duration,
 ) -> Result<Stretch> {
+    let end = Instant::now() + length;
+    repeat_while(connections, work, data, &|| Instant::now() < end).await
+}
+
+/// Repeats `work` on every connection as long as it is to go on; what was begun is finished.
+pub(crate) async fn repeat_while(
+    connections: &mut [Connection],
+    work: &Work,
+    data: &Data,
+    goes_on: &dyn Fn() -> bool,
+) -> Result<Stretch> {
     let start = Instant::now();
     let clients: FuturesUnordered<_> = connections
         .iter_mut()
-        .map(|connection| connection.with(async |client| until(start + length, work, data, client).await))
+        .map(|connection| connection.with(async |client| again(goes_on, work, data, client).await))
         .collect();
     let mut latencies: Vec<u64> = clients.try_concat().await?;
     let elapsed = start.elapsed();
@@ -221,7 +232,12 @@ pub(crate) async fn repeat(
     Ok(Stretch { latencies, elapsed })
 }
 
-async fn until(end: Instant, work: &Work, data: &Data, client: &mut Client) -> Result<Vec<u64>> {
+async fn again(
+    goes_on: &dyn Fn() -> bool,
+    work: &Work,
+    data: &Data,
+    client: &mut Client,
+) -> Result<Vec<u64>> {
     let mut latencies = Vec::with_capacity(1 << 12);
     let mut begun = Instant::now();
     loop {
@@ -229,7 +245,7 @@ async fn until(end: Instant, work: &Work, data: &Data, client: &mut Client) -> R
         let now = Instant::now();
         latencies.push(u64::try_from((now - begun).as_nanos()).unwrap_or(u64::MAX));
         begun = now;
-        if now >= end {
+        if !goes_on() {
             return Ok(latencies);
         }
     }

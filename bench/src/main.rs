@@ -8,6 +8,8 @@
 mod counting;
 mod load;
 mod measure;
+mod records;
+mod reliability;
 mod report;
 mod scene;
 mod servers;
@@ -26,6 +28,7 @@ use clap::Parser;
 use stowage_oci::{Algorithm, Digest};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::reliability::Reliability;
 use crate::report::{About, Machine, Results, Settings, load_average};
 use crate::scene::{Ground, Peer, Scene};
 use crate::servers::{Kind, Programs};
@@ -35,7 +38,7 @@ use crate::work::{Data, Work};
 #[derive(Debug, Parser)]
 #[command(name = "stowage-bench")]
 struct Arguments {
-    /// Only work whose name holds this text: `filesystem/push`, `s3/manifest-by-tag x8`, `s3/requests`
+    /// Only work whose name holds this text: `filesystem/push`, `s3/manifest-by-tag x8`, `s3/requests`, `reliability`
     #[arg(long, value_name = "PATTERN")]
     only: Vec<String>,
     /// How often each piece of work is measured
@@ -44,6 +47,9 @@ struct Arguments {
     /// How long each piece of work is repeated in a round
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
+    /// How many images a rebuild brings back, in `reliability`
+    #[arg(long, default_value_t = 10_000)]
+    images: u64,
     /// A registry at hand that takes part: it must let anybody push
     #[arg(long, value_name = "NAME=URL", value_parser = peer)]
     peer: Vec<Peer>,
@@ -116,6 +122,7 @@ async fn bench(arguments: &Arguments) -> Result<()> {
         rows: Vec::new(),
         processes: Vec::new(),
         requests: Vec::new(),
+        reliability: Vec::new(),
     };
     let earlier = arguments.merge.iter().map(|path| Results::read(path)).collect::<Result<Vec<Results>>>()?;
     // Before the work, not after it.
@@ -143,6 +150,21 @@ async fn bench(arguments: &Arguments) -> Result<()> {
             scratch: scratch.path().to_owned(),
         };
         scene.play(&mut results).await.with_context(|| format!("measure on {}", ground.name()))?;
+    }
+    for ground in Ground::ALL {
+        if !kinds.contains(&Kind::Stowage) || !arguments.wants(ground, reliability::NAME) {
+            continue;
+        }
+        nothing = false;
+        let scratch = scratch(&arguments.scratch)?;
+        let upkeep = Reliability {
+            ground,
+            programs: &programs,
+            data: &data,
+            images: arguments.images,
+            scratch: scratch.path().to_owned(),
+        };
+        upkeep.play(&mut results).await.with_context(|| format!("measure on {}", ground.name()))?;
     }
     ensure!(!nothing, "no work has a name like {:?}", arguments.only);
     for earlier in earlier {

@@ -123,6 +123,12 @@ pub(crate) fn cpu_of(roots: &[Pid]) -> Result<Duration> {
     Ok(ticks(total))
 }
 
+/// User and system time of the processes that this one has started and waited for, in hundredths of a second.
+pub(crate) fn waited_for() -> Result<Duration> {
+    let own = Stat::read("self").context("read /proc/self/stat")?;
+    Ok(ticks(own.waited_for))
+}
+
 fn ticks(count: u64) -> Duration {
     Duration::from_secs_f64(precise(count) / precise(rustix::param::clock_ticks_per_second()))
 }

@@ -34,6 +34,8 @@ pub(crate) struct Results {
     pub(crate) rows: Vec<Row>,
     pub(crate) processes: Vec<ProcessRow>,
     pub(crate) requests: Vec<RequestsRow>,
+    #[serde(default)]
+    pub(crate) reliability: Vec<ReliabilityRow>,
 }
 
 /// How long was measured.
@@ -84,6 +86,31 @@ pub(crate) struct RequestsRow {
     pub(crate) per_unit: f64,
 }
 
+/// What the upkeep of a registry takes, or what it does to those who push. Times are microseconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ReliabilityRow {
+    pub(crate) storage: String,
+    pub(crate) work: String,
+    /// What is counted.
+    pub(crate) unit: String,
+    pub(crate) units: u64,
+    pub(crate) seconds: f64,
+    /// User and system time of the command for one unit.
+    pub(crate) cpu: Option<f64>,
+    /// User and system time of the S3 server and the database for one unit.
+    pub(crate) storage_cpu: Option<f64>,
+    pub(crate) p50: Option<f64>,
+    pub(crate) p99: Option<f64>,
+    /// How many times as long as without upkeep.
+    pub(crate) p99_ratio: Option<f64>,
+}
+
+impl ReliabilityRow {
+    fn same_as(&self, other: &Self) -> bool {
+        (&self.storage, &self.work, &self.unit) == (&other.storage, &other.work, &other.unit)
+    }
+}
+
 impl Row {
     fn same_as(&self, other: &Self) -> bool {
         (&self.storage, &self.work, &self.registry) == (&other.storage, &other.work, &other.registry)
@@ -131,6 +158,7 @@ impl Results {
         add(&mut self.rows, earlier.rows, Row::same_as);
         add(&mut self.processes, earlier.processes, ProcessRow::same_as);
         add(&mut self.requests, earlier.requests, RequestsRow::same_as);
+        add(&mut self.reliability, earlier.reliability, ReliabilityRow::same_as);
         self.registries.extend(earlier.registries);
         Ok(())
     }
@@ -164,6 +192,7 @@ impl Results {
         }
         section(&mut text, "Processes", &self.process_table());
         section(&mut text, "S3 requests for one unit", &self.request_table());
+        section(&mut text, "Reliability", &self.reliability_table());
         section(&mut text, "Registries", &self.about());
         section(&mut text, "Machine", &self.machine_table());
         text
@@ -246,6 +275,38 @@ impl Results {
                 memory(precise(row.idle)),
                 memory(precise(row.after)),
                 memory(precise(row.peak)),
+            ]);
+        }
+        table
+    }
+
+    fn reliability_table(&self) -> Table {
+        let header = [
+            "storage",
+            "work",
+            "unit",
+            "units",
+            "per second",
+            "CPU",
+            "storage CPU",
+            "p50",
+            "p99",
+            "p99 ratio",
+        ];
+        let mut table = Table::new(&header);
+        for row in &self.reliability {
+            let or_dash = |micros: Option<f64>| micros.map_or_else(dash, time);
+            table.add(vec![
+                row.storage.clone(),
+                row.work.clone(),
+                row.unit.clone(),
+                row.units.to_string(),
+                number(precise(row.units) / row.seconds),
+                or_dash(row.cpu),
+                or_dash(row.storage_cpu),
+                or_dash(row.p50),
+                or_dash(row.p99),
+                row.p99_ratio.map_or_else(dash, |times| ratio(times, 1.0)),
             ]);
         }
         table
@@ -403,6 +464,7 @@ mod tests {
             rows,
             processes: Vec::new(),
             requests: Vec::new(),
+            reliability: Vec::new(),
         }
     }
 

@@ -80,24 +80,29 @@ impl Contender {
 }
 
 /// What the registries of a scene stand on.
-struct Backing {
-    s3: Option<S3>,
-    postgres: Option<Postgres>,
+pub(crate) struct Backing {
+    pub(crate) s3: Option<S3>,
+    pub(crate) postgres: Option<Postgres>,
 }
 
 impl Backing {
-    async fn start(scene: &Scene<'_>) -> Result<Self> {
-        if scene.ground == Ground::Filesystem {
+    pub(crate) async fn start(
+        ground: Ground,
+        kinds: &[Kind],
+        programs: &Programs,
+        scratch: &Path,
+    ) -> Result<Self> {
+        if ground == Ground::Filesystem {
             return Ok(Self { s3: None, postgres: None });
         }
-        let s3 = S3::start(scene.programs, &scene.scratch).await?;
-        let needs_postgres = scene.kinds.contains(&Kind::Stowage);
-        let postgres = if needs_postgres { Some(Postgres::start(&scene.scratch).await?) } else { None };
+        let s3 = S3::start(programs, scratch).await?;
+        let needs_postgres = kinds.contains(&Kind::Stowage);
+        let postgres = if needs_postgres { Some(Postgres::start(scratch).await?) } else { None };
         Ok(Self { s3: Some(s3), postgres })
     }
 
     /// The storage of a registry; `endpoint` stands in for the S3 server's own.
-    fn storage(&self, kind: Kind, scratch: &Path, endpoint: Option<String>) -> Result<Storage> {
+    pub(crate) fn storage(&self, kind: Kind, scratch: &Path, endpoint: Option<String>) -> Result<Storage> {
         let Some(s3) = &self.s3 else {
             return Ok(Storage::Filesystem(scratch.join(kind.name()).join("data")));
         };
@@ -106,7 +111,7 @@ impl Backing {
         Ok(Storage::S3 { endpoint, bucket: kind.name().to_owned() })
     }
 
-    fn cpu(&self) -> Result<Option<Duration>> {
+    pub(crate) fn cpu(&self) -> Result<Option<Duration>> {
         let pids = self.s3.iter().map(S3::pid).chain(self.postgres.iter().map(Postgres::pid));
         let pids: Vec<Pid> = pids.collect();
         if pids.is_empty() { Ok(None) } else { cpu_of(&pids).map(Some) }
@@ -116,7 +121,7 @@ impl Backing {
 impl Scene<'_> {
     /// Plays the scene; what it finds out is added to `results`.
     pub(crate) async fn play(&self, results: &mut Results) -> Result<()> {
-        let backing = Backing::start(self).await?;
+        let backing = Backing::start(self.ground, self.kinds, self.programs, &self.scratch).await?;
         let mut contenders = self.contenders(&backing).await?;
         tokio::time::sleep(REST).await;
         let mut processes = self.at_rest(&contenders)?;

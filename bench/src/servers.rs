@@ -153,9 +153,9 @@ impl S3 {
         self.process.pid()
     }
 
-    /// Makes an empty bucket: in versitygw's posix backend a bucket is a folder.
-    pub(crate) fn create_bucket(&self, name: &str) -> Result<()> {
-        folder(self.folder.join(name)).map(drop)
+    /// Makes an empty bucket, and says where it lies: in versitygw's posix backend a bucket is a folder.
+    pub(crate) fn create_bucket(&self, name: &str) -> Result<PathBuf> {
+        folder(self.folder.join(name))
     }
 }
 
@@ -215,6 +215,10 @@ impl Postgres {
 
     pub(crate) fn pid(&self) -> Pid {
         self.process.pid()
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 }
 
@@ -298,12 +302,22 @@ impl Registry {
         let home = folder(home.to_owned())?;
         let address = free_address()?;
         let command = match kind {
-            Kind::Stowage => stowage(&programs.stowage, storage, postgres, &home, &address)?,
+            Kind::Stowage => {
+                let stowage = Stowage::prepare(programs, storage, postgres, &home, &address)?;
+                if matches!(storage, Storage::S3 { .. }) {
+                    stowage.run(&["migrate"])?;
+                }
+                stowage.serve()?
+            }
             Kind::Distribution => distribution(&programs.distribution, storage, &home, &address)?,
         };
+        Self::from_command(command, &home, address).await.with_context(|| format!("start {kind:?}"))
+    }
+
+    async fn from_command(command: Command, home: &Path, address: String) -> Result<Self> {
         let begun = Instant::now();
         let mut process = Process::start(command, Signal::KILL, home.join("log"))?;
-        process.until(async || answers(&address).await).await.with_context(|| format!("start {kind:?}"))?;
+        process.until(async || answers(&address).await).await?;
         Ok(Self { process, address, started_in: begun.elapsed() })
     }
 }
@@ -345,30 +359,70 @@ fn distribution(program: &Path, storage: &Storage, home: &Path, address: &str) -
     Ok(serve)
 }
 
-/// Stowage as it comes, access log off; the schema of its database is made.
-fn stowage(
-    program: &Path,
-    storage: &Storage,
-    postgres: Option<&Postgres>,
-    home: &Path,
-    address: &str,
-) -> Result<Command> {
-    let flags = match storage {
-        Storage::Filesystem(folder) => vec!["--data-dir".into(), folder.clone()],
-        Storage::S3 { endpoint, bucket } => {
-            let postgres = postgres.context("Stowage on S3 needs a Postgres")?;
-            let (config, secrets) = stowage_resources(endpoint, bucket, postgres, home, address)?;
-            let data = home.join("data");
-            ["--config".into(), config, "--secrets-dir".into(), secrets, "--data-dir".into(), data].to_vec()
-        }
-    };
-    if matches!(storage, Storage::S3 { .. }) {
-        run(guarded(program, None).arg("migrate").args(&flags))?;
+/// Stowage as it comes, access log off, on some storage: any of its commands can be run.
+#[derive(Clone, Debug)]
+pub(crate) struct Stowage {
+    program: PathBuf,
+    flags: Vec<PathBuf>,
+    home: PathBuf,
+    address: String,
+}
+
+impl Stowage {
+    fn prepare(
+        programs: &Programs,
+        storage: &Storage,
+        postgres: Option<&Postgres>,
+        home: &Path,
+        address: &str,
+    ) -> Result<Self> {
+        let flags = match storage {
+            Storage::Filesystem(folder) => vec!["--data-dir".into(), folder.clone()],
+            Storage::S3 { endpoint, bucket } => {
+                let postgres = postgres.context("Stowage on S3 needs a Postgres")?;
+                let (config, secrets) = stowage_resources(endpoint, bucket, postgres, home, address)?;
+                let data = home.join("data");
+                ["--config".into(), config, "--secrets-dir".into(), secrets, "--data-dir".into(), data]
+                    .to_vec()
+            }
+        };
+        let (program, home, address) = (programs.stowage.clone(), home.to_owned(), address.to_owned());
+        Ok(Self { program, flags, home, address })
     }
-    let mut serve = guarded(program, None);
-    serve.env("STOWAGE_LOG", "warn").arg("serve").args(flags);
-    serve.args(["--listen", address, "--ops-listen", &free_address()?, "--admin-listen", &free_address()?]);
-    Ok(serve)
+
+    /// On a free port.
+    pub(crate) fn on(
+        programs: &Programs,
+        storage: &Storage,
+        postgres: Option<&Postgres>,
+        home: &Path,
+    ) -> Result<Self> {
+        Self::prepare(programs, storage, postgres, &folder(home.to_owned())?, &free_address()?)
+    }
+
+    fn serve(&self) -> Result<Command> {
+        let mut serve = guarded(&self.program, None);
+        serve.env("STOWAGE_LOG", "warn").arg("serve").args(&self.flags);
+        serve.args(["--listen", &self.address]);
+        serve.args(["--ops-listen", &free_address()?, "--admin-listen", &free_address()?]);
+        Ok(serve)
+    }
+
+    /// Starts to serve; returns when it answers.
+    pub(crate) async fn start(&self) -> Result<Registry> {
+        Registry::from_command(self.serve()?, &self.home, self.address.clone()).await
+    }
+
+    /// Runs a command to its end; what it printed.
+    pub(crate) fn run(&self, words: &[&str]) -> Result<String> {
+        let mut command = guarded(&self.program, None);
+        let output = command.args(words).args(&self.flags).output();
+        let output = output.with_context(|| format!("run {words:?}"))?;
+        if !output.status.success() {
+            bail!("{words:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
 }
 
 /// The `Registry` resource and its Secrets, as files.

@@ -31,9 +31,9 @@ const LAYER_SIZES: [usize; 2] = [8 * MIB, 64 * MIB];
 /// The end of a pushed layer, which makes it one of its own.
 const TAIL: usize = 64;
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// What clients that pull say they understand.
 const ACCEPT: Header = Some((
     ACCEPT_HEADER,

@@ -208,7 +208,7 @@ pub(super) async fn gc(backing: &Backing, data_dir: &Path, dry_run: bool) -> Res
             store
         }
         Database::Postgres(server) => {
-            Arc::new(PostgresStore::connect(&server_options(server, timings)).await?)
+            Arc::new(PostgresStore::connect(&server_options(server, timings).patiently()).await?)
         }
     };
     let collector = Collector::new(Arc::clone(&meta), Arc::clone(&store), CollectionMetrics::default());
@@ -284,7 +284,7 @@ pub(super) async fn rebuild(
     let meta: Arc<dyn MetaStore> = match &backing.database {
         Database::Sqlite => Arc::new(sqlite(data_dir, timings).await?),
         Database::Postgres(server) => {
-            Arc::new(PostgresStore::connect(&server_options(server, timings)).await?)
+            Arc::new(PostgresStore::connect(&server_options(server, timings).patiently()).await?)
         }
     };
     let progress = Progress::begin();
@@ -310,7 +310,8 @@ pub(super) async fn verify(
             Arc::new(beside.map_err(OpenError::from)?)
         }
         Database::Postgres(server) => {
-            Arc::new(PostgresStore::connect(&server_options(server, Timings::default())).await?)
+            let options = server_options(server, Timings::default()).patiently();
+            Arc::new(PostgresStore::connect(&options).await?)
         }
     };
     let progress = Progress::begin();

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, try_join_all};
+use futures::stream::{self, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -30,6 +31,8 @@ use crate::outbox::{DrainError, Drained, drain};
 
 /// How many rows a step takes.
 const BATCH: u32 = 200;
+/// How many tags are purged at a time.
+const AT_ONCE: usize = 8;
 /// How many keys a page of a listing has.
 const PAGE: usize = 1000;
 /// How many epoch objects are kept.
@@ -353,7 +356,10 @@ impl<'a> Pass<'a> {
     }
 
     fn keep(&mut self, what: &'static str, id: impl std::fmt::Display, error: &dyn std::error::Error) {
-        let error = crate::config::explained(error);
+        self.kept(what, id, &crate::config::explained(error));
+    }
+
+    fn kept(&mut self, what: &'static str, id: impl std::fmt::Display, error: &str) {
         tracing::error!(what, %id, error, "cannot be judged and stays");
         self.collected.failed(&error);
     }
@@ -386,29 +392,31 @@ impl<'a> Pass<'a> {
             let tags = self.collector.meta.trashed_tags(after.as_ref(), BATCH).await?;
             let Some(last) = tags.last() else { return Ok(()) };
             after = Some(last.clone());
-            for tag in &tags {
-                self.purge_tag(epoch, tag).await?;
+            let Collector { meta, store, .. } = self.collector;
+            // Each is a listing and a transaction: what they cost is waiting.
+            let purges = tags.iter().map(|tag| purge_tag(&**meta, &**store, epoch, tag));
+            let purges: Vec<BoxFuture<'_, _>> =
+                purges.map(|purge| -> BoxFuture<'_, _> { Box::pin(purge) }).collect();
+            let mut purges = stream::iter(purges).buffer_unordered(AT_ONCE);
+            let mut outcomes = Vec::with_capacity(tags.len());
+            while let Some(outcome) = purges.next().await {
+                outcomes.push(outcome?);
+            }
+            drop(purges);
+            for (tag, outcome) in outcomes {
+                self.purged_tag(tag, outcome);
             }
         }
     }
 
-    async fn purge_tag(&mut self, epoch: Epoch, tag: &TrashedTag) -> Result<(), GcError> {
-        let listed = match listed(&*self.collector.store, &Key::tag_prefix(&tag.repository, &tag.tag)).await {
-            Ok(listed) => listed,
-            Err(error) => {
-                self.keep("tag", &tag.tag, &error);
-                return Ok(());
-            }
-        };
-        match self.collector.meta.purge_tag(epoch, tag, &listed).await {
+    fn purged_tag(&mut self, tag: &TrashedTag, outcome: Result<bool, String>) {
+        match outcome {
             Ok(purged) => {
                 *self.collected.rows.entry("tag").or_default() += u64::from(purged);
                 self.did(u64::from(purged));
             }
-            Err(error) if is_of_one(&error) => self.keep("tag", &tag.tag, &error),
-            Err(error) => return Err(error.into()),
+            Err(error) => self.kept("tag", &tag.tag, &error),
         }
-        Ok(())
     }
 
     /// Takes candidates until none is due. One that cannot be judged is put off, the others go on.
@@ -478,6 +486,24 @@ const fn name(kind: Candidate) -> &'static str {
         Candidate::Manifest => "manifest",
         Candidate::Link => "link",
         Candidate::Blob => "blob",
+    }
+}
+
+/// Purges a deleted tag: whether it went, or why it cannot be judged.
+async fn purge_tag<'a>(
+    meta: &dyn MetaStore,
+    store: &dyn Store,
+    epoch: Epoch,
+    tag: &'a TrashedTag,
+) -> Result<(&'a TrashedTag, Result<bool, String>), GcError> {
+    let listed = match listed(store, &Key::tag_prefix(&tag.repository, &tag.tag)).await {
+        Ok(listed) => listed,
+        Err(error) => return Ok((tag, Err(crate::config::explained(&error)))),
+    };
+    match meta.purge_tag(epoch, tag, &listed).await {
+        Ok(purged) => Ok((tag, Ok(purged))),
+        Err(error) if is_of_one(&error) => Ok((tag, Err(crate::config::explained(&error)))),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::blobs::selftest::{FormatError, read_format};
 use crate::blobs::{self, Store};
-use crate::domain::{Domain, Limits, Walk, WalkError, Walked};
+use crate::domain::{self, Domain, Limits, Walk, WalkError, Walked};
 use crate::key::Key;
 use crate::meta::{self, Epoch, MetaStore, WalkProgress};
 use crate::ops::tasks::Tasks;
@@ -208,6 +208,7 @@ async fn begin(
     walk: &Walk,
     progress: &(impl Fn(Stage) + Send + Sync),
 ) -> Result<Walked, RebuildError> {
+    let mut patience = Patience::default();
     loop {
         let token = domain.trust().enter().await?;
         if token.trusted {
@@ -229,12 +230,51 @@ async fn begin(
                 // The database may have been restarted under the walk: it goes on in the next epoch.
                 domain.trust().look_again().await?;
                 if domain.trust().enter().await?.epoch == token.epoch {
-                    return Err(error.into());
+                    // Or one of them was slow for a moment: what is compared stays so.
+                    let done = stage(walk, Some(token.epoch)).await.parts.done;
+                    if !is_passing(&error) || !patience.is_left(done) {
+                        return Err(error.into());
+                    }
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the comparison with the bucket goes on after a moment"
+                    );
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// How long a walk rests that broke off.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// How often a walk may break off that comes no further.
+#[derive(Debug, Default)]
+struct Patience {
+    done: u64,
+    failures: u32,
+}
+
+impl Patience {
+    const FAILURES: u32 = 5;
+
+    /// Whether it may go on, after it broke off with so many parts done.
+    fn is_left(&mut self, done: u64) -> bool {
+        self.failures = if done > self.done { 1 } else { self.failures + 1 };
+        self.done = done;
+        self.failures < Self::FAILURES
+    }
+}
+
+/// Whether the database or the bucket did not answer: the next time they may.
+const fn is_passing(error: &domain::Error) -> bool {
+    matches!(
+        error,
+        domain::Error::DatabaseAway(meta::Error::Unavailable(_))
+            | domain::Error::StoreAway(blobs::Error::Unavailable { .. })
+    )
 }
 
 async fn stage(walk: &Walk, epoch: Option<Epoch>) -> Stage {
@@ -263,5 +303,18 @@ async fn lost(meta: &dyn MetaStore, owner: Uuid) {
         if matches!(meta.hold_rebuild(owner).await, Ok(false)) {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_walk_goes_on_as_long_as_it_comes_further() {
+        let mut patience = Patience::default();
+        assert!((1..100).all(|done| patience.is_left(done)));
+        let left: Vec<bool> = (0..4).map(|_| patience.is_left(99)).collect();
+        assert_eq!(left, [true, true, true, false]);
     }
 }

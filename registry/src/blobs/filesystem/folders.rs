@@ -79,9 +79,14 @@ impl Folders {
         Ok(())
     }
 
-    /// Removes the folder and those above it as far as they are empty, below `root`, and syncs where it ends.
-    pub(super) fn tidy(&self, root: &Path, folder: &Path) -> io::Result<()> {
-        sync(self.prune(root, folder))
+    /// Removes the folders and those above them as far as they are empty, below `root`, and syncs where that ends:
+    /// many folders that end in one are one sync. `folders` are in order.
+    pub(super) fn tidy(&self, root: &Path, folders: &[PathBuf]) -> io::Result<()> {
+        // The lowest first, so that what they leave empty goes with them.
+        let mut kept: Vec<&Path> = folders.iter().rev().map(|folder| self.prune(root, folder)).collect();
+        kept.sort_unstable();
+        kept.dedup();
+        kept.into_iter().try_for_each(sync)
     }
 
     fn prune<'a>(&self, root: &Path, folder: &'a Path) -> &'a Path {

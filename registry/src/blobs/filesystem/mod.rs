@@ -207,11 +207,8 @@ impl Inner {
         }
         folders.sort_unstable();
         folders.dedup();
-        // The lowest first, so that what they leave empty goes with them.
-        for folder in folders.iter().rev() {
-            let tidied = self.folders.tidy(&self.root, folder);
-            tidied.map_err(|error| classify(Request::Delete, &folder.to_string_lossy(), error))?;
-        }
+        let tidied = self.folders.tidy(&self.root, &folders);
+        tidied.map_err(|error| classify(Request::Delete, keys.first().map_or("", String::as_str), error))?;
         Ok(())
     }
 }

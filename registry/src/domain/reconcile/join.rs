@@ -7,6 +7,8 @@
 
 use std::collections::VecDeque;
 
+use stowage_oci::Name;
+
 use super::{Broken, Work};
 use crate::key::Key;
 
@@ -68,6 +70,31 @@ impl Listing {
     /// Nothing is listed.
     pub(super) fn empty(work: &Work) -> Self {
         Self { ended: true, ..Self::of(work, "") }
+    }
+
+    /// The next repository, and the listing of its records; this one goes on behind them.
+    pub(super) async fn repository(&mut self) -> Result<Option<(Name, Self)>, Broken> {
+        let name = loop {
+            let Some((_, object)) = self.peek().await? else { return Ok(None) };
+            if let Some(name) = object.key.repository() {
+                break name.clone();
+            }
+            self.take().await?;
+        };
+        let is_its = |(_, object): &(String, Seen)| object.key.repository() == Some(&name);
+        let count = self.page.iter().take_while(|one| is_its(one)).count();
+        let page: VecDeque<_> = self.page.drain(..count).collect();
+        let records = format!("{}{name}/~", Key::REPOSITORIES);
+        // Whether the page ends in the middle of it.
+        let goes_on = self.page.is_empty() && !self.ended;
+        let own = Self { page, ended: !goes_on, ..Self::of(&self.work, &records) };
+        if !goes_on {
+            return Ok(Some((name, own)));
+        }
+        // Nothing of its records comes after it.
+        let behind = Some(format!("{records}\u{7f}")).max(self.after.clone());
+        let after = std::mem::replace(&mut self.after, behind);
+        Ok(Some((name, Self { after, ..own })))
     }
 
     /// The next key of this layout. Others are counted, and left alone.

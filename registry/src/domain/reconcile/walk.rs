@@ -20,8 +20,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use futures::future::{BoxFuture, try_join_all};
+use futures::future::BoxFuture;
 use stowage_oci::Algorithm;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -38,6 +39,8 @@ const DATA: u8 = 1;
 const RECORDS: u8 = 2;
 /// Objects asked for at once.
 const PAGE: usize = 1000;
+/// The first byte of digests at which the first page ends where there are few: 64 pages or less.
+const FEW: u8 = 4;
 /// Parts that one replica compares at the same time.
 const PARTS: usize = 8;
 
@@ -188,9 +191,8 @@ impl Walk {
     async fn walk(&self, epoch: Epoch) -> Result<Walked, WalkError> {
         let work = self.work(epoch, Mode::Walk);
         self.ensure_planned(&work).await?;
-        let workers = self.owners.map(|owner| -> BoxFuture<'_, _> { Box::pin(self.help(&work, owner)) });
-        match try_join_all(workers).await {
-            Ok(_) => {}
+        match self.work_together(&work).await {
+            Ok(()) => {}
             Err(Broken::Walked) => return Ok(self.tally.result()),
             Err(error) => return Err(error.into()),
         }
@@ -203,6 +205,21 @@ impl Walk {
             self.tally.add(&changes);
         }
         Ok(self.tally.result())
+    }
+
+    /// Compares parts, several at a time and on all processors. What is under way ends with the first failure, or
+    /// with this future.
+    async fn work_together(&self, work: &Work) -> Result<(), Broken> {
+        let mut workers: JoinSet<Result<(), Broken>> = JoinSet::new();
+        for owner in self.owners {
+            let (walk, work) = (self.clone(), work.clone());
+            let help: BoxFuture<'static, _> = Box::pin(async move { walk.help(&work, owner).await });
+            workers.spawn(help);
+        }
+        while let Some(ended) = workers.join_next().await {
+            finished(ended)?;
+        }
+        Ok(())
     }
 
     /// Says which parts there are, unless somebody has.
@@ -271,6 +288,11 @@ impl Walk {
     }
 }
 
+/// How a task of a walk ended.
+fn finished(ended: Result<Result<(), Broken>, JoinError>) -> Result<(), Broken> {
+    ended.unwrap_or_else(|error| Err(Error::Internal(Box::new(error)).into()))
+}
+
 impl Work {
     async fn part_of_walk(&self, name: &str) -> Result<(), Broken> {
         if name == REST { self.outside().await } else { self.shard(name).await }
@@ -299,14 +321,29 @@ impl Work {
         Ok(self.comparer.store.list(prefix, None, PAGE).await?.len() < PAGE)
     }
 
+    /// So many parts that each holds many pages, but not so many that taking them costs more than comparing them.
     async fn blob_shards(&self) -> Result<Vec<String>, Broken> {
-        if self.is_small(Key::BLOBS).await? {
+        let page = {
+            let _turn = self.pace.bucket().await;
+            self.comparer.store.list(Key::BLOBS, None, PAGE).await?
+        };
+        if page.len() < PAGE {
             return Ok(vec![Key::BLOBS.to_owned()]);
         }
         let many = Algorithm::Sha256;
-        let shards = (0..=u8::MAX).map(|byte| format!("{}{many}/{byte:02x}/", Key::BLOBS));
         let others = Algorithm::ALL.into_iter().filter(|algorithm| *algorithm != many);
-        Ok(shards.chain(others.map(|algorithm| format!("{}{algorithm}/", Key::BLOBS))).collect())
+        let others = others.map(|algorithm| format!("{}{algorithm}/", Key::BLOBS));
+        let last = page.last().and_then(|object| match object.key.parse() {
+            Ok(Key::Blob { digest, .. }) if digest.algorithm() == many => digest.hash().first().copied(),
+            _ => None,
+        });
+        // Digests are spread evenly: how far a page comes tells how many there are.
+        let shards: Vec<String> = if last.is_some_and(|byte| byte >= FEW) {
+            (0..16).map(|digit| format!("{}{many}/{digit:x}", Key::BLOBS)).collect()
+        } else {
+            (0..=u8::MAX).map(|byte| format!("{}{many}/{byte:02x}/", Key::BLOBS)).collect()
+        };
+        Ok(shards.into_iter().chain(others).collect())
     }
 
     async fn upload_shards(&self) -> Result<Vec<String>, Broken> {

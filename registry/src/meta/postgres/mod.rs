@@ -57,6 +57,8 @@ pub struct Options {
     pub ca: Option<PathBuf>,
     /// How many connections at most.
     pub max_connections: u32,
+    /// How long to wait for one of them. Reads of clients turn to the bucket then.
+    pub patience: Duration,
     /// How long things last.
     pub timings: Timings,
 }
@@ -65,7 +67,14 @@ impl Options {
     /// The defaults for `url`.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), ca: None, max_connections: 16, timings: Timings::default() }
+        let patience = Duration::from_secs(1);
+        Self { url: url.into(), ca: None, max_connections: 16, patience, timings: Timings::default() }
+    }
+
+    /// The same for a command, beside which no client waits: its own steps may wait for each other.
+    #[must_use]
+    pub fn patiently(self) -> Self {
+        Self { patience: Duration::from_secs(30), ..self }
     }
 
     fn driver(&self) -> Result<PgConnectOptions, sqlx::Error> {
@@ -138,7 +147,7 @@ impl PostgresStore {
     /// Connects, and refuses a server that would lose commits or that has another schema.
     pub async fn connect(options: &Options) -> Result<Self, ConnectError> {
         let driver = options.driver().map_err(ConnectError::Url)?;
-        let pool = Pool::new(driver, options.max_connections);
+        let pool = Pool::new(driver, options.max_connections, options.patience);
         // Why there is no first connection decides whether to wait for one.
         pool.lend().await.map_err(unconnected)?.give_back();
         let store = Self { pool, timings: options.timings, metrics: None };

@@ -4,7 +4,7 @@
 //! Connections to the server, at most so many at a time, each lent for one step.
 //!
 //! Not the driver's pool: it asks the server once more after each use, which makes two round trips of one.
-//! Guarantees: who gets none within a second is told so. One that rested is asked whether it lives before it is
+//! Guarantees: who gets none in time is told so. One that rested is asked whether it lives before it is
 //! lent. What is not given back is closed: it was dropped in the middle of a step (a time limit, a client that
 //! went), and if its server is gone the system goes on trying for many minutes.
 //! Assumes: who gives back has ended its statement and its transaction.
@@ -19,8 +19,6 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How long to wait for a connection.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// Between two attempts while the server starts.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a connection may rest and be lent without a question.
@@ -35,6 +33,8 @@ const LIFE: Duration = Duration::from_mins(30);
 pub(super) struct Pool {
     options: PgConnectOptions,
     most: usize,
+    /// How long to wait for a connection.
+    patience: Duration,
     slots: Arc<Semaphore>,
     resting: Arc<Mutex<VecDeque<Resting>>>,
 }
@@ -57,14 +57,14 @@ pub(super) struct Lent {
 }
 
 impl Pool {
-    pub(super) fn new(options: PgConnectOptions, most: u32) -> Self {
+    pub(super) fn new(options: PgConnectOptions, most: u32, patience: Duration) -> Self {
         let most = usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS).max(1);
-        Self { options, most, slots: Arc::new(Semaphore::new(most)), resting: Arc::default() }
+        Self { options, most, patience, slots: Arc::new(Semaphore::new(most)), resting: Arc::default() }
     }
 
     /// A connection, made if none rests.
     pub(super) async fn lend(&self) -> Result<Lent, sqlx::Error> {
-        tokio::time::timeout(PATIENCE, self.find()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        tokio::time::timeout(self.patience, self.find()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
     async fn find(&self) -> Result<Lent, sqlx::Error> {

@@ -311,11 +311,11 @@ impl DigestSpan {
         Self { from: vec![algorithm.code()], through: vec![algorithm.code() + 1] }
     }
 
-    /// All of an algorithm whose hash begins with `byte`.
+    /// All of an algorithm whose hash begins with a byte from `first` to `last`.
     #[must_use]
-    pub fn shard(algorithm: Algorithm, byte: u8) -> Self {
-        let from = vec![algorithm.code(), byte];
-        let through = [&from[..], &[0xff; 65]].concat();
+    pub fn shards(algorithm: Algorithm, first: u8, last: u8) -> Self {
+        let from = vec![algorithm.code(), first];
+        let through = [&[algorithm.code(), last][..], &[0xff; 65]].concat();
         Self { from, through }
     }
 
@@ -526,13 +526,16 @@ mod tests {
             span.from <= key && key <= span.through
         };
         for digest in &digests {
-            let shard = DigestSpan::shard(Algorithm::Sha256, digest.hash()[0]);
+            let byte = digest.hash()[0];
+            let shard = DigestSpan::shards(Algorithm::Sha256, byte, byte);
+            let sixteenth = DigestSpan::shards(Algorithm::Sha256, byte & 0xf0, byte | 0x0f);
             assert!(inside(&shard, digest) && inside(&DigestSpan::all(), digest));
             assert!(inside(&DigestSpan::of(Algorithm::Sha256), digest));
             assert!(!inside(&DigestSpan::of(Algorithm::Sha512), digest));
             assert!(inside(&DigestSpan::one(digest), digest));
             for other in &digests {
-                assert_eq!(inside(&shard, other), other.hash()[0] == digest.hash()[0]);
+                assert_eq!(inside(&shard, other), other.hash()[0] == byte);
+                assert_eq!(inside(&sixteenth, other), other.hash()[0] >> 4 == byte >> 4);
                 assert_eq!(inside(&DigestSpan::all().after(digest), other), other > digest);
                 assert_eq!(inside(&DigestSpan::all().through(digest), other), other <= digest);
             }

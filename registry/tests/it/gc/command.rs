@@ -55,6 +55,27 @@ impl Registered {
         filled
     }
 
+    /// The start of a server over SQLite is an incarnation, which it compares with the bucket in the background.
+    async fn until_compared(&self) {
+        const COMPARED: &str = "SELECT count(*) FROM meta WHERE reconciled = epoch";
+        let ask = async || -> i64 {
+            match &self.place.shared {
+                None => {
+                    let file = format!("sqlite://{}", self.place.path().join("data/meta.sqlite").display());
+                    let mut connection = SqliteConnection::connect(&file).await.unwrap();
+                    sqlx::query_scalar(COMPARED).fetch_one(&mut connection).await.unwrap()
+                }
+                Some((_, url)) => {
+                    let mut connection = PgConnection::connect(url).await.unwrap();
+                    sqlx::query_scalar(COMPARED).fetch_one(&mut connection).await.unwrap()
+                }
+            }
+        };
+        while ask().await == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     fn push_blob(&self, content: &str) {
         let target = format!("/v2/kept/blobs/uploads/?digest={}", sha256(content.as_bytes()));
         assert_eq!(self.serving.ask("POST", &target, "", content.as_bytes()).0, 201);
@@ -184,6 +205,7 @@ async fn f28_gc_deletes_what_is_due_and_nothing_else(place: Place) {
 
 async fn f27_a_dry_run_changes_nothing(place: Place) {
     let site = Registered::filled(place).await;
+    site.until_compared().await;
     site.rows.pass(ALL_GRACES).await;
     let before = site.everything().await;
     let looked = site.gc(&["--dry-run"]);

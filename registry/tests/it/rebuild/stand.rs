@@ -185,7 +185,14 @@ impl Stand {
     }
 
     pub(crate) async fn rebuild(&self, options: RebuildOptions) -> Result<Walked, RebuildError> {
-        rebuild(self.meta().await, self.store().await, Limits::default(), options, |_| {}).await
+        let meta: Arc<dyn MetaStore> = match self {
+            // As the command does.
+            Self::Postgres { url, .. } => {
+                Arc::new(PostgresStore::connect(&Options::new(url).patiently()).await.unwrap())
+            }
+            Self::Sqlite { .. } => self.meta().await,
+        };
+        rebuild(meta, self.store().await, Limits::default(), options, |_| {}).await
     }
 
     /// Rebuilds an empty database.

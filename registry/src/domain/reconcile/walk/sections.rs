@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, HashSet};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use stowage_oci::{Algorithm, Digest, Name, Tag};
+use tokio::task::JoinSet;
 
-use super::super::compare::Listed;
+use super::super::compare::{Asked, Listed};
 use super::super::join::{Batch, Group, Listing};
 use super::super::{Broken, Work};
-use super::PAGE;
+use super::{PAGE, finished};
 use crate::domain::Error;
 use crate::key::{Generation, Key};
 use crate::meta::{
@@ -29,6 +30,8 @@ const ROWS: u32 = 1000;
 const FULL: usize = ROWS as usize;
 /// Batches of a section under way at the same time.
 const BATCHES: usize = 4;
+/// Repositories of a part under way at the same time.
+const REPOSITORIES: usize = 4;
 
 /// What lies below one prefix.
 #[derive(Clone, Copy)]
@@ -191,11 +194,12 @@ fn shard_span(prefix: &str) -> DigestSpan {
     let parts = prefix.strip_prefix(Key::BLOBS).unwrap_or_default();
     let mut parts = parts.split('/').filter(|part| !part.is_empty());
     let algorithm = parts.next().and_then(|text| text.parse::<Algorithm>().ok());
-    let byte = parts.next().and_then(|text| u8::from_str_radix(text, 16).ok());
-    match (algorithm, byte) {
-        (Some(algorithm), Some(byte)) => DigestSpan::shard(algorithm, byte),
+    let begins = parts.next().and_then(|text| Some((text.len(), u8::from_str_radix(text, 16).ok()?)));
+    match (algorithm, begins) {
+        (Some(algorithm), Some((1, digit))) => DigestSpan::shards(algorithm, digit << 4, digit << 4 | 0xf),
+        (Some(algorithm), Some((_, byte))) => DigestSpan::shards(algorithm, byte, byte),
         (Some(algorithm), None) => DigestSpan::of(algorithm),
-        _ => DigestSpan::all(),
+        (None, _) => DigestSpan::all(),
     }
 }
 
@@ -211,16 +215,17 @@ impl Work {
         }
     }
 
-    /// Compares a section; the names of links that wait for their manifests.
+    /// Compares a section; the names of links that wait for their manifests. What comes next is listed while
+    /// batches are compared: none of them waits, with a transaction open, for the bucket.
     async fn section(&self, listing: &mut Listing, section: Section<'_>) -> Result<Vec<Digest>, Broken> {
-        let mut running: FuturesUnordered<BoxFuture<'_, Result<Vec<Digest>, Broken>>> =
-            FuturesUnordered::new();
+        let mut running: Running<'_> = FuturesUnordered::new();
         let mut waiting = Vec::new();
         let (prefix, mut after, mut ended) = (section.prefix(), None::<String>, false);
         while !ended {
-            let (batch, claims) = self.joined(listing, section, &prefix, after.as_deref()).await?;
+            let next = self.joined(listing, section, &prefix, after.as_deref());
+            let (batch, claims) = beside(&mut running, &mut waiting, next).await?;
             ended = batch.through.is_none();
-            after.clone_from(&batch.through);
+            after = batch.through;
             if running.len() == BATCHES
                 && let Some(done) = running.next().await
             {
@@ -243,7 +248,10 @@ impl Work {
         after: Option<&str>,
     ) -> Result<(Batch, Claims), Broken> {
         let mut batch = listing.batch(prefix, BATCH).await?;
-        let mut claims = section.claims(&*self.comparer.meta, after, batch.through.as_deref()).await?;
+        let mut claims = {
+            let _turn = self.pace.database().await;
+            section.claims(&*self.comparer.meta, after, batch.through.as_deref()).await?
+        };
         if claims.len() >= FULL {
             let places = section.places(&claims);
             // Several rows can be of one name: the last one may not be whole.
@@ -270,6 +278,9 @@ impl Work {
         groups: Vec<Group>,
         claims: Claims,
     ) -> Result<Vec<Digest>, Broken> {
+        if groups.is_empty() && claims.len() == 0 {
+            return Ok(Vec::new());
+        }
         match (section, claims) {
             (_, Claims::Blobs(claims)) => {
                 let thorough = self.scope.mode.verifies();
@@ -341,35 +352,58 @@ impl Work {
         }
     }
 
-    /// All repositories below a prefix: those the listing shows, then those of rows alone.
+    /// All repositories below a prefix, some at the same time: those the listing shows, then those of rows alone.
+    ///
+    /// A page shows whole repositories and the beginning of one, whose own listing goes on behind it, while this
+    /// one leaps to the next: no request more than one listing of all takes, but one for each leap.
     async fn repositories(&self, prefix: &str) -> Result<(), Broken> {
-        let mut listing = Listing::of(self, prefix);
+        let mut running: JoinSet<Result<(), Broken>> = JoinSet::new();
         let mut seen: HashSet<Name> = HashSet::new();
-        while let Some((_, object)) = listing.peek().await? {
-            let Some(name) = object.key.repository().cloned() else {
-                listing.take().await?;
-                continue;
-            };
+        let mut listing = Listing::of(self, prefix);
+        while let Some((name, own)) = listing.repository().await? {
             if !seen.insert(name.clone()) {
                 let fault = format!("the object store lists {name} twice: not in byte order");
                 return Err(Error::Internal(fault.into()).into());
             }
-            self.repository(&mut listing, &name).await?;
+            self.begin(&mut running, name, own).await?;
         }
         let below = prefix.strip_prefix(Key::REPOSITORIES).unwrap_or_default();
         let own = below.trim_end_matches('/');
         let mut after: Option<String> = None;
         loop {
             let page = self.comparer.meta.repositories_below(own, after.as_deref(), ROWS).await?;
-            let Some(last) = page.last() else { return Ok(()) };
+            let Some(last) = page.last() else { break };
             after = Some(last.to_string());
             for name in page {
                 let is_ours = own.is_empty() || name.components().next() == Some(own);
                 if is_ours && !seen.contains(&name) {
-                    self.repository(&mut Listing::empty(self), &name).await?;
+                    self.begin(&mut running, name, Listing::empty(self)).await?;
                 }
             }
         }
+        while let Some(ended) = running.join_next().await {
+            finished(ended)?;
+        }
+        Ok(())
+    }
+
+    /// Begins to compare a repository, when there are not too many under way. They end with the set.
+    async fn begin(
+        &self,
+        running: &mut JoinSet<Result<(), Broken>>,
+        name: Name,
+        mut listing: Listing,
+    ) -> Result<(), Broken> {
+        if running.len() == REPOSITORIES
+            && let Some(ended) = running.join_next().await
+        {
+            finished(ended)?;
+        }
+        let work = self.clone();
+        let compare: BoxFuture<'static, _> =
+            Box::pin(async move { work.repository(&mut listing, &name).await });
+        running.spawn(compare);
+        Ok(())
     }
 
     async fn repository(&self, listing: &mut Listing, name: &Name) -> Result<(), Broken> {
@@ -381,7 +415,32 @@ impl Work {
         }
         self.section(listing, Section::Referrers(name)).await?;
         self.section(listing, Section::Tags(name)).await?;
-        Ok(())
+        match listing.peek().await? {
+            None => Ok(()),
+            Some((key, _)) => {
+                let fault = format!("the object store lists {key} late: not in byte order");
+                Err(Error::Internal(fault.into()).into())
+            }
+        }
+    }
+}
+
+/// Batches under way, each with the names of links that wait for their manifests.
+type Running<'a> = FuturesUnordered<Asked<'a, Vec<Digest>>>;
+
+/// What `next` comes to. Batches under way go on meanwhile.
+async fn beside<T>(
+    running: &mut Running<'_>,
+    waiting: &mut Vec<Digest>,
+    next: impl Future<Output = Result<T, Broken>>,
+) -> Result<T, Broken> {
+    let mut next = std::pin::pin!(next);
+    loop {
+        tokio::select! {
+            biased;
+            Some(done) = running.next() => waiting.extend(done?),
+            done = &mut next => return done,
+        }
     }
 }
 
@@ -428,7 +487,8 @@ mod tests {
     fn a_part_of_the_data_is_a_span_of_digests() {
         assert_eq!(shard_span("v1/blob/"), DigestSpan::all());
         assert_eq!(shard_span("v1/blob/sha512/"), DigestSpan::of(Algorithm::Sha512));
-        assert_eq!(shard_span("v1/blob/sha256/0f/"), DigestSpan::shard(Algorithm::Sha256, 0x0f));
+        assert_eq!(shard_span("v1/blob/sha256/0f/"), DigestSpan::shards(Algorithm::Sha256, 0x0f, 0x0f));
+        assert_eq!(shard_span("v1/blob/sha256/f"), DigestSpan::shards(Algorithm::Sha256, 0xf0, 0xff));
     }
 
     #[test]
