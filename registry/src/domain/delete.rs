@@ -17,18 +17,21 @@ impl Domain {
     pub async fn delete_tag(&self, repository: &Name, tag: &Tag) -> Result<(), Error> {
         let retain = self.limits.load().trash_retention;
         let units = [Unit::Tag(repository.clone(), tag.clone())];
-        let removal =
-            self.write_to(&units, |epoch| self.meta.delete_tag(epoch, repository, tag, retain)).await?;
-        self.carry_out(removal.ok_or(Error::ManifestUnknown)?).await
+        let step = |epoch| -> BoxFuture<'_, _> {
+            let deleted = self.meta.delete_tag(epoch, repository, tag, retain);
+            Box::pin(async move { deleted.await.map(|removal| (epoch, removal)) })
+        };
+        let (epoch, removal) = self.write_to(&units, step).await?;
+        self.carry_out(epoch, removal.ok_or(Error::ManifestUnknown)?).await
     }
 
     /// Deletes a manifest and all its tags.
     pub async fn delete_manifest(&self, repository: &Name, digest: &Digest) -> Result<(), Error> {
         let retain = self.limits.load().trash_retention;
-        let outcome =
+        let (epoch, outcome) =
             self.write_trusted(|epoch| self.meta.delete_manifest(epoch, repository, digest, retain)).await?;
         match outcome {
-            DeleteOutcome::Deleted(removal) => self.carry_out(removal).await,
+            DeleteOutcome::Deleted(removal) => self.carry_out(epoch, removal).await,
             DeleteOutcome::Referenced => Err(Error::Referenced),
             DeleteOutcome::Unknown => Err(Error::ManifestUnknown),
         }
@@ -36,19 +39,21 @@ impl Domain {
 
     /// Takes the blob away from the repository; others keep it.
     pub async fn delete_blob(&self, repository: &Name, digest: &Digest) -> Result<(), Error> {
-        let outcome = self.write_trusted(|epoch| self.meta.delete_blob(epoch, repository, digest)).await?;
+        let (epoch, outcome) =
+            self.write_trusted(|epoch| self.meta.delete_blob(epoch, repository, digest)).await?;
         match outcome {
-            DeleteOutcome::Deleted(removal) => self.carry_out(removal).await,
+            DeleteOutcome::Deleted(removal) => self.carry_out(epoch, removal).await,
             DeleteOutcome::Referenced => Err(Error::Referenced),
             DeleteOutcome::Unknown => Err(Error::BlobUnknown),
         }
     }
 
-    /// Does `step` once everything is compared: before that, a parent or referrer may not be known yet.
+    /// Does `step` once everything is compared, and says in which epoch: before that, a parent or referrer may not be
+    /// known yet.
     async fn write_trusted<'a, T>(
         &self,
         step: impl Fn(Epoch) -> BoxFuture<'a, Result<T, meta::Error>> + Sync,
-    ) -> Result<T, Error> {
+    ) -> Result<(Epoch, T), Error> {
         const ATTEMPTS: u32 = 3;
         for _ in 0..ATTEMPTS {
             // Also waits for a database that is away.
@@ -58,14 +63,24 @@ impl Domain {
                 Err(Error::DatabaseAway(meta::Error::Superseded)) => {
                     tracing::debug!(epoch = current.0, "a deletion begins again in the next epoch");
                 }
-                outcome => return outcome,
+                outcome => return outcome.map(|done| (epoch, done)),
             }
         }
         Err(Error::NotCompared)
     }
 
-    async fn carry_out(&self, removal: Removal) -> Result<(), Error> {
+    /// Brings the evidence into the bucket. It is acknowledged in the epoch that decided it, or not at all: a later
+    /// incarnation of the database may have lost the decision, and have looked at the bucket before the evidence came.
+    async fn carry_out(&self, epoch: Epoch, removal: Removal) -> Result<(), Error> {
         outbox::carry_out(&*self.store, &removal.steps).await?;
-        self.write(|_| self.meta.finish_removal(&removal)).await
+        let finished = self.write(|current| {
+            if current == epoch {
+                let finished = self.meta.finish_removal(epoch, &removal);
+                Box::pin(async move { finished.await.map(|()| true) })
+            } else {
+                Box::pin(std::future::ready(Ok(false)))
+            }
+        });
+        if finished.await? { Ok(()) } else { Err(Error::DatabaseAway(meta::Error::Superseded)) }
     }
 }

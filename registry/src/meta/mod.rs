@@ -287,8 +287,9 @@ pub trait Publish: Send + Sync {
         digest: &Digest,
     ) -> Result<DeleteOutcome, Error>;
 
-    /// Forgets a removal that has been carried out in the bucket.
-    async fn finish_removal(&self, removal: &Removal) -> Result<(), Error>;
+    /// Forgets a removal of this epoch that has been carried out in the bucket. In another epoch the deletion itself
+    /// may be lost, and the number of its row be that of another.
+    async fn finish_removal(&self, epoch: Epoch, removal: &Removal) -> Result<(), Error>;
 }
 
 /// The incarnation of the database, and who took it over.

@@ -114,6 +114,19 @@ pub(super) struct Push {
     pub(super) tags: Vec<TagRecord>,
 }
 
+/// How a push ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finished {
+    /// Its manifest is live, and each of its tags names it or something newer, or was deleted since.
+    Done,
+    /// The same, but for a tag that went with the manifest which it named when the push was placed: the deletion is
+    /// the higher of the two, and was not meant for what is pushed. Whoever can, takes all back and begins again
+    /// above it.
+    Swept,
+    /// Its manifest cannot be live; everything that it wrote is queued for removal.
+    Withdrawn,
+}
+
 /// The manifest record of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record {

@@ -338,9 +338,9 @@ pub struct TagRecord {
 /// What publishing a manifest came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublishOutcome {
-    /// It is live, and each tag names it or something newer.
+    /// It is live, and each tag names it or something newer, or was deleted since.
     Published,
-    /// What was pinned is gone; begin again with a new generation.
+    /// What was pinned is gone, or a tag went with the manifest that it named; begin again with a new generation.
     StartOver,
 }
 

@@ -101,6 +101,39 @@ pub async fn a_deleted_manifest_takes_its_tags_with_it(fixture: Fixture) {
     assert!(world.queued(marker).await.is_none());
 }
 
+pub async fn a_push_of_a_tag_outlives_the_deletion_of_the_manifest_that_it_named(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    world.push_manifest("a", facts("m", &[]), &["v1"]).await;
+    let early = world.pin("a", facts("n", &[]), &["v1", "v2"]).await;
+    removal(delete_manifest(&world, "a", "m").await);
+    assert_eq!(world.publish(&early).await, PublishOutcome::StartOver, "the tombstone is higher");
+    for reference in ["v1", "v2", &digest("n").to_string()] {
+        assert_eq!(world.manifest("a", reference).await, None, "{reference}: nothing of it has taken effect");
+    }
+    let marker = format!("+{}", marker_key("a", &early));
+    let row = world.queued(&marker).await.expect("its record is taken back");
+    assert_eq!(row.steps.get(1), Some(&format!("-{}", manifest_key("a", &early))));
+    assert!(world.queued(&format!("-{}", tag_key("a", &early))).await.is_some(), "and that of its tag");
+    world.push_manifest("a", facts("n", &[]), &["v1", "v2"]).await;
+    for text in ["v1", "v2"] {
+        assert_eq!(world.tag("a", text).await, Some(digest("n")), "{text}");
+    }
+}
+
+pub async fn a_live_manifest_whose_tag_was_swept_stays_live(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    world.push_manifest("a", facts("m", &[]), &["v1"]).await;
+    let live = world.push_manifest("a", facts("n", &[]), &[]).await;
+    let early = world.pin("a", facts("n", &[]), &["v1"]).await;
+    removal(delete_manifest(&world, "a", "m").await);
+    assert_eq!(world.publish(&early).await, PublishOutcome::StartOver);
+    assert!(world.manifest("a", &digest("n").to_string()).await.is_some());
+    assert!(world.queued(&format!("-{}", manifest_key("a", &live))).await.is_none(), "its record stays");
+    let again = world.push_manifest("a", facts("n", &[]), &["v1"]).await;
+    assert!(!again.writes_record);
+    assert_eq!(world.tag("a", "v1").await, Some(digest("n")));
+}
+
 pub async fn a_manifest_that_an_index_lists_is_not_deleted(fixture: Fixture) {
     let world = World::begin(fixture).await;
     world.push_manifest("a", facts("m", &[]), &["v1"]).await;

@@ -83,6 +83,8 @@ macro_rules! meta_conformance {
                     a_push_pinned_before_a_delete_loses_to_it,
                     a_push_pinned_after_a_delete_brings_the_tag_back,
                     a_deleted_manifest_takes_its_tags_with_it,
+                    a_push_of_a_tag_outlives_the_deletion_of_the_manifest_that_it_named,
+                    a_live_manifest_whose_tag_was_swept_stays_live,
                     a_manifest_that_an_index_lists_is_not_deleted,
                     the_markers_of_deleted_parents_come_before_that_of_the_child,
                     a_deleted_manifest_can_be_pushed_again,
@@ -350,7 +352,7 @@ impl World {
     }
 
     async fn finish(&self, removal: &Removal) {
-        self.store.finish_removal(removal).await.expect("finish");
+        self.store.finish_removal(self.epoch, removal).await.expect("finish");
     }
 }
 

@@ -17,10 +17,10 @@ use uuid::Uuid;
 use super::error::Fault;
 use super::queue::{Removals, candidates};
 use super::receive::ensure_repository;
-use super::tags::{distinct, move_tag, place, records};
-use super::tx::{Connection, write};
+use super::tags::{Moved, distinct, move_tag, place, records};
+use super::tx::{Connection, Tx, write};
 use super::{PostgresStore, row, seconds};
-use crate::meta::steps::{Found, Push, Record};
+use crate::meta::steps::{Finished, Found, Push, Record};
 use crate::meta::{
     Candidate, DeleteOutcome, Epoch, Error, ManifestFacts, ManifestId, Pin, PinOutcome, Pinned, Publish,
     PublishOutcome, Removal, RepositoryId, TagRecord,
@@ -198,29 +198,31 @@ async fn enliven(tx: &mut Connection, push: &Push, found: Found<'_>) -> Result<b
 }
 
 impl PostgresStore {
-    /// Makes a push take effect, as far as what it wrote was `found` in the bucket. `false`: its manifest cannot
-    /// be live; everything that it wrote is queued for removal.
+    /// Makes a push take effect, as far as what it wrote was `found` in the bucket.
     pub(super) async fn finish_push(
         &self,
         tx: &mut Connection,
         push: &Push,
         found: Found<'_>,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Finished, Fault> {
         if !enliven(&mut *tx, push, found).await? {
             withdraw(&mut *tx, push).await?;
-            return Ok(false);
+            return Ok(Finished::Withdrawn);
         }
-        let mut left = Vec::new();
+        let (mut left, mut finished) = (Vec::new(), Finished::Done);
         for record in &push.tags {
-            if found.has(&push.tag_key(record)) {
-                left.extend(move_tag(&mut *tx, push, record, self.timings.tombstone_delay).await?);
-            } else {
+            if !found.has(&push.tag_key(record)) {
                 withdraw_tag(&mut *tx, push, record).await?;
+                continue;
+            }
+            match move_tag(&mut *tx, push, record, self.timings.tombstone_delay).await? {
+                Moved::From(manifest) => left.extend(manifest),
+                Moved::Swept => finished = Finished::Swept,
             }
         }
         self.let_go(&mut *tx, left).await?;
         candidates(tx, Candidate::Manifest, &[push.manifest.0], self.timings.lease).await?;
-        Ok(true)
+        Ok(finished)
     }
 
     /// Pins a manifest without children at once. `None`: something must be made or refused first.
@@ -373,19 +375,35 @@ impl PostgresStore {
     }
 
     async fn publish_any(&self, pinned: &Pinned) -> Result<PublishOutcome, Fault> {
+        let Some(mut tx) = self.take(pinned).await? else { return Ok(PublishOutcome::StartOver) };
+        match self.finish_push(&mut tx, &Push::from(pinned), Found::All).await? {
+            Finished::Done => tx.commit().await.map(|()| PublishOutcome::Published),
+            Finished::Withdrawn => tx.commit().await.map(|()| PublishOutcome::StartOver),
+            Finished::Swept => {
+                tx.undo(()).await?;
+                self.take_back(pinned).await
+            }
+        }
+    }
+
+    /// Takes back all of a push, nothing of which anybody has seen in the database.
+    async fn take_back(&self, pinned: &Pinned) -> Result<PublishOutcome, Fault> {
+        if let Some(mut tx) = self.take(pinned).await? {
+            withdraw(&mut tx, &Push::from(pinned)).await?;
+            tx.commit().await?;
+        }
+        Ok(PublishOutcome::StartOver)
+    }
+
+    /// Begins a transaction that ends a push. `None`: it was reaped, and whoever did it has decided about the keys.
+    async fn take(&self, pinned: &Pinned) -> Result<Option<Tx>, Fault> {
         let mut tx = self.begin_in(pinned.epoch).await?;
         let taken = sqlx::query("DELETE FROM intents WHERE id = $1 AND epoch = $2")
             .bind(pinned.intent)
             .bind(i64::from(pinned.epoch.0))
             .execute(&mut *tx)
             .await?;
-        if taken.rows_affected() == 0 {
-            // Reaped: whoever did it has decided about the keys.
-            return tx.undo(PublishOutcome::StartOver).await;
-        }
-        let published = self.finish_push(&mut tx, &Push::from(pinned), Found::All).await?;
-        tx.commit().await?;
-        Ok(if published { PublishOutcome::Published } else { PublishOutcome::StartOver })
+        if taken.rows_affected() > 0 { Ok(Some(tx)) } else { tx.undo(None).await }
     }
 
     /// Manifests that lost a tag: their lease starts again, and then they are looked at.
@@ -448,7 +466,7 @@ impl Publish for PostgresStore {
         write(|| self.try_delete_blob(epoch, repository, *digest)).await
     }
 
-    async fn finish_removal(&self, removal: &Removal) -> Result<(), Error> {
-        write(|| self.try_finish(removal.outbox)).await
+    async fn finish_removal(&self, epoch: Epoch, removal: &Removal) -> Result<(), Error> {
+        write(|| self.try_finish(epoch, removal.outbox)).await
     }
 }

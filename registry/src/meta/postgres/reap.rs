@@ -15,7 +15,7 @@ use super::receive::lock_ending;
 use super::tx::{Connection, Tx};
 use super::{PostgresStore, guard, row};
 use crate::key::{Generation, Key};
-use crate::meta::steps::{self, Found, Intended, Push};
+use crate::meta::steps::{self, Finished, Found, Intended, Push};
 use crate::meta::{Epoch, Error, ExpiredIntent, IntentKind, ManifestId, Reaped};
 
 #[derive(sqlx::FromRow)]
@@ -80,7 +80,8 @@ impl PostgresStore {
 
     async fn reap_push(&self, tx: &mut Tx, push: &Push, found: &[Key]) -> Result<bool, Fault> {
         let found = Found::Only(found);
-        let finished = self.finish_push(&mut *tx, push, found).await?;
+        // Nobody waits for it any more: a tag that went with the manifest it named stays gone.
+        let finished = self.finish_push(&mut *tx, push, found).await? != Finished::Withdrawn;
         let withdrawn: Vec<Key> = if finished {
             let tags = push.tags.iter().map(|record| push.tag_key(record));
             tags.filter(|key| !found.has(key)).collect()

@@ -101,8 +101,8 @@ impl PostgresStore {
     }
 
     /// The same for a request that has carried its own row out.
-    pub(super) async fn try_finish(&self, outbox: i64) -> Result<(), Fault> {
-        let mut tx = self.begin().await?;
+    pub(super) async fn try_finish(&self, epoch: Epoch, outbox: i64) -> Result<(), Fault> {
+        let mut tx = self.begin_in(epoch).await?;
         self.forget(&mut tx, &[outbox]).await?;
         tx.commit().await
     }

@@ -130,20 +130,28 @@ async fn update(tx: &mut Connection, push: &Push, record: &TagRecord) -> Result<
     Ok(())
 }
 
-/// Makes the tag name the pushed manifest unless it names something newer, or is deleted since. The row of the
-/// manifest that it named before, if that is another.
+/// What became of a tag that a push is to move.
+pub(super) enum Moved {
+    /// It names what was pushed, or something newer, or was deleted since. The row of the manifest that it named
+    /// before, if that is another.
+    From(Option<i64>),
+    /// It went with the manifest that it named, which was deleted since: nobody has deleted the tag itself.
+    Swept,
+}
+
+/// Makes the tag name the pushed manifest unless it names something newer, or is deleted since.
 pub(super) async fn move_tag(
     tx: &mut Connection,
     push: &Push,
     record: &TagRecord,
     delay: Duration,
-) -> Result<Option<i64>, Fault> {
+) -> Result<Moved, Fault> {
     let (repository, tag) = (&push.repository, &record.tag);
     let lane = Some(push.lane(record));
     loop {
         // Inserted first: reading before would miss a row made in between, and leak the loser's record.
         if insert(&mut *tx, push, record).await? {
-            return Ok(None);
+            return Ok(Moved::From(None));
         }
         let found: Option<TagColumns> = sqlx::query_as(include_str!("sql/lock_tag.sql"))
             .bind(push.repository_id)
@@ -154,18 +162,19 @@ pub(super) async fn move_tag(
         let Some(old) = found else { continue };
         if old.generation == record.generation.to_uuid() {
             // Whoever compared the bucket with the database has adopted it.
-            return Ok(None);
+            return Ok(Moved::From(None));
         }
         if old.version()? > record.version {
             let steps = vec![remove(&push.tag_key(record))];
-            Removals { steps, lane, ..Removals::default() }.queue(tx, delay).await?;
-            return Ok(None);
+            Removals { steps, lane, ..Removals::default() }.queue(&mut *tx, delay).await?;
+            let swept = old.trashed && !is_live(tx, old.manifest_id).await?;
+            return Ok(if swept { Moved::Swept } else { Moved::From(None) });
         }
         let target = manifest_digest(&mut *tx, old.manifest_id).await?;
         update(&mut *tx, push, record).await?;
         let steps = old.superseded(repository, tag, target)?;
         Removals { steps, lane, ..Removals::default() }.queue(tx, delay).await?;
-        return Ok((old.manifest_id != push.manifest.0).then_some(old.manifest_id));
+        return Ok(Moved::From((old.manifest_id != push.manifest.0).then_some(old.manifest_id)));
     }
 }
 
@@ -174,6 +183,12 @@ async fn manifest_digest(tx: &mut Connection, manifest: i64) -> Result<Digest, F
     let bytes: Vec<u8> =
         sqlx::query_scalar("SELECT digest FROM manifests WHERE id = $1").bind(manifest).fetch_one(tx).await?;
     Ok(row::digest("manifests", &bytes)?)
+}
+
+/// In a statement after the lock of its tag: the deletion that trashed both is seen.
+async fn is_live(tx: &mut Connection, manifest: i64) -> Result<bool, Fault> {
+    let live = sqlx::query_scalar("SELECT state = 1 FROM manifests WHERE id = $1").bind(manifest);
+    Ok(live.fetch_one(tx).await?)
 }
 
 /// Puts tags, whose rows are locked, into the trash. Their tombstones, in name order.

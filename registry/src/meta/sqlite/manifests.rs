@@ -12,7 +12,7 @@ use super::queue::Owed;
 use super::tx::Tx;
 use super::values::{digest as digest_column, digests_json, micros, to_json};
 use crate::key::Generation;
-use crate::meta::steps::{Found, Push};
+use crate::meta::steps::{Finished, Found, Push};
 use crate::meta::{
     Candidate, Epoch, Error, ManifestFacts, ManifestId, Pin, PinOutcome, Pinned, PublishOutcome, TagRecord,
 };
@@ -168,27 +168,27 @@ impl Tx<'_> {
         }
     }
 
-    /// Makes a push take effect, as far as what it wrote was `found` in the bucket. `false`: its manifest cannot be
-    /// live; everything that it wrote is queued for removal.
+    /// Makes a push take effect, as far as what it wrote was `found` in the bucket.
     pub(super) async fn finish_push(
         &mut self,
         store: &SqliteStore,
         push: &Push,
         found: Found<'_>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Finished, Error> {
         if !self.make_live(push, found).await? {
             self.withdraw(push).await?;
-            return Ok(false);
+            return Ok(Finished::Withdrawn);
         }
+        let mut finished = Finished::Done;
         for record in &push.tags {
-            if found.has(&push.tag_key(record)) {
-                self.publish_tag(store, push, record).await?;
-            } else {
+            if !found.has(&push.tag_key(record)) {
                 self.withdraw_tag(push, record).await?;
+            } else if !self.publish_tag(store, push, record).await? {
+                finished = Finished::Swept;
             }
         }
         self.candidate(Candidate::Manifest, push.manifest.0, store.timings.lease).await?;
-        Ok(true)
+        Ok(finished)
     }
 }
 
@@ -217,14 +217,32 @@ impl SqliteStore {
     }
 
     pub(super) async fn publish(&self, pinned: &Pinned) -> Result<PublishOutcome, Error> {
-        let mut tx = self.writer.begin_in(pinned.epoch).await?;
-        if tx.take_intent(pinned.epoch, pinned.intent).await?.is_none() {
-            // Somebody has judged it too old, and what becomes of its keys with it.
+        let Some(mut tx) = self.take(pinned).await? else { return Ok(PublishOutcome::StartOver) };
+        let finished = tx.finish_push(self, &Push::from(pinned), Found::All).await?;
+        if finished == Finished::Swept {
             tx.rollback().await?;
-            return Ok(PublishOutcome::StartOver);
+            return self.take_back(pinned).await;
         }
-        let published = tx.finish_push(self, &Push::from(pinned), Found::All).await?;
         tx.commit().await?;
-        Ok(if published { PublishOutcome::Published } else { PublishOutcome::StartOver })
+        Ok(if finished == Finished::Done { PublishOutcome::Published } else { PublishOutcome::StartOver })
+    }
+
+    /// Takes back all of a push, nothing of which anybody has seen in the database.
+    async fn take_back(&self, pinned: &Pinned) -> Result<PublishOutcome, Error> {
+        if let Some(mut tx) = self.take(pinned).await? {
+            tx.withdraw(&Push::from(pinned)).await?;
+            tx.commit().await?;
+        }
+        Ok(PublishOutcome::StartOver)
+    }
+
+    /// Begins a transaction that ends a push. `None`: it was judged too old, and what becomes of its keys with it.
+    async fn take(&self, pinned: &Pinned) -> Result<Option<Tx<'_>>, Error> {
+        let mut tx = self.writer.begin_in(pinned.epoch).await?;
+        if tx.take_intent(pinned.epoch, pinned.intent).await?.is_some() {
+            return Ok(Some(tx));
+        }
+        tx.rollback().await?;
+        Ok(None)
     }
 }

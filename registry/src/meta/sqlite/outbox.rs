@@ -130,8 +130,8 @@ impl SqliteStore {
     }
 
     /// The same for a request that has carried its own row out.
-    pub(super) async fn forget_removal(&self, removal: &Removal) -> Result<(), Error> {
-        let mut tx = self.writer.begin().await?;
+    pub(super) async fn forget_removal(&self, epoch: Epoch, removal: &Removal) -> Result<(), Error> {
+        let mut tx = self.writer.begin_in(epoch).await?;
         tx.forget(self, removal.outbox).await?;
         tx.commit_unflushed().await
     }

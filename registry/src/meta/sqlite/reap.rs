@@ -12,7 +12,7 @@ use super::tx::Tx;
 use super::uploads::EndedColumns;
 use super::values::{from_json, unreadable};
 use crate::key::Key;
-use crate::meta::steps::{self, Found, Intended, Push};
+use crate::meta::steps::{self, Finished, Found, Intended, Push};
 use crate::meta::{Epoch, Error, ExpiredIntent, IntentKind, ManifestId, Reaped};
 
 #[derive(sqlx::FromRow)]
@@ -40,7 +40,8 @@ impl IntentColumns {
 impl Tx<'_> {
     async fn reap_push(&mut self, store: &SqliteStore, push: &Push, found: &[Key]) -> Result<bool, Error> {
         let found = Found::Only(found);
-        let finished = self.finish_push(store, push, found).await?;
+        // Nobody waits for it any more: a tag that went with the manifest it named stays gone.
+        let finished = self.finish_push(store, push, found).await? != Finished::Withdrawn;
         let withdrawn: Vec<Key> = if finished {
             let tags = push.tags.iter().map(|record| push.tag_key(record));
             tags.filter(|key| !found.has(key)).collect()

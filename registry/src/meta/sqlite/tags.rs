@@ -106,22 +106,23 @@ impl Tx<'_> {
         Ok(TagRecord { tag: tag.clone(), version, generation })
     }
 
-    /// Lets a tag name the manifest of a push, unless it names something newer.
+    /// Lets a tag name the manifest of a push, unless it names something newer. `false`: it went with the manifest that
+    /// it named, which was deleted since.
     pub(super) async fn publish_tag(
         &mut self,
         store: &SqliteStore,
         push: &Push,
         record: &TagRecord,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let id = push.repository_id;
         if self.write_tag(include_str!("sql/insert_tag.sql"), id, record, push.manifest).await? {
-            return Ok(());
+            return Ok(true);
         }
         let old = self.tag(id, &record.tag).await?;
         let old = old.ok_or_else(|| unreadable("tags", "a row that conflicts but is not there"))?;
         if old.generation == record.generation {
             // Whoever compared the bucket with the database has adopted it.
-            return Ok(());
+            return Ok(true);
         }
         let moved = self.write_tag(include_str!("sql/move_tag.sql"), id, record, push.manifest).await?;
         let steps = if moved { old.removal(&push.repository) } else { vec![remove(&push.tag_key(record))] };
@@ -130,7 +131,13 @@ impl Tx<'_> {
         if moved && old.manifest != push.manifest.0 {
             self.untagged(old.manifest, store.timings.lease).await?;
         }
-        Ok(())
+        Ok(moved || !old.is_trashed() || self.is_live(old.manifest).await?)
+    }
+
+    async fn is_live(&mut self, manifest: i64) -> Result<bool, Error> {
+        let live = sqlx::query_as("SELECT state = 1 FROM manifests WHERE id = ?1").bind(manifest);
+        let (live,) = self.single::<(bool,)>(live).await?;
+        Ok(live)
     }
 
     async fn write_tag(

@@ -4,6 +4,7 @@
 //! A database that lost commits: an older copy of it comes back over the bucket as it is.
 
 use http::StatusCode;
+use stowage_registry::blobs::{self, Fault, Request};
 use stowage_registry::meta::faulty::{Effect, Gate, Occasion};
 
 use super::api::{attachment, digest_of, image, index, sha256};
@@ -14,6 +15,7 @@ on_both!(
     w477_pushes_and_pulls_go_on_before_the_walk_and_deleting_by_digest_waits_for_it,
     w886_a_push_before_the_walk_is_never_lost_by_it,
     p43_an_older_copy_over_the_same_bucket_is_made_right_by_the_walk,
+    a_deletion_is_acknowledged_in_the_epoch_that_decided_it_or_not_at_all,
 );
 
 /// A replica over the restored copy, whose walk has not begun.
@@ -155,4 +157,28 @@ async fn p43_an_older_copy_over_the_same_bucket_is_made_right_by_the_walk(mut st
     stand.assert_rows(&before).await;
     let again = stand.rebuild(stowage_registry::jobs::RebuildOptions::default()).await.unwrap();
     assert!(again.changes.is_empty(), "{again:?}");
+}
+
+async fn a_deletion_is_acknowledged_in_the_epoch_that_decided_it_or_not_at_all(stand: Stand) {
+    let replica = stand.start().await;
+    let digest = replica.api.push_image("app", Some("v1"), "one").await;
+    let target = format!("/v2/app/manifests/{digest}");
+    for (target, evidence) in [("/v2/app/manifests/v1", "/~t/v1/"), (&target, "/~m/")] {
+        let gate = Gate::new();
+        replica
+            .bucket
+            .add(Fault::at(Request::Put, blobs::Effect::HoldBefore(gate.clone())).matching(evidence));
+        let meanwhile = async {
+            gate.reached().await;
+            // All of the bucket is compared in the next epoch, and lacks what comes late.
+            stand.restart().await;
+            replica.api.resolve("app", "v1").await;
+            replica.walked().await;
+            gate.release();
+        };
+        let (answer, ()) = tokio::join!(replica.api.delete(target), meanwhile);
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{target}");
+        assert!(answer.headers.contains_key("retry-after"));
+    }
+    replica.stop().await;
 }

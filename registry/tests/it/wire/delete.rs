@@ -3,6 +3,7 @@
 
 //! Deleting.
 
+use stowage_registry::blobs::{Effect, Fault, Gate, Occasion, Request};
 use stowage_registry::operation::Mode;
 
 use super::registry::{OCI_IMAGE, Registry, descriptor, image, index, sha256};
@@ -10,6 +11,7 @@ use super::registry::{OCI_IMAGE, Registry, descriptor, image, index, sha256};
 super::both_stores!(
     w340_w343_w558_w833_a_tag_goes_alone,
     w341_w343_a_manifest_goes_with_its_tags,
+    a_tag_that_is_pushed_while_what_it_named_is_deleted_keeps_what_was_pushed,
     w342_what_is_not_there_cannot_be_deleted,
     w344_w108_a_child_of_an_index_stays,
     w346_w108_a_blob_stays_while_a_manifest_refers_to_it,
@@ -43,6 +45,31 @@ async fn w341_w343_a_manifest_goes_with_its_tags(registry: Registry) {
     for reference in ["v1", "v2", &digest.to_string()] {
         assert_eq!(registry.status(&format!("/v2/a/manifests/{reference}")).await, 404);
     }
+}
+
+async fn a_tag_that_is_pushed_while_what_it_named_is_deleted_keeps_what_was_pushed(registry: Registry) {
+    let old = registry.push_image("a", "latest").await;
+    registry.push_blob("a", b"new").await;
+    let new = image(&[b"new"]);
+    let gate = Gate::new();
+    let hold = Fault::at(Request::Put, Effect::HoldBefore(gate.clone())).matching("/~t/latest/");
+    registry.faults.add(hold.on(Occasion::Nth(1)));
+    let delete = async {
+        gate.reached().await;
+        let deleted = registry.delete(&format!("/v2/a/manifests/{old}")).send().await;
+        gate.release();
+        deleted
+    };
+    let (pushed, deleted) = tokio::join!(registry.put_manifest("a", "latest", &new), delete);
+    assert_eq!((pushed.status, deleted.status), (201, 202));
+    // The push was placed before the deletion, and published after it.
+    let answer = registry.get("/v2/a/manifests/latest").send().await;
+    assert_eq!((answer.status, answer.json()), (200, new.clone()));
+    assert_eq!(registry.status(&format!("/v2/a/manifests/{old}")).await, 404);
+    // The bucket alone says so, too.
+    let records = registry.store.list("v1/r/a/~t/latest/", None, 10).await.unwrap();
+    let highest = records.first().unwrap().key.clone();
+    assert!(highest.ends_with(&sha256(new.to_string().as_bytes()).hex()), "{highest}");
 }
 
 async fn w342_what_is_not_there_cannot_be_deleted(registry: Registry) {
