@@ -4,8 +4,9 @@
 //! Whether operations came to an end, and whether what they met on the way was to be met.
 //!
 //! While the database is away pulls are answered from the bucket and pushes wait or are told to come back; while the
-//! bucket is away manifests are answered from the database. A replica that is killed, stopped or replaced breaks
-//! connections, or has none to give. Whoever tries again gets through once the outage is over.
+//! bucket is away manifests are answered from the database. While the disk is full only pushes and deletions wait. While
+//! it is not known what refers to what, deletions of digests do, and a list that takes too long to be compared. A replica that is killed, stopped or replaced
+//! breaks connections, or has none to give. Whoever tries again gets through once the outage is over.
 
 use std::collections::HashMap;
 
@@ -88,13 +89,6 @@ impl Judge<'_> {
         }
     }
 
-    /// A database that was away may have lost commits: what a digest is referred to by is not known until all of the
-    /// bucket was compared with it, however long that takes, and until then it is not deleted.
-    fn follows_a_lost_database(&self, setback: &Setback) -> bool {
-        let mut outages = self.history.outages.iter();
-        outages.any(|outage| outage.part == Part::Database && outage.from <= setback.ended)
-    }
-
     fn is_excused(&self, setback: &Setback, afterwards: bool) -> bool {
         let slack = if afterwards { self.history.policy.recovery } else { std::time::Duration::ZERO };
         let overlaps = |outage: &&Outage| {
@@ -112,12 +106,12 @@ impl Judge<'_> {
             Cause::Unavailable { .. } => match self.operation.action {
                 Action::PullManifest { .. } => database && bucket,
                 Action::PullBlob { .. } => bucket,
-                Action::DeleteManifest { .. } | Action::DeleteBlob { .. }
-                    if self.follows_a_lost_database(setback) =>
+                Action::DeleteManifest { .. } | Action::DeleteBlob { .. } | Action::ListTags { .. }
+                    if parts.contains(&Part::References) =>
                 {
                     true
                 }
-                _ => database || bucket || replica,
+                _ => database || bucket || replica || parts.contains(&Part::Room),
             },
         }
     }

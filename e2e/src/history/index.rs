@@ -41,7 +41,7 @@ impl Register {
 
 /// All registers of a history.
 pub(super) fn registers(operations: &[Operation]) -> BTreeMap<Name<'_>, Register> {
-    let mut index = Index { operations, names: Names::of(operations), registers: BTreeMap::new() };
+    let mut index = Index { names: Names::of(operations), registers: BTreeMap::new() };
     for (at, operation) in operations.iter().enumerate() {
         index.add(at, operation);
     }
@@ -90,7 +90,6 @@ impl<'a> Names<'a> {
 }
 
 struct Index<'a> {
-    operations: &'a [Operation],
     names: Names<'a>,
     registers: BTreeMap<Name<'a>, Register>,
 }
@@ -114,28 +113,12 @@ impl<'a> Index<'a> {
                     for step in writes(at, operation, Effect::Clear(value)) {
                         self.push((repository, Subject::Tag(tag)), step);
                     }
-                    // The deletion of a tag that goes with its manifest wins over pushes of the tag beside it.
-                    if self.is_pushed_beside(repository, tag, operation) {
-                        let (invoked, effect) = (operation.invoked, Effect::Write(None));
-                        let perhaps = Step { operation: at, invoked, ended: None, effect };
-                        self.push((repository, Subject::Tag(tag)), perhaps);
-                    }
                 }
             }
             Action::PullManifest { reference, .. } => self.pull(repository, reference, at, operation),
             Action::ListTags { .. } => self.list(repository, at, operation),
             Action::PushBlob { .. } | Action::PullBlob { .. } | Action::DeleteBlob { .. } => {}
         }
-    }
-
-    /// Whether the tag is pushed while `deletion` runs.
-    fn is_pushed_beside(&self, repository: &str, tag: &str, deletion: &Operation) -> bool {
-        self.operations.iter().any(|push| {
-            let overlaps = push.invoked <= deletion.ended && deletion.invoked <= push.ended;
-            overlaps
-                && push.action.repository() == repository
-                && matches!(&push.action, Action::PushManifest { tag: Some(pushed), .. } if pushed == tag)
-        })
     }
 
     /// What a push or a deletion does to a register.

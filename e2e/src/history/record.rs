@@ -4,7 +4,9 @@
 //! What clients did and saw, as values that can be written down.
 
 use std::fmt;
-use std::io::{BufRead, Write};
+use std::fs::File;
+use std::io::{BufRead, BufWriter, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -345,6 +347,10 @@ pub enum Part {
     Bucket,
     /// The progress of uploads: a database took over that had not seen all of it.
     Uploads,
+    /// The knowledge of what refers to what: a database took over that was not yet compared with all of the bucket.
+    References,
+    /// Room to write, for everybody: the disk is full.
+    Room,
 }
 
 /// A time in which a part was, by intent, not to be reached or slow.
@@ -436,6 +442,13 @@ impl History {
             }
         }
         Ok(history)
+    }
+
+    /// Writes the history to a new file.
+    pub fn keep(&self, file: &Path) -> std::io::Result<()> {
+        let mut file = BufWriter::new(File::create(file)?);
+        self.write(&mut file)?;
+        file.flush()
     }
 
     /// Writes the history as [`History::read`] reads it.

@@ -61,6 +61,12 @@ impl Recorder {
         }
     }
 
+    /// What was done to the registry so far.
+    #[must_use]
+    pub fn outages(&self) -> Vec<Outage> {
+        self.lock().outages.clone()
+    }
+
     /// All that was recorded so far.
     #[must_use]
     pub fn history(&self) -> History {

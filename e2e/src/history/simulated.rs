@@ -207,6 +207,24 @@ fn what_was_deleted_long_ago_is_not_read_again() {
 }
 
 #[test]
+fn a_push_of_a_tag_outlives_the_deletion_of_what_the_tag_named() {
+    let before = (push(1, "a"), 1, 2, DONE);
+    // However the two overlap.
+    for (pushed, deleted) in [((3, 20), (4, 10)), ((4, 10), (3, 20)), ((3, 10), (4, 20))] {
+        let with = |seen| {
+            history([
+                before.clone(),
+                (push(2, "a"), pushed.0, pushed.1, DONE),
+                (delete(1), deleted.0, deleted.1, DONE),
+                (pull_tag("a"), 30, 31, seen),
+            ])
+        };
+        assert_legal(&with(found(2)));
+        assert!(!check(&with(ABSENT)).is_legal(), "{pushed:?} {deleted:?}");
+    }
+}
+
+#[test]
 fn a_tag_that_was_seen_deleted_does_not_come_back() {
     assert_broken(
         &history([
@@ -307,6 +325,9 @@ fn an_operation_that_fails_without_an_outage_is_found() {
         (pull_tag("a"), ABSENT, later(), &both),
         (push(1, "a"), Outcome::Failed, later(), &[Part::Database]),
         (push_blob(blob(1)), DONE, Cause::UploadGone { status: 404 }, &[Part::Uploads]),
+        (delete(1), DONE, later(), &[Part::References]),
+        (list(), ABSENT, later(), &[Part::References]),
+        (delete_tag("a"), DONE, later(), &[Part::Room]),
     ] {
         assert_legal(&with(action, outcome, cause, outages));
     }
@@ -314,7 +335,9 @@ fn an_operation_that_fails_without_an_outage_is_found() {
         (pull_tag("a"), later(), &[Part::Database][..]),
         (pull_tag("a"), later(), &[Part::Bucket]),
         (pull_tag("a"), Cause::Broken, &[Part::Replica(2)]),
+        (pull_tag("a"), later(), &[Part::Room]),
         (push(1, "a"), later(), &[]),
+        (delete_tag("a"), later(), &[Part::References]),
         (push(1, "a"), Cause::Unavailable { status: 503, retry_after: None }, &both),
         (push(1, "a"), Cause::Faulty { status: 500 }, &both),
         (push(1, "a"), Cause::Broken, &both),

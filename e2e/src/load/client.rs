@@ -189,7 +189,8 @@ impl Client {
 
     /// One request to a replica by chance.
     async fn ask(&mut self, recorder: &Recorder, ask: &Ask, fate: Fate) -> Attempt {
-        let replica = self.rng.random_range(0..self.load.replicas.len());
+        let replicas = self.load.in_service();
+        let replica = replicas[self.rng.random_range(0..replicas.len())];
         let invoked = recorder.now();
         let answered = self.connections.ask(&self.load.replicas[replica], ask).await;
         let trouble = |cause, fate| Err(Trouble { replica, cause, fate, invoked });

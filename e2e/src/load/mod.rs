@@ -16,7 +16,7 @@ mod http;
 mod survey;
 mod worker;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +48,19 @@ pub struct Load {
     /// How likely a push has a layer that is uploaded in several parts, and how likely a client is ended in the middle
     /// of what it does.
     pub odds: Odds,
+    /// A bit for each replica that is sent no request, as one is that a Service does not name any more. If that is all
+    /// of them, it is none.
+    pub out_of_service: Arc<AtomicU64>,
+}
+
+impl Load {
+    /// The replicas to ask.
+    fn in_service(&self) -> Vec<usize> {
+        let out = self.out_of_service.load(Ordering::Relaxed);
+        let all = 0..self.replicas.len();
+        let some: Vec<usize> = all.clone().filter(|replica| out >> replica & 1 == 0).collect();
+        if some.is_empty() { all.collect() } else { some }
+    }
 }
 
 /// How likely the rare things are, between 0 and 1.
