@@ -5,14 +5,16 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use rustix::process::Signal;
 use stowage_e2e::history::Part;
+use stowage_e2e::until;
 use tokio::time::{Instant, sleep};
 
-use crate::line::State;
+use crate::line::{Line, State};
+use crate::postgres::Postgres;
 use crate::site::{Replica, Site};
 
 /// Something that is done to a part.
@@ -32,6 +34,8 @@ pub(crate) enum Fault {
     RestartPostgres,
     /// The database's server crashes and is started again.
     CrashPostgres,
+    /// A standby takes over from the database's server, and lacks what that one committed in the time before.
+    Failover(Duration),
     /// The bucket's server crashes and is started again.
     CrashS3,
 }
@@ -98,6 +102,7 @@ impl Fault {
                 })
                 .await
             }
+            Self::Failover(lag) => fail_over(site, lag).await,
             Self::CrashS3 => {
                 let mut server = site.s3.lock().await;
                 site.outage(Part::Bucket, "the server crashes", async || {
@@ -108,6 +113,38 @@ impl Fault {
             }
         }
     }
+}
+
+/// A standby that has caught up is cut off from its primary, which is killed after `lag`; everybody goes on with the
+/// standby. Clients must have been acknowledged what it lacks.
+async fn fail_over(site: &Site, lag: Duration) -> Result<()> {
+    let mut primary = site.postgres.lock().await;
+    let replication = Line::to(primary.port()).await?;
+    let folder = site.folder().join(format!("postgres-{}", replication.port()));
+    let standby = Postgres::start_following(&folder, replication.port()).await?;
+    let begun = primary.position().await?;
+    let caught_up = async || Ok((standby.position().await? >= begun).then_some(()));
+    until("the standby to follow", Duration::from_secs(30), caught_up).await?;
+    site.outage(Part::Uploads, "the database takes back their progress", async || {
+        replication.set(State::Cut);
+        let from = site.recorder.now();
+        sleep(lag).await;
+        let (lost, position) = (site.acknowledged_since(from), primary.position().await?);
+        ensure!(lost > 0, "nothing was pushed while the standby did not follow");
+        site.outage(Part::Database, "a standby takes over", async || {
+            primary.crash().await?;
+            ensure!(standby.position().await? < position, "the standby lacks nothing");
+            standby.promote().await?;
+            site.to_postgres.lead_to(standby.port());
+            Ok(())
+        })
+        .await?;
+        println!("a standby took over that lacked {lost} acknowledged pushes of manifests");
+        Ok(())
+    })
+    .await?;
+    *primary = standby;
+    Ok(())
 }
 
 async fn restart(

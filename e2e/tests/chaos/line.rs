@@ -1,8 +1,10 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! A line to a server that can be cut, stalled and slowed down.
+//! A line to a server that can be cut, stalled and slowed down, and led to another server.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -31,6 +33,7 @@ pub(crate) enum State {
 #[derive(Debug)]
 pub(crate) struct Line {
     port: u16,
+    server: Arc<AtomicU16>,
     state: watch::Sender<State>,
     _tasks: JoinSet<()>,
 }
@@ -41,20 +44,27 @@ impl Line {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("listen for a line")?;
         let own = listener.local_addr().context("listen for a line")?.port();
         let (state, watched) = watch::channel(State::Up);
+        let server = Arc::new(AtomicU16::new(port));
+        let towards = Arc::clone(&server);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(carry(client, port, watched.clone()));
+                connections.spawn(carry(client, Arc::clone(&towards), watched.clone()));
                 while connections.try_join_next().is_some() {}
             }
         });
-        Ok(Self { port: own, state, _tasks: tasks })
+        Ok(Self { port: own, server, state, _tasks: tasks })
     }
 
     /// Where it begins.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// From now on connections are made to the server that listens on `port`; those that are open stay where they are.
+    pub(crate) fn lead_to(&self, port: u16) {
+        self.server.store(port, Ordering::Relaxed);
     }
 
     pub(crate) fn set(&self, state: State) {
@@ -63,10 +73,11 @@ impl Line {
 }
 
 /// Carries one connection to its end.
-async fn carry(client: TcpStream, port: u16, mut state: watch::Receiver<State>) {
+async fn carry(client: TcpStream, server: Arc<AtomicU16>, mut state: watch::Receiver<State>) {
     // A connection that is made while the line is dead is answered by nobody until it is not.
     let answered = state.wait_for(|state| *state != State::Dead).await.map(|state| *state);
     let Ok(State::Up | State::Slow(_)) = answered else { return };
+    let port = server.load(Ordering::Relaxed);
     let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     let slowness = state.clone();

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! A PostgreSQL server that is restarted and crashes.
+//! PostgreSQL servers: restarted, crashing, and followed by standbys that take over.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,6 +45,18 @@ impl Postgres {
         Ok(server)
     }
 
+    /// A copy of the server that listens on `port`, which follows that one through the same port and answers.
+    pub(crate) async fn start_following(folder: &Path, port: u16) -> Result<Self> {
+        let mut server = Self::in_folder(folder)?;
+        let mut copy = Command::new(program("pg_basebackup")?);
+        copy.args(["--host=127.0.0.1", "--username=postgres", "--checkpoint=fast", "--wal-method=stream"])
+            .args(["--write-recovery-conf", "--no-sync", "--port", &port.to_string(), "--pgdata"])
+            .arg(server.data());
+        succeed(&mut wrap(&copy, User::Postgres, &[])).await?;
+        server.start().await?;
+        Ok(server)
+    }
+
     fn in_folder(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).context("make the folder of Postgres")?;
         if rustix::process::geteuid().is_root() {
@@ -69,6 +81,8 @@ impl Postgres {
             "fsync=off",
             "full_page_writes=off",
             "shared_buffers=64MB",
+            "wal_keep_size=256MB",
+            "wal_retrieve_retry_interval=100ms",
         ] {
             server.args(["-c", setting]);
         }
@@ -94,13 +108,24 @@ impl Postgres {
         Ok(())
     }
 
+    /// How far its log has come, or what it has received of another's: bytes.
+    pub(crate) async fn position(&self) -> Result<u64> {
+        let position =
+            "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END";
+        let bytes = self.ask(&format!("SELECT coalesce({position} - '0/0', 0)")).await?;
+        bytes.trim().parse().context("read the position in the log")
+    }
+
+    /// Follows nobody any more, and takes writes.
+    pub(crate) async fn promote(&self) -> Result<()> {
+        let promoted = self.ask("SELECT pg_promote()").await?;
+        anyhow::ensure!(promoted.trim() == "t", "the standby was not promoted");
+        Ok(())
+    }
+
     /// What the server prints for a statement.
     pub(crate) async fn ask(&self, statement: &str) -> Result<String> {
-        let mut psql = command("psql");
-        psql.args(["--no-psqlrc", "--tuples-only", "--no-align", "--host=127.0.0.1", "--username=postgres"])
-            .arg(format!("--port={}", self.port))
-            .args(["--dbname=postgres", "--command", statement]);
-        succeed(&mut psql).await
+        ask(self.port, statement).await
     }
 
     fn data(&self) -> PathBuf {
@@ -110,6 +135,16 @@ impl Postgres {
     fn log(&self) -> PathBuf {
         self.folder.with_extension("log")
     }
+}
+
+/// What the server that is reached by `port` prints for a statement.
+pub(crate) async fn ask(port: u16, statement: &str) -> Result<String> {
+    let mut psql = command("psql");
+    psql.args(["--no-psqlrc", "--tuples-only", "--no-align", "--quiet", "--host=127.0.0.1"])
+        .args(["--username=postgres", "--port", &port.to_string(), "--dbname=postgres"])
+        .args(["--command", statement])
+        .kill_on_drop(true);
+    succeed(&mut psql).await
 }
 
 /// A program of the newest PostgreSQL that is installed.

@@ -41,6 +41,11 @@ impl Program {
         Ok(Self { name: name.to_owned(), child })
     }
 
+    /// Its number, if it still runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Sends it a signal, if it still runs.
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         let Some(pid) = self.child.id() else { return Ok(()) };

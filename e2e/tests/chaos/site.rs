@@ -3,23 +3,27 @@
 
 //! A registry made of real parts: replicas, a PostgreSQL server, an S3 server, and the lines between them.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use stowage_e2e::history::{Part, Policy, Recorder};
+use stowage_e2e::history::{Action, Moment, Operation, Outage, Outcome, Part, Policy, Recorder};
 use stowage_e2e::load::{Load, Odds};
 use stowage_e2e::{binary, command, succeed, tool, until};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
 use crate::line::Line;
-use crate::postgres::Postgres;
+use crate::postgres::{self, Postgres};
 use crate::program::{Program, User, free_port};
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -45,6 +49,8 @@ spec:
   database:
     postgres:
       urlSecretRef: {name: database, key: url}
+  garbageCollection: {gracePeriod: 10s}
+  trash: {retainFor: 5s}
   auth:
     htpasswd:
       secretRef: {name: users, key: htpasswd}
@@ -59,6 +65,11 @@ spec:
   actions: [Pull, Push, Delete]
 ";
 
+/// A blip is what an outage leaves behind: connections that were made during it, a pool that fills up again.
+const RECOVERY: Duration = Duration::from_secs(10);
+/// Half the grace period: for less than that a blob that is known to be there may stay without being looked at.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// The parts, and the book of what happens to them.
 #[derive(Debug)]
 pub(crate) struct Site {
@@ -68,12 +79,17 @@ pub(crate) struct Site {
     pub(crate) s3: Mutex<S3>,
     pub(crate) to_postgres: Line,
     pub(crate) to_s3: Line,
+    /// The replicas that a Service sends nobody to.
+    out_of_service: Arc<AtomicU64>,
     folder: TempDir,
+    /// Each waits until a database that was away was compared with the bucket.
+    comparisons: std::sync::Mutex<JoinSet<()>>,
 }
 
 impl Site {
-    /// Starts everything; returns when every replica is ready.
-    pub(crate) async fn start(replicas: usize) -> Result<Self> {
+    /// Starts everything; returns when every replica is ready. Of several replicas the first has a clock that is off by
+    /// so many hours.
+    pub(crate) async fn start(replicas: usize, hours: i8) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("stowage-chaos-").tempdir().context("make a folder")?;
         // The database's server is another user.
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -84,11 +100,15 @@ impl Site {
         let to_s3 = Line::to(s3.port).await?;
         configure(folder.path(), &to_postgres, &to_s3)?;
         let mut migrate = command(binary("stowage-registry")?);
-        succeed(with_configuration(migrate.arg("migrate"), folder.path())).await?;
-        let replicas =
-            (0..replicas).map(|number| Replica::new(number, folder.path())).collect::<Result<Vec<_>>>()?;
-        // A blip is what an outage leaves behind: connections that were made during it, a pool that fills up again.
-        let policy = Policy { recovery: Duration::from_secs(10), blob_grace: None };
+        succeed(migrate.arg("migrate").args(configuration(folder.path()))).await?;
+        let replica = |number| {
+            let mut arguments = configuration(folder.path());
+            arguments.extend(["--data-dir".into(), folder.path().join(format!("data-{number}")).into()]);
+            Replica::new(number, folder.path(), arguments)
+        };
+        let mut replicas = (0..replicas).map(replica).collect::<Result<Vec<_>>>()?;
+        replicas[0].hours = hours;
+        let policy = Policy { recovery: RECOVERY, blob_grace: Some(GRACE) };
         let site = Self {
             recorder: Arc::new(Recorder::start(policy)),
             replicas,
@@ -96,12 +116,20 @@ impl Site {
             s3: Mutex::new(s3),
             to_postgres,
             to_s3,
+            out_of_service: Arc::default(),
             folder,
+            comparisons: std::sync::Mutex::default(),
         };
         for replica in &site.replicas {
             replica.start().await?;
         }
+        ensure!(site.replicas[0].hours_off().await? == hours, "no clock is off");
         Ok(site)
+    }
+
+    /// A place for more.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// What clients do here.
@@ -116,7 +144,28 @@ impl Site {
             patience: Duration::from_mins(2),
             timeout: Duration::from_secs(45),
             odds: Odds { large_layer: 0.01, crash: 0.02 },
+            out_of_service: Arc::clone(&self.out_of_service),
         }
+    }
+
+    /// Replaces every replica, one after the other, as a Deployment does: no new request goes to one that ends.
+    pub(crate) async fn roll_out(&self) -> Result<()> {
+        for replica in &self.replicas {
+            self.outage(Part::Replica(replica.number), "it is replaced", async || {
+                let ending = replica.stop();
+                let told = async {
+                    // Those who send it requests learn of its end a little later.
+                    sleep(Duration::from_millis(200)).await;
+                    self.out_of_service.fetch_or(1 << replica.number, Ordering::Relaxed);
+                };
+                tokio::join!(ending, told).0?;
+                replica.start().await?;
+                self.out_of_service.fetch_and(!(1 << replica.number), Ordering::Relaxed);
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Does something to a part and undoes it; meanwhile, and until it works again, the part is known to be out.
@@ -126,20 +175,68 @@ impl Site {
         reason: &str,
         deed: impl AsyncFnOnce() -> Result<T>,
     ) -> Result<T> {
+        let compared = (part == Part::Database).then(|| self.recorder.outage(Part::References, reason));
         let outage = self.recorder.outage(part, reason);
         let done = deed().await.with_context(|| reason.to_owned())?;
         self.recorder.over(outage);
+        if let Some(compared) = compared {
+            let (recorder, port) = (Arc::clone(&self.recorder), self.to_postgres.port());
+            let mut comparisons = self.comparisons.lock().unwrap_or_else(PoisonError::into_inner);
+            comparisons.spawn(async move {
+                while !is_compared(port).await {
+                    sleep(Duration::from_millis(100)).await;
+                }
+                recorder.over(compared);
+            });
+        }
         Ok(done)
+    }
+
+    /// Returns when the database was compared with all of the bucket.
+    pub(crate) async fn compared(&self) -> Result<()> {
+        until("the comparison of the database with the bucket", PATIENCE, async || {
+            Ok(is_compared(self.to_postgres.port()).await.then_some(()))
+        })
+        .await
+    }
+
+    /// How many pushes of manifests began since then and were acknowledged.
+    pub(crate) fn acknowledged_since(&self, since: Moment) -> usize {
+        let is_push = |done: &&Operation| {
+            matches!(done.action, Action::PushManifest { .. }) && done.outcome == Outcome::Acknowledged
+        };
+        let history = self.recorder.history();
+        history.operations.iter().filter(|done| done.invoked >= since).filter(is_push).count()
+    }
+
+    /// Whether database or bucket were out, or not yet to be relied on, at some time since then.
+    pub(crate) fn was_out_since(&self, since: Moment) -> bool {
+        let parts = [Part::Database, Part::Bucket, Part::References];
+        let is_over = |outage: &Outage| outage.until.is_some_and(|until| until.after(RECOVERY) < since);
+        self.recorder.outages().iter().any(|outage| parts.contains(&outage.part) && !is_over(outage))
+    }
+
+    /// A command of the registry's program, over all its parts.
+    pub(crate) fn registry(&self, subcommand: &str) -> Result<Command> {
+        let mut registry = command(binary("stowage-registry")?);
+        registry.args(["--log-format", "text", subcommand]).args(configuration(self.folder.path()));
+        registry.kill_on_drop(true);
+        Ok(registry)
+    }
+
+    /// That database and bucket agree, object by object.
+    pub(crate) async fn verify(&self) -> Result<()> {
+        self.compared().await?;
+        succeed(&mut self.registry("verify")?).await.map(drop)
     }
 
     /// Keeps what is needed to see what went wrong, and says where.
     pub(crate) fn keep(self) -> Result<PathBuf> {
-        let folder = self.folder.keep();
-        let file = fs::File::create(folder.join("history.jsonl")).context("make the file of the history")?;
-        let mut file = std::io::BufWriter::new(file);
-        self.recorder.history().write(&mut file).context("write the history")?;
-        std::io::Write::flush(&mut file).context("write the history")?;
-        Ok(folder)
+        self.recorder
+            .history()
+            .keep(&self.folder.path().join("history.jsonl"))
+            .context("write the history")?;
+        Ok(self.folder.keep())
     }
 }
 
@@ -160,8 +257,17 @@ fn configure(folder: &Path, to_postgres: &Line, to_s3: &Line) -> Result<()> {
     Ok(())
 }
 
-fn with_configuration<'a>(command: &'a mut Command, folder: &Path) -> &'a mut Command {
-    command.arg("--config").arg(folder.join("config")).arg("--secrets-dir").arg(folder.join("secrets"))
+/// What says where the configuration is.
+fn configuration(folder: &Path) -> Vec<OsString> {
+    let folder = |name| folder.join(name).into_os_string();
+    vec!["--config".into(), folder("config"), "--secrets-dir".into(), folder("secrets")]
+}
+
+/// Whether the incarnation of the database that is reached by `port` was compared with all of the bucket.
+async fn is_compared(port: u16) -> bool {
+    let question = "SELECT reconciled = epoch AND fence = pg_postmaster_start_time() FROM meta";
+    let answer = timeout(Duration::from_secs(3), postgres::ask(port, question)).await;
+    answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.trim() == "t"))
 }
 
 /// A replica, wherever it is in its life.
@@ -170,15 +276,24 @@ pub(crate) struct Replica {
     pub(crate) number: usize,
     address: String,
     operations: String,
-    folder: PathBuf,
+    log: PathBuf,
+    /// Where its configuration and its data are.
+    arguments: Vec<OsString>,
+    /// The command that the program is started by, if it is not started by itself.
+    started_by: Vec<OsString>,
+    /// How far its clock is off.
+    hours: i8,
     running: Mutex<Option<Program>>,
 }
 
 impl Replica {
-    fn new(number: usize, folder: &Path) -> Result<Self> {
+    /// One that writes its log into `folder`.
+    pub(crate) fn new(number: usize, folder: &Path, arguments: Vec<OsString>) -> Result<Self> {
         let address = || Ok::<_, anyhow::Error>(format!("127.0.0.1:{}", free_port()?));
-        let folder = folder.to_owned();
-        Ok(Self { number, address: address()?, operations: address()?, folder, running: Mutex::default() })
+        let (address, operations) = (address()?, address()?);
+        let log = folder.join(format!("replica-{number}.log"));
+        let (started_by, running) = (Vec::new(), Mutex::default());
+        Ok(Self { number, address, operations, log, arguments, started_by, hours: 0, running })
     }
 
     /// Starts it; returns when it is ready. If it ends before that, it is started again, as a kubelet would.
@@ -192,22 +307,47 @@ impl Replica {
             Ok(self.is_ready().await.then_some(()))
         })
         .await
-        .with_context(|| format!("see {}", self.log(&name).display()))
+        .with_context(|| format!("see {}", self.log.display()))
     }
 
     fn program(&self, name: &str) -> Result<Program> {
-        let mut serve = command(binary("stowage-registry")?);
-        serve.env("STOWAGE_LOG", "info").args(["--log-format", "text", "serve"]);
-        with_configuration(&mut serve, &self.folder)
+        let mut start = self.started_by.clone();
+        start.push(binary("stowage-registry")?.into());
+        let mut serve = command(&start[0]);
+        serve.args(&start[1..]).env("STOWAGE_LOG", "info").args(["--log-format", "text", "serve"]);
+        serve
+            .args(&self.arguments)
             .args(["--listen", &self.address, "--ops-listen", &self.operations])
             .args(["--admin-listen", &format!("127.0.0.1:{}", free_port()?)])
-            .args(["--drain-delay", "1", "--drain-timeout", "30", "--data-dir"])
-            .arg(self.folder.join(name));
-        Program::start(name, &serve, User::Own, &self.log(name))
+            .args(["--drain-delay", "1", "--drain-timeout", "30"]);
+        if self.hours != 0 {
+            serve.env("LD_PRELOAD", another_clock()?).env("FAKETIME", format!("{:+}h", self.hours));
+            // Clocks that only measure go as they do.
+            serve.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
+        Program::start(name, &serve, User::Own, &self.log)
     }
 
-    fn log(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("{name}.log"))
+    /// The same, started by a command.
+    pub(crate) fn started_by(self, command: &[OsString]) -> Self {
+        Self { started_by: command.to_vec(), ..self }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// How far its clock is off, by the date of its answers.
+    async fn hours_off(&self) -> Result<i8> {
+        let mut ask = command("curl");
+        ask.args(["--silent", "--show-error", "--output", "/dev/null", "--write-out", "%header{date}"]);
+        let date = succeed(ask.arg(format!("http://{}/v2/", self.address))).await?;
+        let own = succeed(command("date").args(["+%s", "--date", &date])).await?;
+        let own: i64 = own.trim().parse().context("read the replica's time")?;
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+        let minutes = (own - i64::try_from(now)?) / 60;
+        Ok(i8::try_from((minutes + 30 * minutes.signum()) / 60)?)
     }
 
     async fn is_ready(&self) -> bool {
@@ -282,4 +422,12 @@ impl S3 {
         }
         Ok(())
     }
+}
+
+/// The library that lets a program see another time.
+fn another_clock() -> Result<PathBuf> {
+    let folders = fs::read_dir("/usr/lib").context("look into /usr/lib")?;
+    let libraries = folders.filter_map(|entry| Some(entry.ok()?.path().join("faketime/libfaketimeMT.so.1")));
+    let mut libraries = libraries.filter(|library| library.is_file());
+    libraries.next().context("libfaketime is missing: `tools/packages` installs it")
 }
