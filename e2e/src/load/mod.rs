@@ -58,7 +58,7 @@ impl Load {
     fn in_service(&self) -> Vec<usize> {
         let out = self.out_of_service.load(Ordering::Relaxed);
         let all = 0..self.replicas.len();
-        let some: Vec<usize> = all.clone().filter(|replica| out >> replica & 1 == 0).collect();
+        let some: Vec<usize> = all.clone().filter(|replica| (out >> replica) & 1 == 0).collect();
         if some.is_empty() { all.collect() } else { some }
     }
 }

@@ -6,7 +6,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep, timeout};
@@ -95,7 +95,7 @@ async fn run(site: &Site, rng: &mut StdRng, killed: u32, collected: &mut Collect
     match ended.status.code() {
         Some(0) => collected.runs += 1,
         Some(1 | 3) if site.was_out_since(begun) => collected.broken_off += 1,
-        _ => ensure!(false, "nothing excuses that gc ended with {}: {says}", ended.status),
+        _ => bail!("nothing excuses that gc ended with {}: {says}", ended.status),
     }
     let counts = String::from_utf8_lossy(&ended.stdout);
     let objects = counts.lines().find_map(|line| line.strip_prefix("deletedObjects "));

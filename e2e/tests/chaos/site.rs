@@ -343,10 +343,11 @@ impl Replica {
         let mut ask = command("curl");
         ask.args(["--silent", "--show-error", "--output", "/dev/null", "--write-out", "%header{date}"]);
         let date = succeed(ask.arg(format!("http://{}/v2/", self.address))).await?;
-        let own = succeed(command("date").args(["+%s", "--date", &date])).await?;
-        let own: i64 = own.trim().parse().context("read the replica's time")?;
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
-        let minutes = (own - i64::try_from(now)?) / 60;
+        let seconds = async |of: &str| -> Result<i64> {
+            let printed = succeed(command("date").args(["+%s", "--date", of])).await?;
+            printed.trim().parse().context("read a time")
+        };
+        let minutes = (seconds(&date).await? - seconds("now").await?) / 60;
         Ok(i8::try_from((minutes + 30 * minutes.signum()) / 60)?)
     }
 
