@@ -64,12 +64,14 @@ pub(super) enum Broke {
     Midway,
 }
 
+type Sender = SendRequest<Full<Bytes>>;
+
 /// The connections of one client.
 #[derive(Debug)]
 pub(super) struct Connections {
     timeout: Duration,
     authorization: Option<HeaderValue>,
-    idle: HashMap<String, SendRequest<Full<Bytes>>>,
+    idle: HashMap<String, Sender>,
     /// They carry the connections, and end with them.
     drivers: JoinSet<()>,
 }
@@ -97,10 +99,23 @@ impl Connections {
         self.drivers.abort_all();
     }
 
-    /// Sends a request to `address` and reads the answer. The connection is kept for the next one.
+    /// Sends a request to `address` and reads the answer. The connection is kept for the next one; one that was closed
+    /// meanwhile has carried nothing of the request, which goes over a new one then.
     pub(super) async fn ask(&mut self, address: &str, ask: &Ask) -> Result<Answer, Broke> {
         while self.drivers.try_join_next().is_some() {}
-        let mut sender = self.sender(address).await?;
+        if let Some(mut idle) = self.idle.remove(address)
+            && idle.ready().await.is_ok()
+        {
+            match self.exchange(idle, address, ask).await {
+                Err(Broke::Unreachable) => {}
+                done => return done,
+            }
+        }
+        let new = self.connect(address).await?;
+        self.exchange(new, address, ask).await
+    }
+
+    async fn exchange(&mut self, mut sender: Sender, address: &str, ask: &Ask) -> Result<Answer, Broke> {
         let exchange = async {
             let (head, body) = sender.send_request(self.request(address, ask)).await?.into_parts();
             let body = body.collect().await?.to_bytes();
@@ -117,17 +132,7 @@ impl Connections {
         }
     }
 
-    /// The connection that is there, or a new one: one that was closed meanwhile has carried nothing of the request.
-    async fn sender(&mut self, address: &str) -> Result<SendRequest<Full<Bytes>>, Broke> {
-        if let Some(mut idle) = self.idle.remove(address)
-            && idle.ready().await.is_ok()
-        {
-            return Ok(idle);
-        }
-        self.connect(address).await
-    }
-
-    async fn connect(&mut self, address: &str) -> Result<SendRequest<Full<Bytes>>, Broke> {
+    async fn connect(&mut self, address: &str) -> Result<Sender, Broke> {
         let connected = timeout(self.timeout, async {
             let stream = TcpStream::connect(address).await.ok()?;
             stream.set_nodelay(true).ok()?;

@@ -187,7 +187,8 @@ mod tests {
         let count = |is: fn(&Operation) -> bool| operations.iter().filter(|done| is(done)).count();
         let failed = count(|done| matches!(done.outcome, Outcome::Failed | Outcome::Crashed));
         let broken = count(|done| done.setbacks.iter().any(|setback| !is_told_to_come_back(&setback.cause)));
-        let again: usize = operations.iter().map(|done| done.setbacks.len()).sum();
+        let setbacks = operations.iter().flat_map(|done| &done.setbacks);
+        let again = setbacks.filter(|setback| is_told_to_come_back(&setback.cause)).count();
         let pushes = count(|done| done.action.kind().starts_with("push"));
         let pulls = count(|done| done.action.is_pull());
         let deletions = count(|done| done.action.kind().starts_with("delete"));
