@@ -218,7 +218,7 @@ impl SqliteStore {
 
     pub(super) async fn publish(&self, pinned: &Pinned) -> Result<PublishOutcome, Error> {
         let mut tx = self.writer.begin_in(pinned.epoch).await?;
-        if tx.take_intent(pinned.epoch, pinned.intent).await?.is_none() {
+        if tx.take_intent(pinned.epoch, pinned.intent, pinned.pin.generation).await?.is_none() {
             // Somebody has judged it too old, and what becomes of its keys with it.
             tx.rollback().await?;
             return Ok(PublishOutcome::StartOver);
