@@ -972,6 +972,7 @@ async fn discard_tags<R: Rows>(
         let after = scope.retain;
         rows.owe(Owed { steps: superseded, lane: lane(), after, about: None }).await?;
     }
+    errand(rows, settled, plan.owed.iter().map(|entry| steps::write(&key(entry))).collect()).await?;
     unmark(rows, settled, plan.unmark.iter().map(|entry| steps::remove(&marker(entry))).collect()).await
 }
 
