@@ -70,7 +70,7 @@ CREATE TABLE manifests (
   CHECK (CASE state WHEN 0 THEN gen IS NULL WHEN 3 THEN true ELSE gen IS NOT NULL END)
 );
 CREATE UNIQUE INDEX manifests_live ON manifests (repo_id, digest) WHERE state < 2;
-CREATE INDEX manifests_digest ON manifests (repo_id, digest);
+CREATE UNIQUE INDEX manifests_digest ON manifests (repo_id, digest, gen);
 CREATE INDEX manifests_subject ON manifests (repo_id, subject, id) WHERE subject IS NOT NULL;
 
 CREATE TABLE manifest_blobs (
@@ -137,6 +137,7 @@ CREATE TABLE uploads (
   repo_id       int NOT NULL REFERENCES repositories,
   principal     text NOT NULL,
   gen           uuid NOT NULL,
+  epoch         bigint NOT NULL,                 -- in which its generation was begun
   lease         int NOT NULL DEFAULT 0,
   multipart_id  text,
   part_size     bigint,

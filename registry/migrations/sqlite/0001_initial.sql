@@ -73,7 +73,7 @@ CREATE TABLE manifests (
   body BLOB  -- NULL above 64 KiB: read the record. Last, so that nothing else lies on its overflow pages
 ) STRICT;
 CREATE UNIQUE INDEX manifests_live ON manifests (repo_id, digest) WHERE state < 2;
-CREATE INDEX manifests_digest ON manifests (repo_id, digest);
+CREATE UNIQUE INDEX manifests_digest ON manifests (repo_id, digest, gen);
 CREATE INDEX manifests_subject ON manifests (repo_id, subject) WHERE subject IS NOT NULL;
 
 CREATE TABLE manifest_blobs (
@@ -129,6 +129,7 @@ CREATE TABLE uploads (
   repo_id INTEGER NOT NULL REFERENCES repositories,
   principal TEXT NOT NULL,
   gen BLOB NOT NULL,
+  epoch INTEGER NOT NULL,  -- in which its generation was begun
   first_lease INTEGER NOT NULL DEFAULT 1,  -- of this generation
   lease INTEGER NOT NULL DEFAULT 0,
   multipart_id TEXT,

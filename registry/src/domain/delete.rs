@@ -2,6 +2,9 @@
 // SPDX-License-Identifier: EUPL-1.2
 
 //! Deleting: the row stops naming, the bucket gets its evidence, then the client is told.
+//!
+//! A database that fails over in between may have lost the row's change, and may have been compared with the bucket
+//! before the evidence was there. Then the removal is not known any more, and the deletion begins again.
 
 use stowage_oci::{Digest, Name, Tag};
 
@@ -12,49 +15,64 @@ use super::{Domain, Error};
 use crate::meta::{self, DeleteOutcome, Epoch, Removal};
 use crate::outbox;
 
+/// How often a deletion begins again that an incarnation of the database has forgotten.
+const ATTEMPTS: u32 = 3;
+
 impl Domain {
     /// Deletes a tag; what it names stays.
     pub async fn delete_tag(&self, repository: &Name, tag: &Tag) -> Result<(), Error> {
         let retain = self.limits.load().trash_retention;
         let units = [Unit::Tag(repository.clone(), tag.clone())];
-        let step = |epoch| -> BoxFuture<'_, _> {
-            let deleted = self.meta.delete_tag(epoch, repository, tag, retain);
-            Box::pin(async move { deleted.await.map(|removal| (epoch, removal)) })
-        };
-        let (epoch, removal) = self.write_to(&units, step).await?;
-        self.carry_out(epoch, removal.ok_or(Error::ManifestUnknown)?).await
+        for attempt in 0..ATTEMPTS {
+            let removal =
+                self.write_to(&units, |epoch| self.meta.delete_tag(epoch, repository, tag, retain)).await?;
+            match removal {
+                Some(removal) if self.carry_out(&removal).await? => return Ok(()),
+                Some(_) => {}
+                None if attempt > 0 => return Ok(()),
+                None => return Err(Error::ManifestUnknown),
+            }
+        }
+        Err(Error::Overtaken)
     }
 
     /// Deletes a manifest and all its tags.
     pub async fn delete_manifest(&self, repository: &Name, digest: &Digest) -> Result<(), Error> {
         let retain = self.limits.load().trash_retention;
-        let (epoch, outcome) =
-            self.write_trusted(|epoch| self.meta.delete_manifest(epoch, repository, digest, retain)).await?;
-        match outcome {
-            DeleteOutcome::Deleted(removal) => self.carry_out(epoch, removal).await,
-            DeleteOutcome::Referenced => Err(Error::Referenced),
-            DeleteOutcome::Unknown => Err(Error::ManifestUnknown),
-        }
+        self.delete_trusted(Error::ManifestUnknown, |epoch| {
+            self.meta.delete_manifest(epoch, repository, digest, retain)
+        })
+        .await
     }
 
     /// Takes the blob away from the repository; others keep it.
     pub async fn delete_blob(&self, repository: &Name, digest: &Digest) -> Result<(), Error> {
-        let (epoch, outcome) =
-            self.write_trusted(|epoch| self.meta.delete_blob(epoch, repository, digest)).await?;
-        match outcome {
-            DeleteOutcome::Deleted(removal) => self.carry_out(epoch, removal).await,
-            DeleteOutcome::Referenced => Err(Error::Referenced),
-            DeleteOutcome::Unknown => Err(Error::BlobUnknown),
-        }
+        self.delete_trusted(Error::BlobUnknown, |epoch| self.meta.delete_blob(epoch, repository, digest))
+            .await
     }
 
-    /// Does `step` once everything is compared, and says in which epoch: before that, a parent or referrer may not be
-    /// known yet.
+    async fn delete_trusted<'a>(
+        &self,
+        unknown: Error,
+        step: impl Fn(Epoch) -> BoxFuture<'a, Result<DeleteOutcome, meta::Error>> + Sync,
+    ) -> Result<(), Error> {
+        for attempt in 0..ATTEMPTS {
+            match self.write_trusted(&step).await? {
+                DeleteOutcome::Deleted(removal) if self.carry_out(&removal).await? => return Ok(()),
+                DeleteOutcome::Deleted(_) => {}
+                DeleteOutcome::Referenced => return Err(Error::Referenced),
+                DeleteOutcome::Unknown if attempt > 0 => return Ok(()),
+                DeleteOutcome::Unknown => return Err(unknown),
+            }
+        }
+        Err(Error::Overtaken)
+    }
+
+    /// Does `step` once everything is compared: before that, a parent or referrer may not be known yet.
     async fn write_trusted<'a, T>(
         &self,
         step: impl Fn(Epoch) -> BoxFuture<'a, Result<T, meta::Error>> + Sync,
-    ) -> Result<(Epoch, T), Error> {
-        const ATTEMPTS: u32 = 3;
+    ) -> Result<T, Error> {
         for _ in 0..ATTEMPTS {
             // Also waits for a database that is away.
             let current = self.write(|epoch| Box::pin(std::future::ready(Ok(epoch)))).await?;
@@ -63,24 +81,15 @@ impl Domain {
                 Err(Error::DatabaseAway(meta::Error::Superseded)) => {
                     tracing::debug!(epoch = current.0, "a deletion begins again in the next epoch");
                 }
-                outcome => return outcome.map(|done| (epoch, done)),
+                outcome => return outcome,
             }
         }
         Err(Error::NotCompared)
     }
 
-    /// Brings the evidence into the bucket. It is acknowledged in the epoch that decided it, or not at all: a later
-    /// incarnation of the database may have lost the decision, and have looked at the bucket before the evidence came.
-    async fn carry_out(&self, epoch: Epoch, removal: Removal) -> Result<(), Error> {
+    /// `false`: what it belongs to may be lost.
+    async fn carry_out(&self, removal: &Removal) -> Result<bool, Error> {
         outbox::carry_out(&*self.store, &removal.steps).await?;
-        let finished = self.write(|current| {
-            if current == epoch {
-                let finished = self.meta.finish_removal(epoch, &removal);
-                Box::pin(async move { finished.await.map(|()| true) })
-            } else {
-                Box::pin(std::future::ready(Ok(false)))
-            }
-        });
-        if finished.await? { Ok(()) } else { Err(Error::DatabaseAway(meta::Error::Superseded)) }
+        self.write(|_| self.meta.finish_removal(removal)).await
     }
 }

@@ -113,7 +113,7 @@ decorate! {
             retain: Duration
         ) -> DeleteOutcome;
         fn delete_blob(epoch: Epoch, repository: &Name, digest: &Digest) -> DeleteOutcome;
-        fn finish_removal(epoch: Epoch, removal: &Removal) -> ();
+        fn finish_removal(removal: &Removal) -> bool;
     }
     Collect {
         fn incarnation() -> Incarnation;

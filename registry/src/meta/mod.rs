@@ -203,7 +203,7 @@ pub trait Receive: Send + Sync {
     /// Lets go of an upload without progress.
     async fn release_upload(&self, id: Uuid, token: Uuid) -> Result<(), Error>;
 
-    /// Starts an upload at offset 0 anew under another generation; what the old one left is queued for
+    /// Starts an upload anew at offset 0, under another generation; what the old one left is queued for
     /// deletion. `false`: the lease is lost.
     async fn restart_upload(&self, id: Uuid, token: Uuid, generation: Generation) -> Result<bool, Error>;
 
@@ -287,9 +287,9 @@ pub trait Publish: Send + Sync {
         digest: &Digest,
     ) -> Result<DeleteOutcome, Error>;
 
-    /// Forgets a removal of this epoch that has been carried out in the bucket. In another epoch the deletion itself
-    /// may be lost, and the number of its row be that of another.
-    async fn finish_removal(&self, epoch: Epoch, removal: &Removal) -> Result<(), Error>;
+    /// Forgets a removal that has been carried out in the bucket. `false`: it is not known (any more), as it was
+    /// carried out by somebody else, or what it belongs to was lost with an incarnation of the database.
+    async fn finish_removal(&self, removal: &Removal) -> Result<bool, Error>;
 }
 
 /// The incarnation of the database, and who took it over.

@@ -29,7 +29,12 @@ pub(super) fn remove(key: &Key) -> String {
 
 /// Gives a multipart upload up.
 fn abort(generation: Generation, id: &str) -> String {
-    format!("!{} {id}", Key::Upload { generation })
+    aborts(&Key::Upload { generation }) + id
+}
+
+/// How steps begin that give a multipart upload of an object up.
+pub(super) fn aborts(key: &Key) -> String {
+    format!("!{key} ")
 }
 
 /// The key that a step removes, or whose multipart upload it aborts; `None` for one that writes, or that this

@@ -150,6 +150,9 @@ pub struct LeasedUpload {
     pub repository: RepositoryId,
     /// Its generation.
     pub generation: Generation,
+    /// Its generation was begun in an earlier incarnation of the database: more may have been written under it
+    /// than is known.
+    pub restored: bool,
     /// The number of this lease: names what this request stages.
     pub lease: u32,
     /// The multipart upload, once begun.

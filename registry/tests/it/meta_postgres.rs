@@ -13,6 +13,14 @@ use stowage_registry::meta::faulty::{Effect, Faulty, Gate, Occasion};
 use stowage_registry::meta::postgres::{ConnectError, Options, PostgresStore, SCHEMA, migrate};
 use stowage_registry::meta::{Error, Leases as _};
 
+use stowage_oci::{Algorithm, Digest};
+use stowage_registry::key::{Form, Generation};
+use stowage_registry::meta::{
+    BlobFound, Difference, Epoch, Location, ManifestFacts, ManifestFound, Mode, Outcome, Reconcile as _,
+    Scope, Settled,
+};
+use stowage_registry::ops::clock;
+
 use crate::support::postgres::{database, empty_database, proxied};
 use crate::support::proxy::Line;
 
@@ -227,4 +235,86 @@ async fn every_statement_is_understood_by_a_migrated_database() {
         prepared += 1;
     }
     assert!(prepared > 40, "{prepared}");
+}
+
+/// Settles a difference whose row `insert` makes meanwhile, in a transaction that ends when it is waited for.
+async fn settled_beside(insert: &'static str, difference: Difference<'_>) -> (Settled, Vec<Queued>) {
+    let url = database().await;
+    let store = PostgresStore::connect(&Options::new(&url)).await.unwrap();
+    assert!(store.found(uuid::Uuid::new_v4()).await.unwrap());
+    let generation = Generation::at(clock::milliseconds());
+    let epoch = store.claim_epoch(0, generation).await.unwrap().unwrap();
+    assert!(store.enter_epoch(epoch, generation).await.unwrap());
+    let mut other = sqlx::PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql(insert).execute(&mut other).await.unwrap();
+    let scope = Scope { epoch: Epoch(epoch), retain: Duration::from_hours(1), mode: Mode::OnDemand };
+    let ends = async {
+        let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity
+                     WHERE datname = current_database() AND wait_event_type = 'Lock')";
+        while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut other).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        other.execute("COMMIT").await.unwrap();
+    };
+    let (outcome, ()) = tokio::join!(store.settle(&scope, &difference), ends);
+    let Outcome::Settled(settled) = outcome.unwrap() else { panic!("not settled") };
+    (settled, rows(&url).await.outbox().await)
+}
+
+/// Another replica has adopted other data, by another listing: ours would call that superfluous.
+#[tokio::test]
+async fn data_that_somebody_else_adopts_meanwhile_is_compared_again() {
+    let location = |n: u128| {
+        let generation = Generation::from_uuid(uuid::Uuid::from_u128(n));
+        Location { generation, form: Form::Inline, size: 1 }
+    };
+    let digest = Digest::of(Algorithm::Sha256, b"x");
+    let listed = vec![location(2), location(1)];
+    let found = [BlobFound { digest, listed, gone: vec![], damaged: vec![] }];
+    let insert = "BEGIN; INSERT INTO blobs (digest, size, gen, form)
+        VALUES ('\\x01'::bytea || sha256('x'), 1, '00000000-0000-0000-0000-000000000001', 1)";
+    let (settled, queued) = settled_beside(insert, Difference::Blobs(&found)).await;
+    assert_eq!(settled.again, [0]);
+    assert!(queued.is_empty(), "{queued:?}");
+}
+
+/// The same of manifests, one live and one deleted: no record has two rows, and none that lives is withdrawn.
+#[tokio::test]
+async fn manifests_that_somebody_else_adopts_meanwhile_are_compared_again() {
+    let at = |n: u128| Generation::from_uuid(uuid::Uuid::from_u128(n));
+    let digest = Digest::of(Algorithm::Sha256, b"x");
+    let facts = ManifestFacts {
+        digest,
+        media_type: "m".to_owned(),
+        artifact_type: None,
+        subject: None,
+        annotations: None,
+        size: 1,
+        body: None,
+        blobs: vec![],
+        children: vec![],
+    };
+    let found = |markers: Vec<Generation>| ManifestFound {
+        digest,
+        records: vec![at(1), at(2)],
+        markers,
+        gone: vec![],
+        damaged: vec![],
+        facts: Some(facts.clone()),
+        owes_referrer: false,
+    };
+    let live = "BEGIN; INSERT INTO repositories (name) VALUES ('a'); COMMIT; BEGIN;
+        INSERT INTO manifests (repo_id, digest, state, gen, media_type, size)
+        SELECT id, '\\x01'::bytea || sha256('x'), 1, '00000000-0000-0000-0000-000000000001', 'm', 1 FROM repositories";
+    let buried = "BEGIN; INSERT INTO repositories (name) VALUES ('a'); COMMIT; BEGIN;
+        INSERT INTO manifests (repo_id, digest, state, gen, trashed_until, media_type, size)
+        SELECT id, '\\x01'::bytea || sha256('x'), 2, '00000000-0000-0000-0000-000000000001', clock_timestamp(), 'm', 1
+        FROM repositories";
+    for (insert, markers) in [(live, vec![]), (buried, vec![at(1), at(2)])] {
+        let found = [found(markers)];
+        let name = "a".parse().unwrap();
+        let (settled, queued) = settled_beside(insert, Difference::Manifests(&name, &found)).await;
+        assert_eq!(settled.again, [0], "{insert}");
+        assert!(queued.is_empty(), "{queued:?}");
+    }
 }

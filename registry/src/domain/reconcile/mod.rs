@@ -147,7 +147,7 @@ impl Work {
         }
         for errand in errands {
             outbox::carry_out(&*self.comparer.store, &errand.steps).await?;
-            self.comparer.meta.finish_removal(self.scope.epoch, errand).await?;
+            self.comparer.meta.finish_removal(errand).await?;
         }
         Ok(())
     }

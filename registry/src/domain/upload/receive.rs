@@ -93,10 +93,15 @@ impl Receiver {
         algorithm: Algorithm,
         announced: Option<u64>,
     ) -> Result<Self, Error> {
-        if held.upload.progress.offset == 0 && held.upload.multipart.is_some() {
-            begin_anew(&domain, &mut held).await?;
-        }
-        let durable = held.upload.progress.clone();
+        let staged_before = if held.upload.restored {
+            leave_generation(&domain, &mut held).await?
+        } else {
+            if held.upload.progress.offset == 0 && held.upload.multipart.is_some() {
+                begin_anew(&domain, &mut held).await?;
+            }
+            Vec::new()
+        };
+        let mut durable = held.upload.progress.clone();
         let hasher = if durable.hash.is_empty() {
             Hasher::new(algorithm)
         } else {
@@ -109,21 +114,28 @@ impl Receiver {
                 part_size(domain.store.part_size(), staged, announced.map(|length| length + durable.offset))
             }
         };
-        Ok(Self {
-            offset: durable.offset,
+        let (offset, mut filled, mut staged) = (durable.offset, 0, staged);
+        if !staged_before.is_empty() {
+            // Nothing of it is durable under the new generation yet.
+            (filled, staged, durable) = (staged, 0, Progress::default());
+        }
+        let mut receiver = Self {
+            offset,
             domain,
             held,
             durable,
             hasher,
-            segments: Vec::new(),
-            filled: 0,
+            segments: staged_before,
+            filled,
             staged,
             stores: true,
             part_size,
             announced,
             memory: None,
             flight: None,
-        })
+        };
+        receiver.reserve().await;
+        Ok(receiver)
     }
 
     /// Takes the whole body.
@@ -261,9 +273,7 @@ impl Receiver {
             return Ok(staged);
         }
         for tail in &self.durable.tails {
-            let key = Key::UploadTail { generation: self.held.upload.generation, lease: tail.lease };
-            let bytes = self.domain.read_whole(&key).await?.filter(|bytes| bytes.len() as u64 == tail.size);
-            staged.push(bytes.ok_or(Error::UploadUnknown)?);
+            staged.push(read_tail(&self.domain, self.held.upload.generation, tail).await?);
         }
         Ok(staged)
     }
@@ -390,6 +400,33 @@ async fn begin_anew(domain: &Domain, held: &mut Held) -> Result<(), Error> {
     held.upload.multipart = None;
     held.upload.generation = generation;
     Ok(())
+}
+
+/// An upload of an earlier incarnation may have become a blob that its row knows nothing of: nothing is written
+/// under its generation any more. What was staged goes on in memory. A multipart upload that is still open has
+/// become nothing; one that is not has its object, and then the client begins anew.
+async fn leave_generation(domain: &Domain, held: &mut Held) -> Result<Vec<Bytes>, Error> {
+    let mut staged = Vec::new();
+    if held.upload.multipart.is_some() && held.upload.progress.offset > 0 {
+        let key = Key::Upload { generation: held.upload.generation }.to_string();
+        if domain.store.head(&key).await?.is_none() {
+            return Ok(staged);
+        }
+        begin_anew(domain, held).await?;
+        domain.let_go(held).await;
+        return Err(Error::NotAtOffset { offset: 0 });
+    }
+    for tail in &held.upload.progress.tails {
+        staged.push(read_tail(domain, held.upload.generation, tail).await?);
+    }
+    begin_anew(domain, held).await?;
+    Ok(staged)
+}
+
+async fn read_tail(domain: &Domain, generation: Generation, tail: &Tail) -> Result<Bytes, Error> {
+    let key = Key::UploadTail { generation, lease: tail.lease };
+    let bytes = domain.read_whole(&key).await?.filter(|bytes| bytes.len() as u64 == tail.size);
+    bytes.ok_or(Error::UploadUnknown)
 }
 
 /// The part size of an upload of `total` bytes, if that is known, of which `staged` wait in tails.

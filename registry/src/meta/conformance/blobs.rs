@@ -171,6 +171,12 @@ pub async fn a_mount_shows_the_blob_once_it_is_finished(fixture: Fixture) {
     let record = link_key("new/b", stored.digest, generation).to_string();
     assert_eq!(world.rows.intents().await, [vec![record]]);
     assert_eq!(world.blob("new/b", stored.digest).await, None, "not before its record is there");
+    let lost = crate::meta::Mount { generation: fresh(), ..mount.clone() };
+    assert!(
+        !world.store.finish_mount(world.epoch, &lost).await.expect("finish"),
+        "the number was given again"
+    );
+    assert_eq!(world.rows.intents().await.len(), 1);
     assert!(world.store.finish_mount(world.epoch, &mount).await.expect("finish"));
     assert_eq!(world.blob("new/b", stored.digest).await.map(|row| row.location), Some(stored.location));
     assert!(world.rows.intents().await.is_empty());

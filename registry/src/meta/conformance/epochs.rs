@@ -65,8 +65,6 @@ pub async fn a_restart_supersedes_every_deciding_step(fixture: Fixture) {
     let (_, commit) = world.receive("a", "y").await;
     let pinned = world.pin("a", facts("n", &[]), &["v1"]).await;
     let (a, b, old, store) = (name("a"), name("b"), world.epoch, &world.store);
-    world.push_manifest("a", facts("o", &[]), &["v0"]).await;
-    let removal = store.delete_tag(old, &a, &tag("v0"), DAY).await.expect("delete").expect("there is one");
     let mount = store.begin_mount(old, &a, &b, &stored.digest, fresh()).await.expect("begin").expect("seen");
 
     world.rows.restart().await;
@@ -85,7 +83,6 @@ pub async fn a_restart_supersedes_every_deciding_step(fixture: Fixture) {
         assert!(superseded(&store.delete_tag(old, &a, &tag("v1"), DAY).await), "{entered}");
         assert!(superseded(&store.delete_manifest(old, &a, &digest("m"), DAY).await), "{entered}");
         assert!(superseded(&store.delete_blob(old, &a, &stored.digest).await), "{entered}");
-        assert!(superseded(&store.finish_removal(old, &removal).await), "{entered}");
         assert!(!store.finish_walk(old).await.expect("walk"), "{entered}");
         let stored = &stored.digest;
         for count in 1..3 {
@@ -104,7 +101,6 @@ pub async fn a_restart_supersedes_every_deciding_step(fixture: Fixture) {
     let rows = store.tagged(current, &[(a, tag("v1"))]).await.expect("tagged");
     assert_eq!(rows[0].as_ref().map(|row| row.digest), Some(digest("m")), "nothing has changed");
     assert_eq!(world.rows.intents().await.len(), 2, "what was begun is left to the walk");
-    assert!(world.queued(&removal.steps[0]).await.is_some(), "and so is what was not finished");
 }
 
 pub async fn an_epoch_is_walked_when_its_walk_has_ended(fixture: Fixture) {

@@ -144,6 +144,9 @@ macro_rules! meta_conformance {
                 reconcile: a_difference_is_settled_only_in_its_epoch_and_before_it_is_walked,
                     data_is_adopted_moved_and_lost_as_the_bucket_shows,
                     data_that_a_given_up_upload_had_queued_is_live_again_when_its_pointer_is_found,
+                    an_upload_of_an_earlier_incarnation_is_known_as_such_until_it_has_another_generation,
+                    a_blob_is_not_swept_while_its_upload_counts_as_open,
+                    a_removal_that_is_not_known_any_more_ends_no_other,
                     a_link_without_a_record_is_what_those_who_refer_to_it_need,
                     a_manifest_is_adopted_with_all_it_refers_to_and_never_judged_incomplete,
                     a_marked_or_missing_record_sends_its_manifest_to_the_trash_and_its_tags_away,
@@ -352,7 +355,7 @@ impl World {
     }
 
     async fn finish(&self, removal: &Removal) {
-        self.store.finish_removal(self.epoch, removal).await.expect("finish");
+        self.store.finish_removal(removal).await.expect("finish");
     }
 }
 

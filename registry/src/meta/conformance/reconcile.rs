@@ -153,8 +153,68 @@ pub async fn data_that_a_given_up_upload_had_queued_is_live_again_when_its_point
     let removal = format!("-{}", location.data_key(digest("x")));
     assert!(world.steps().await.contains(&removal));
     world.settle(Difference::Blobs(&[data(digest("x"), &[location], &[])])).await;
-    assert!(!world.steps().await.contains(&removal));
+    assert_eq!(
+        world.steps().await,
+        [format!("-{}", crate::key::Key::UploadTail { generation: upload.generation, lease: 1 })],
+        "nor is its multipart upload aborted"
+    );
     assert_eq!(world.rows.blobs().await, 1);
+}
+
+/// What was written under its generation may be more than its row says.
+pub async fn an_upload_of_an_earlier_incarnation_is_known_as_such_until_it_has_another_generation(
+    fixture: Fixture,
+) {
+    let mut world = World::begin(fixture).await;
+    let key = world.open("a").await;
+    let (upload, token) = world.lease(&key).await;
+    assert!(!upload.restored);
+    world.store.release_upload(key.id, token).await.expect("release");
+    renew(&mut world).await;
+    let (upload, token) = world.lease(&key).await;
+    assert!(upload.restored);
+    assert!(world.store.restart_upload(key.id, token, fresh()).await.expect("restart"));
+    world.store.release_upload(key.id, token).await.expect("release");
+    assert!(!world.lease(&key).await.0.restored);
+}
+
+/// The commit of an upload was lost, its data was adopted, and the request that holds it is gone.
+pub async fn a_blob_is_not_swept_while_its_upload_counts_as_open(fixture: Fixture) {
+    let world = unwalked(fixture).await;
+    let key = world.open("a").await;
+    let (upload, token) = world.lease(&key).await;
+    let location = at(upload.generation);
+    world.settle(Difference::Blobs(&[data(digest("x"), &[location], &[])])).await;
+    assert!(world.store.finish_walk(world.epoch).await.expect("walk"));
+    world.store.queue_unreferenced(world.epoch).await.expect("queue");
+    world.rows.pass(3 * DAY).await;
+    let swept = world.store.sweep_blobs(world.epoch, 100).await.expect("sweep");
+    assert_eq!((swept.removed, swept.again), (0, 1), "{swept:?}");
+    assert!(world.store.drop_upload(upload.id, token).await.expect("drop"));
+    world.rows.pass(HOUR).await;
+    let swept = world.store.sweep_blobs(world.epoch, 100).await.expect("sweep");
+    assert_eq!(swept.removed, 1);
+    assert!(world.queued(&format!("-{}", location.blob_key(digest("x")))).await.is_some());
+    world.rows.pass(HOUR * 2).await;
+    let taken = world.store.take_removals(world.epoch, crate::meta::Which::All, 100).await.expect("take");
+    assert!(!taken.is_empty());
+}
+
+/// A row of another incarnation may have the same number.
+pub async fn a_removal_that_is_not_known_any_more_ends_no_other(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    world.push("a", "x").await;
+    let deleted = world.store.delete_blob(world.epoch, &name("a"), &digest("x")).await.expect("delete");
+    let crate::meta::DeleteOutcome::Deleted(removal) = deleted else { panic!("{deleted:?}") };
+    let other = crate::meta::Removal { steps: vec![removes_nothing()], ..removal.clone() };
+    assert!(!world.store.finish_removal(&other).await.expect("finish"));
+    assert_eq!(world.steps().await, removal.steps);
+    assert!(world.store.finish_removal(&removal).await.expect("finish"));
+    assert!(!world.store.finish_removal(&removal).await.expect("finish"), "it is done");
+}
+
+fn removes_nothing() -> String {
+    format!("-{}", link_key("b", digest("x"), fresh()))
 }
 
 pub async fn a_link_without_a_record_is_what_those_who_refer_to_it_need(fixture: Fixture) {

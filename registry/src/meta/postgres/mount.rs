@@ -52,6 +52,7 @@ impl PostgresStore {
         let repo_id: Option<i32> = sqlx::query_scalar(include_str!("sql/take_link_intent.sql"))
             .bind(mount.intent)
             .bind(i64::from(epoch.0))
+            .bind(mount.generation.to_uuid())
             .fetch_optional(&mut *tx)
             .await?;
         // Reaped: its keys are queued already.

@@ -414,15 +414,7 @@ impl PostgresStore {
             return Ok(());
         }
         sqlx::query(include_str!("sql/touch_manifests.sql")).bind(&manifests).execute(&mut *tx).await?;
-        // One in the trash was passed over for as long as the tag named it.
-        let trashed: Vec<i64> =
-            sqlx::query_scalar("SELECT id FROM manifests WHERE id = ANY ($1) AND state = 2")
-                .bind(&manifests)
-                .fetch_all(&mut *tx)
-                .await?;
-        if !trashed.is_empty() {
-            candidates(&mut *tx, Candidate::Trashed, &trashed, Duration::ZERO).await?;
-        }
+        // One in the trash, passed over for as long as the tag named it, is found by the sweep.
         Ok(candidates(tx, Candidate::Manifest, &manifests, self.timings.lease).await?)
     }
 }
@@ -466,7 +458,7 @@ impl Publish for PostgresStore {
         write(|| self.try_delete_blob(epoch, repository, *digest)).await
     }
 
-    async fn finish_removal(&self, epoch: Epoch, removal: &Removal) -> Result<(), Error> {
-        write(|| self.try_finish(epoch, removal.outbox)).await
+    async fn finish_removal(&self, removal: &Removal) -> Result<bool, Error> {
+        write(|| self.try_finish(removal)).await
     }
 }

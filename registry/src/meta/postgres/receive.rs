@@ -35,6 +35,7 @@ struct UploadColumns {
     hash: Vec<u8>,
     tails: Vec<i32>,
     tail_sizes: Vec<i64>,
+    restored: bool,
     #[sqlx(flatten)]
     plan: PlanColumns,
 }
@@ -78,6 +79,7 @@ impl UploadColumns {
             id,
             repository: self.repo_id,
             generation: Generation::from_uuid(self.generation),
+            restored: self.restored,
             lease: row::number("uploads", self.lease)?,
             multipart: multipart(self.multipart_id, self.part_size)?,
             progress,

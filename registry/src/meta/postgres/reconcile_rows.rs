@@ -14,12 +14,12 @@ use super::queue::{Removals, candidates};
 use super::receive::{ensure_repository, repository};
 use super::tx::Connection;
 use super::{PostgresStore, row, seconds};
-use crate::key::{Form, Generation, Version};
+use crate::key::{Form, Generation, Key, Version};
 use crate::meta::reconcile::{
     BlobFact, Holders, Kind, Life, LinkFact, Loss, ManifestFact, NewManifest, Owed, Rows, State, TagFact,
     TagSet,
 };
-use crate::meta::{Candidate, Epoch, Error, Location, ManifestFacts, RepositoryId};
+use crate::meta::{Candidate, Epoch, Error, Location, ManifestFacts, RepositoryId, steps};
 
 /// The rows, within a transaction.
 pub(super) struct PgRows<'a> {
@@ -126,6 +126,10 @@ fn uuids(generations: &[Generation]) -> Vec<Uuid> {
     generations.iter().map(|generation| generation.to_uuid()).collect()
 }
 
+fn all_digests(table: &'static str, found: &[Vec<u8>]) -> Result<HashSet<Digest>, Fault> {
+    Ok(found.iter().map(|bytes| row::digest(table, bytes)).collect::<Result<_, _>>()?)
+}
+
 fn life(state: i16, id: i64) -> Life {
     if state == 1 { Life::Live(id) } else { Life::Trashed(id) }
 }
@@ -149,21 +153,21 @@ impl Rows for PgRows<'_> {
         Ok(facts.collect::<Result<_, Error>>()?)
     }
 
-    async fn insert_blobs(&mut self, blobs: &[(Digest, Option<Location>)]) -> Result<(), Fault> {
+    async fn insert_blobs(&mut self, blobs: &[(Digest, Option<Location>)]) -> Result<HashSet<Digest>, Fault> {
         let mut columns = Locations::default();
         for (_, location) in blobs {
             columns.push(*location)?;
         }
         let digests: Vec<Vec<u8>> = blobs.iter().map(|(digest, _)| digest.to_bytes()).collect();
-        sqlx::query(include_str!("sql/insert_blobs.sql"))
+        let inserted: Vec<Vec<u8>> = sqlx::query_scalar(include_str!("sql/insert_blobs.sql"))
             .bind(digests)
             .bind(columns.sizes)
             .bind(columns.generations)
             .bind(columns.forms)
             .bind(columns.tails)
-            .execute(&mut *self.tx)
+            .fetch_all(&mut *self.tx)
             .await?;
-        Ok(())
+        all_digests("blobs", &inserted)
     }
 
     async fn set_blobs(&mut self, blobs: &[(i64, Option<Location>)]) -> Result<(), Fault> {
@@ -226,18 +230,18 @@ impl Rows for PgRows<'_> {
         &mut self,
         repository: RepositoryId,
         links: &[(Digest, Option<Generation>)],
-    ) -> Result<(), Fault> {
+    ) -> Result<HashSet<Digest>, Fault> {
         let (digests, generations): (Vec<Vec<u8>>, Vec<Option<Uuid>>) = links
             .iter()
             .map(|(digest, generation)| (digest.to_bytes(), generation.map(Generation::to_uuid)))
             .unzip();
-        sqlx::query(include_str!("sql/insert_links.sql"))
+        let inserted: Vec<Vec<u8>> = sqlx::query_scalar(include_str!("sql/insert_links.sql"))
             .bind(repository)
             .bind(digests)
             .bind(generations)
-            .execute(&mut *self.tx)
+            .fetch_all(&mut *self.tx)
             .await?;
-        Ok(())
+        all_digests("repo_blobs", &inserted)
     }
 
     async fn set_links(&mut self, links: &[(i64, Option<Generation>)]) -> Result<(), Fault> {
@@ -455,12 +459,12 @@ impl Rows for PgRows<'_> {
         repository: RepositoryId,
         tags: &[(Tag, TagSet)],
         retain: Duration,
-    ) -> Result<(), Fault> {
+    ) -> Result<HashSet<Tag>, Fault> {
         let mut columns = TagLists::default();
         for (tag, set) in tags {
             columns.push(tag, set)?;
         }
-        sqlx::query(include_str!("sql/insert_tags.sql"))
+        let inserted: Vec<String> = sqlx::query_scalar(include_str!("sql/insert_tags.sql"))
             .bind(repository)
             .bind(columns.names)
             .bind(columns.manifests)
@@ -472,9 +476,9 @@ impl Rows for PgRows<'_> {
             .bind(columns.prev_seqs)
             .bind(columns.prev_generations)
             .bind(seconds(retain))
-            .execute(&mut *self.tx)
+            .fetch_all(&mut *self.tx)
             .await?;
-        Ok(())
+        Ok(inserted.iter().map(|name| row::parsed("tags", name)).collect::<Result<_, _>>()?)
     }
 
     async fn queued(&mut self, steps: &[String]) -> Result<HashSet<String>, Fault> {
@@ -483,9 +487,10 @@ impl Rows for PgRows<'_> {
         Ok(found.into_iter().collect())
     }
 
-    async fn unqueue(&mut self, step: &str) -> Result<(), Fault> {
-        sqlx::query("UPDATE outbox SET steps = array_remove(steps, $1) WHERE steps @> ARRAY[$1]")
-            .bind(step)
+    async fn unqueue(&mut self, key: &Key) -> Result<(), Fault> {
+        sqlx::query(include_str!("sql/unqueue.sql"))
+            .bind(steps::remove(key))
+            .bind(steps::aborts(key))
             .execute(&mut *self.tx)
             .await?;
         Ok(())

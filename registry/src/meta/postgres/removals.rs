@@ -11,7 +11,7 @@ use super::tx::{Connection, Tx};
 use super::{PostgresStore, guard, row, seconds};
 use crate::key::Key;
 use crate::meta::steps::{removed, spent_markers};
-use crate::meta::{Candidate, DueRemoval, Epoch, Error, Which};
+use crate::meta::{Candidate, DueRemoval, Epoch, Error, Removal, Which};
 
 /// How many rows of one lane are taken at once: each waits for the one before it.
 const LANE: i64 = 32;
@@ -96,21 +96,25 @@ impl PostgresStore {
 
     pub(super) async fn try_settle(&self, epoch: Epoch, rows: &[i64]) -> Result<(), Fault> {
         let mut tx = self.begin_collecting(epoch).await?;
-        self.forget(&mut tx, rows).await?;
+        self.forget(&mut tx, rows, None).await?;
         tx.commit().await
     }
 
-    /// The same for a request that has carried its own row out.
-    pub(super) async fn try_finish(&self, epoch: Epoch, outbox: i64) -> Result<(), Fault> {
-        let mut tx = self.begin_in(epoch).await?;
-        self.forget(&mut tx, &[outbox]).await?;
-        tx.commit().await
+    /// The same for a request that has carried its own row out. In another incarnation that may be somebody else's.
+    pub(super) async fn try_finish(&self, removal: &Removal) -> Result<bool, Fault> {
+        let mut tx = self.begin().await?;
+        let known = self.forget(&mut tx, &[removal.outbox], Some(&removal.steps)).await? > 0;
+        tx.commit().await?;
+        Ok(known)
     }
 
-    /// Only now that the records above are gone may the level below become a candidate.
-    async fn forget(&self, tx: &mut Tx, rows: &[i64]) -> Result<(), Fault> {
-        let settled: Vec<SettledColumns> =
-            sqlx::query_as(include_str!("sql/forget_removals.sql")).bind(rows).fetch_all(&mut **tx).await?;
+    /// Only now that the records above are gone may the level below become a candidate. How many there were.
+    async fn forget(&self, tx: &mut Tx, rows: &[i64], steps: Option<&[String]>) -> Result<usize, Fault> {
+        let settled: Vec<SettledColumns> = sqlx::query_as(include_str!("sql/forget_removals.sql"))
+            .bind(rows)
+            .bind(steps)
+            .fetch_all(&mut **tx)
+            .await?;
         let follows = |kind: Candidate| -> Vec<i64> {
             let of_kind = settled.iter().filter(|row| row.then_kind.as_deref() == Some(kind.code()));
             of_kind.filter_map(|row| row.then_ref).collect()
@@ -126,7 +130,7 @@ impl PostgresStore {
             sqlx::query(include_str!("sql/touch_links.sql")).bind(&links).execute(&mut **tx).await?;
             candidates(tx, Candidate::Link, &links, self.timings.lease).await?;
         }
-        Ok(())
+        Ok(settled.len())
     }
 
     /// Deletes doomed manifests. What they held, and their referrers, are looked at; the links are returned.

@@ -169,8 +169,8 @@ struct Questions {
     kind: Candidate,
     /// Locks those of the rows that can be swept.
     lock: &'static str,
-    /// How long they must have been left alone, in seconds, if the statement asks.
-    rest: Option<Duration>,
+    /// What the statement asks: how long they must have been left alone, and are when something else is in the way.
+    rest: Vec<Duration>,
     /// Which of the rows something refers to.
     held: &'static str,
     /// Which of the rows exist that the lock did not get: somebody holds them.
@@ -204,8 +204,8 @@ impl PostgresStore {
             return Ok(Victims { rows: Vec::new(), swept: Swept::default() });
         }
         let mut lock = sqlx::query_as(asked.lock).bind(&rows);
-        if let Some(rest) = asked.rest {
-            lock = lock.bind(seconds(rest));
+        for rest in &asked.rest {
+            lock = lock.bind(seconds(*rest));
         }
         let locked: Vec<T> = lock.fetch_all(&mut *tx).await?;
         let ids: Vec<i64> = locked.iter().map(Locked::id).collect();
@@ -232,7 +232,7 @@ impl PostgresStore {
         let asked = Questions {
             kind: Candidate::Link,
             lock: include_str!("sql/lock_unlinked.sql"),
-            rest: Some(self.timings.lease),
+            rest: vec![self.timings.lease],
             held: include_str!("sql/referenced_links.sql"),
             exist: "SELECT id FROM repo_blobs WHERE id = ANY ($1)",
         };
@@ -250,7 +250,7 @@ impl PostgresStore {
         let asked = Questions {
             kind: Candidate::Blob,
             lock: include_str!("sql/lock_freed.sql"),
-            rest: Some(self.timings.blob_grace),
+            rest: vec![self.timings.blob_grace, self.timings.again],
             held: "SELECT blob_id FROM repo_blobs WHERE blob_id = ANY ($1)",
             exist: "SELECT id FROM blobs WHERE id = ANY ($1)",
         };
@@ -269,7 +269,7 @@ impl PostgresStore {
         let asked = Questions {
             kind: Candidate::Trashed,
             lock: include_str!("sql/lock_trashed.sql"),
-            rest: None,
+            rest: Vec::new(),
             // Whoever takes its last tag away queues it again.
             held: "SELECT DISTINCT manifest_id FROM tags WHERE manifest_id = ANY ($1)",
             exist: "SELECT id FROM manifests WHERE id = ANY ($1) AND state = 2",
@@ -319,7 +319,7 @@ impl PostgresStore {
         let asked = Questions {
             kind: Candidate::Manifest,
             lock: include_str!("sql/lock_untagged.sql"),
-            rest: Some(self.timings.lease),
+            rest: vec![self.timings.lease],
             held: include_str!("sql/held_manifests.sql"),
             exist: "SELECT id FROM manifests WHERE id = ANY ($1) AND state = 1",
         };

@@ -5,8 +5,11 @@
 //!
 //! First without locks, as mostly nothing differs; what does is read again under lock, with what the queues say
 //! of its keys, and only that second plan is carried out. Lock order: manifests, tags, blobs, links.
+//! A row that is not there cannot be locked: whoever finds that somebody else has inserted it meanwhile, perhaps by
+//! another listing, knows nothing, and compares the name again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::Hash;
 use std::time::Duration;
 
 use stowage_oci::{Digest, Name, Tag};
@@ -146,8 +149,11 @@ pub(in crate::meta) trait Rows {
         digests: &[Digest],
         lock: bool,
     ) -> Result<HashMap<Digest, BlobFact>, Self::Fault>;
-    /// Inserts rows unless there are some; without a location, absent ones.
-    async fn insert_blobs(&mut self, blobs: &[(Digest, Option<Location>)]) -> Result<(), Self::Fault>;
+    /// Inserts rows unless there are some; without a location, absent ones. Those that were inserted.
+    async fn insert_blobs(
+        &mut self,
+        blobs: &[(Digest, Option<Location>)],
+    ) -> Result<HashSet<Digest>, Self::Fault>;
     /// Sets where data is; `None`: nowhere.
     async fn set_blobs(&mut self, blobs: &[(i64, Option<Location>)]) -> Result<(), Self::Fault>;
 
@@ -165,12 +171,12 @@ pub(in crate::meta) trait Rows {
         digests: &[Digest],
         lock: bool,
     ) -> Result<HashMap<Digest, LinkFact>, Self::Fault>;
-    /// Inserts rows unless there are some. Their blobs have rows.
+    /// Inserts rows unless there are some; those that were. Their blobs have rows.
     async fn insert_links(
         &mut self,
         repository: RepositoryId,
         links: &[(Digest, Option<Generation>)],
-    ) -> Result<(), Self::Fault>;
+    ) -> Result<HashSet<Digest>, Self::Fault>;
     /// Sets the records of links; `None`: hidden.
     async fn set_links(&mut self, links: &[(i64, Option<Generation>)]) -> Result<(), Self::Fault>;
     /// Deletes a link that nothing refers to; its blob becomes a candidate.
@@ -223,18 +229,19 @@ pub(in crate::meta) trait Rows {
     ) -> Result<HashMap<Tag, TagFact>, Self::Fault>;
     /// Forgets rows of tags.
     async fn drop_tags(&mut self, repository: RepositoryId, tags: &[Tag]) -> Result<(), Self::Fault>;
-    /// Inserts rows of tags unless there are some: those are of pushes of this epoch, and higher.
+    /// Inserts rows of tags unless there are some; those that were.
     async fn insert_tags(
         &mut self,
         repository: RepositoryId,
         tags: &[(Tag, TagSet)],
         retain: Duration,
-    ) -> Result<(), Self::Fault>;
+    ) -> Result<HashSet<Tag>, Self::Fault>;
 
     /// Which of these steps are queued.
     async fn queued(&mut self, steps: &[String]) -> Result<HashSet<String>, Self::Fault>;
-    /// Takes a step out of the queue: what it would remove has turned out to be live.
-    async fn unqueue(&mut self, step: &str) -> Result<(), Self::Fault>;
+    /// Takes an object's removal out of the queue, with that of what it was uploaded by: it has turned out to be
+    /// live.
+    async fn unqueue(&mut self, key: &Key) -> Result<(), Self::Fault>;
     /// Which of these keys an open push of the epoch has announced.
     async fn announced(&mut self, epoch: Epoch, keys: &[String]) -> Result<HashSet<String>, Self::Fault>;
     /// Which of these generations are of open uploads.
@@ -416,6 +423,12 @@ pub(super) async fn suspect_blobs<R: Rows>(
     Ok(Some(Suspects { at: suspects, facts, fate }))
 }
 
+/// Of the names that were to be inserted, those that somebody else was faster with.
+fn late<N: Clone + Eq + Hash, T>(wanted: &[(N, T)], inserted: &HashSet<N>) -> HashSet<N> {
+    let names = wanted.iter().map(|(name, _)| name);
+    names.filter(|name| !inserted.contains(*name)).cloned().collect()
+}
+
 async fn blobs<R: Rows>(rows: &mut R, scope: &Scope, found: &[BlobFound]) -> Result<Outcome, R::Fault> {
     let mut settled = Settled::default();
     let Some(Suspects { at: suspects, facts, fate }) = suspect_blobs(rows, scope, found).await? else {
@@ -423,6 +436,7 @@ async fn blobs<R: Rows>(rows: &mut R, scope: &Scope, found: &[BlobFound]) -> Res
     };
     let (mut inserts, mut moves, mut losses) = (Vec::new(), Vec::new(), Vec::new());
     let mut moved: Vec<(Digest, Option<Location>)> = Vec::new();
+    let mut spares: Vec<(usize, Vec<Location>)> = Vec::new();
     for at in suspects {
         let BlobFound { digest, .. } = found[at];
         let fact = facts.get(&digest);
@@ -439,20 +453,29 @@ async fn blobs<R: Rows>(rows: &mut R, scope: &Scope, found: &[BlobFound]) -> Res
             (Some(BlobAction::Lose), Some(fact)) => losses.push((fact.id, None)),
             _ => {}
         }
-        let steps = spare.iter().flat_map(|location| steps::remove_blob(digest, location)).collect();
+        spares.push((at, spare));
+    }
+    let late = match &inserts[..] {
+        [] => HashSet::new(),
+        _ => late(&inserts, &rows.insert_blobs(&inserts).await?),
+    };
+    inserts.retain(|(digest, _)| !late.contains(digest));
+    for (at, spare) in spares {
+        if late.contains(&found[at].digest) {
+            settled.again.push(at);
+            continue;
+        }
+        let steps = spare.iter().flat_map(|one| steps::remove_blob(found[at].digest, one)).collect();
         discard(rows, scope, &mut settled, steps).await?;
     }
     count(&mut settled, "adoptedBlobs", inserts.len() + moves.len());
     count(&mut settled, "absentBlobs", losses.len());
-    if !inserts.is_empty() {
-        rows.insert_blobs(&inserts).await?;
-    }
     // A restored upload may have been given up by its client after its commit was lost.
     let adopted = inserts.iter().chain(&moved).filter_map(|(digest, location)| Some((*digest, (*location)?)));
     for (digest, location) in adopted {
         let data = location.data_key(digest);
         if fate.decided(&data) {
-            rows.unqueue(&steps::remove(&data)).await?;
+            rows.unqueue(&data).await?;
         }
     }
     let lost = losses.len();
@@ -467,14 +490,14 @@ pub(super) fn link_key(repository: &Name, digest: Digest, generation: Generation
     Key::Link { repository: repository.clone(), digest, generation }
 }
 
-/// Makes rows of absent blobs where there are none, then links.
+/// Makes rows of absent blobs where there are none, then links; those that were inserted.
 async fn insert_links<R: Rows>(
     rows: &mut R,
     repository: RepositoryId,
     links: &[(Digest, Option<Generation>)],
-) -> Result<(), R::Fault> {
+) -> Result<HashSet<Digest>, R::Fault> {
     if links.is_empty() {
-        return Ok(());
+        return Ok(HashSet::new());
     }
     let digests: Vec<Digest> = links.iter().map(|(digest, _)| *digest).collect();
     let known = rows.blob_facts(&digests, false).await?;
@@ -534,6 +557,7 @@ async fn links<R: Rows>(
         return Ok(Outcome::Settled(settled));
     };
     let (mut inserts, mut changes, mut owed, mut lost) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let mut spares: Vec<(usize, Vec<Generation>)> = Vec::new();
     for at in suspects {
         let LinkFound { digest, gone, .. } = &found[at];
         let fact = facts.get(digest);
@@ -566,12 +590,20 @@ async fn links<R: Rows>(
             }
             _ => {}
         }
-        let steps = spare.iter().map(|other| steps::remove_link(repository, *digest, *other)).collect();
+        spares.push((at, spare));
+    }
+    let late = late(&inserts, &insert_links(rows, repo_id, &inserts).await?);
+    for (at, spare) in spares {
+        let digest = found[at].digest;
+        if late.contains(&digest) {
+            settled.again.push(at);
+            continue;
+        }
+        let steps = spare.iter().map(|other| steps::remove_link(repository, digest, *other)).collect();
         discard(rows, scope, &mut settled, steps).await?;
     }
-    count(&mut settled, "adoptedLinks", inserts.len());
+    count(&mut settled, "adoptedLinks", inserts.len() - late.len());
     count(&mut settled, "lostLinks", lost);
-    insert_links(rows, repo_id, &inserts).await?;
     if !changes.is_empty() {
         rows.set_links(&changes).await?;
     }
@@ -700,7 +732,8 @@ async fn manifests<R: Rows>(
             None => settled.again.push(at),
         }
     }
-    let lost = carry_out(rows, scope, (repo_id, repository), &plans, &mut settled).await?;
+    let (lost, late) = carry_out(rows, scope, (repo_id, repository), &plans, &mut settled).await?;
+    settled.again.extend((0..found.len()).filter(|at| late.contains(&found[*at].digest)));
     outcome(rows, scope, settled, (Kind::Manifests, lost)).await
 }
 
@@ -712,14 +745,15 @@ pub(super) fn by_digest(facts: Vec<ManifestFact>) -> HashMap<Digest, Vec<Manifes
     all
 }
 
-/// Does what was planned for manifests; how many rows lost their record.
+/// Does what was planned for manifests; how many rows lost their record, and which of them somebody else was faster
+/// with.
 async fn carry_out<R: Rows>(
     rows: &mut R,
     scope: &Scope,
     (repo_id, repository): (RepositoryId, &Name),
     plans: &[(&ManifestFound, ManifestPlan)],
     settled: &mut Settled,
-) -> Result<usize, R::Fault> {
+) -> Result<(usize, HashSet<Digest>), R::Fault> {
     let trash: Vec<i64> = plans.iter().filter_map(|(_, plan)| plan.trash).map(|trash| trash.id).collect();
     if !trash.is_empty() {
         rows.trash_manifests(&trash, scope.retain).await?;
@@ -727,7 +761,7 @@ async fn carry_out<R: Rows>(
     let mut enliven = Vec::new();
     let mut new: Vec<NewManifest<'_>> = Vec::new();
     let mut implied: Vec<(&ManifestFacts, bool)> = Vec::new();
-    let mut owed = Vec::new();
+    let mut entries: Vec<(Digest, Key)> = Vec::new();
     for (found, plan) in plans {
         let buried = plan.bury.iter().filter_map(|generation| {
             let trashed = Some(scope.retain);
@@ -747,38 +781,39 @@ async fn carry_out<R: Rows>(
         if let Some(facts) = facts
             && let Some(subject) = facts.subject.filter(|_| found.owes_referrer)
         {
-            let (digest, generation) = (found.digest, adopt.generation);
-            owed.push(steps::write(&Key::Referrer {
-                repository: repository.clone(),
-                subject,
-                digest,
-                generation,
-            }));
+            let (repository, digest, generation) = (repository.clone(), found.digest, adopt.generation);
+            entries.push((digest, Key::Referrer { repository, subject, digest, generation }));
         }
     }
     // Rows of later pushes come later, as far as they are inserted together.
     new.sort_by_key(|manifest| manifest.generation);
     implied.extend(new.iter().map(|manifest| (manifest.facts, manifest.trashed.is_none())));
-    let links = imply_links(rows, (repo_id, repository), &implied).await?;
-    owed.splice(0..0, links);
+    let mut owed = imply_links(rows, (repo_id, repository), &implied).await?;
     if !enliven.is_empty() {
         rows.enliven(&enliven).await?;
     }
+    let mut late: HashSet<Digest> = HashSet::new();
     if !new.is_empty() {
         let ids = rows.insert_manifests(repo_id, &new).await?;
+        let missing = ids.iter().zip(&new).filter(|(id, _)| id.is_none());
+        late.extend(missing.map(|(_, manifest)| manifest.facts.digest));
         let inserted = ids.iter().zip(&new).filter_map(|(id, manifest)| Some(((*id)?, manifest.facts)));
         let inserted: Vec<(i64, &ManifestFacts)> = inserted.collect();
         rows.insert_references(repo_id, &inserted).await?;
     }
+    entries.retain(|(digest, _)| !late.contains(digest));
+    owed.extend(entries.iter().map(|(_, entry)| steps::write(entry)));
     errand(rows, settled, owed).await?;
-    for (found, plan) in plans {
+    for (found, plan) in plans.iter().filter(|(found, _)| !late.contains(&found.digest)) {
         discard_manifests(rows, repository, found, plan, settled).await?;
     }
+    new.retain(|manifest| !late.contains(&manifest.facts.digest));
     let buried = new.iter().filter(|manifest| manifest.trashed.is_some()).count();
     count(settled, "adoptedManifests", enliven.len() + new.len() - buried);
     count(settled, "buriedManifests", buried);
     count(settled, "trashedManifests", trash.len());
-    Ok(plans.iter().filter(|(_, plan)| plan.trash.is_some_and(|trash| trash.lost)).count())
+    let lost = plans.iter().filter(|(_, plan)| plan.trash.is_some_and(|trash| trash.lost)).count();
+    Ok((lost, late))
 }
 
 /// Queues superfluous records and markers of a manifest.
@@ -858,6 +893,7 @@ async fn tags<R: Rows>(
         return Ok(Outcome::Settled(settled));
     };
     let (mut sets, mut lost): (Vec<(Tag, TagSet)>, usize) = (Vec::new(), 0);
+    let mut plans: Vec<(usize, TagPlan)> = Vec::new();
     for at in suspects {
         let Some(plan) = plan_tag(repository, &found[at], &facts, &fate) else {
             settled.again.push(at);
@@ -865,9 +901,8 @@ async fn tags<R: Rows>(
         };
         sets.extend(plan.set.map(|set| (found[at].tag.clone(), set)));
         lost += usize::from(plan.lost);
-        discard_tags(rows, scope, repository, &found[at], &plan, &mut settled).await?;
+        plans.push((at, plan));
     }
-    count(&mut settled, "adoptedTags", sets.iter().filter(|(_, set)| *set != TagSet::Gone).count());
     count(&mut settled, "droppedTags", sets.iter().filter(|(_, set)| *set == TagSet::Gone).count());
     let replaced = sets.iter().map(|(tag, _)| tag).filter(|tag| facts.1.contains_key(tag));
     let replaced: Vec<Tag> = replaced.cloned().collect();
@@ -875,8 +910,17 @@ async fn tags<R: Rows>(
         rows.drop_tags(repo_id, &replaced).await?;
     }
     sets.retain(|(_, set)| *set != TagSet::Gone);
-    if !sets.is_empty() {
-        rows.insert_tags(repo_id, &sets, scope.retain).await?;
+    let late = match &sets[..] {
+        [] => HashSet::new(),
+        _ => late(&sets, &rows.insert_tags(repo_id, &sets, scope.retain).await?),
+    };
+    count(&mut settled, "adoptedTags", sets.len() - late.len());
+    for (at, plan) in plans {
+        if late.contains(&found[at].tag) {
+            settled.again.push(at);
+        } else {
+            discard_tags(rows, scope, repository, &found[at], &plan, &mut settled).await?;
+        }
     }
     outcome(rows, scope, settled, (Kind::Tags, lost)).await
 }
@@ -928,6 +972,7 @@ async fn discard_tags<R: Rows>(
         let after = scope.retain;
         rows.owe(Owed { steps: superseded, lane: lane(), after, about: None }).await?;
     }
+    errand(rows, settled, plan.owed.iter().map(|entry| steps::write(&key(entry))).collect()).await?;
     unmark(rows, settled, plan.unmark.iter().map(|entry| steps::remove(&marker(entry))).collect()).await
 }
 

@@ -133,6 +133,8 @@ pub(super) struct TagPlan {
     pub(super) set: Option<TagSet>,
     /// The row's record was missing.
     pub(super) lost: bool,
+    /// The row's tombstone, to be written once more.
+    pub(super) owed: Option<TagEntry>,
     /// Superseded records, the lowest first.
     pub(super) remove: Vec<TagEntry>,
     /// Records above the tag's value that name nothing.
@@ -167,8 +169,12 @@ pub(super) fn tag(
 ) -> Option<TagPlan> {
     let key = |entry: &TagEntry| entry_key(repository, found, entry);
     let own = row.map(TagFact::entry);
-    let is_there = own.is_some_and(|own| found.records.contains(&own) || fate.owed(&key(&own)));
     let is_gone = own.is_some_and(|own| found.gone.contains(&own));
+    // A tombstone follows its row, other than all else: it may have been written since it was looked for. So the row
+    // stands, and what it stands for is written once more.
+    let is_owed = own.is_some_and(|own| own.target.is_none() && is_gone && !fate.owed(&key(&own)));
+    let is_there = own.is_some_and(|own| found.records.contains(&own) || fate.owed(&key(&own)) || is_owed);
+    let is_gone = is_gone && !is_owed;
     if own.is_some() && !is_there && !is_gone {
         return None;
     }
@@ -181,11 +187,13 @@ pub(super) fn tag(
     let is_valid = |entry: &&TagEntry| entry.target.is_none_or(|target| life(&target).is_live());
     let top = records.iter().find(is_valid).copied();
 
-    let mut plan = TagPlan { lost: is_gone && top.is_none(), ..TagPlan::default() };
+    let mut plan =
+        TagPlan { lost: is_gone && top.is_none(), owed: own.filter(|_| is_owed), ..TagPlan::default() };
     let standing = own.filter(|_| is_there);
     let standing_version = standing.map(|entry| entry.version);
     match top {
         Some(top) if standing_version.is_none_or(|version| version < top.version) => {
+            plan.owed = None;
             plan.set = raised(top, &records, &life, own.is_some());
         }
         None if is_gone => plan.set = Some(TagSet::Gone),
@@ -443,6 +451,10 @@ mod tests {
         // A deletion that was not carried out yet: the bucket is owed the tombstone.
         let tombstone = entry(11, "");
         let row = tag_row(tombstone, Some(own), "live");
+        // Or it was carried out since it was looked for.
+        let unseen = TagFound { gone: vec![tombstone], ..tags(&[own]) };
+        let owed = TagPlan { owed: Some(tombstone), ..TagPlan::default() };
+        assert_eq!(tag_plan(&unseen, Some(&row)), Some(owed));
         let mut fate = Fate::default();
         fate.queued.insert(write(&entry_key(&repository(), &found, &tombstone)));
         assert!(tag(&repository(), &tags(&[own]), Some(&row), life, &fate).unwrap().stands());

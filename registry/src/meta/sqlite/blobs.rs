@@ -152,7 +152,7 @@ impl SqliteStore {
 
     pub(super) async fn publish_link(&self, epoch: Epoch, mount: &Mount) -> Result<bool, Error> {
         let mut tx = self.writer.begin_in(epoch).await?;
-        let Some(repository_id) = tx.take_intent(epoch, mount.intent).await? else {
+        let Some(repository_id) = tx.take_intent(epoch, mount.intent, mount.generation).await? else {
             // Somebody has judged it too old, and what becomes of the record with it.
             tx.rollback().await?;
             return Ok(false);
@@ -176,10 +176,17 @@ impl SqliteStore {
 }
 
 impl Tx<'_> {
-    /// Ends an intent of `epoch`; its repository.
-    pub(super) async fn take_intent(&mut self, epoch: Epoch, intent: i64) -> Result<Option<i32>, Error> {
-        let delete = "DELETE FROM intents WHERE id = ?1 AND epoch = ?2 RETURNING repo_id";
-        let row: Option<(i32,)> = self.one(sqlx::query_as(delete).bind(intent).bind(epoch.0)).await?;
+    /// Ends the intent of `epoch` that announced `generation`; its repository. In another incarnation somebody
+    /// else's may have its number.
+    pub(super) async fn take_intent(
+        &mut self,
+        epoch: Epoch,
+        intent: i64,
+        generation: Generation,
+    ) -> Result<Option<i32>, Error> {
+        let delete = "DELETE FROM intents WHERE id = ?1 AND epoch = ?2 AND gen = ?3 RETURNING repo_id";
+        let delete = sqlx::query_as(delete).bind(intent).bind(epoch.0).bind(generation.to_uuid());
+        let row: Option<(i32,)> = self.one(delete).await?;
         Ok(row.map(|(repository,)| repository))
     }
 }

@@ -239,7 +239,7 @@ impl SqliteStore {
     /// Begins a transaction that ends a push. `None`: it was judged too old, and what becomes of its keys with it.
     async fn take(&self, pinned: &Pinned) -> Result<Option<Tx<'_>>, Error> {
         let mut tx = self.writer.begin_in(pinned.epoch).await?;
-        if tx.take_intent(pinned.epoch, pinned.intent).await?.is_some() {
+        if tx.take_intent(pinned.epoch, pinned.intent, pinned.pin.generation).await?.is_some() {
             return Ok(Some(tx));
         }
         tx.rollback().await?;

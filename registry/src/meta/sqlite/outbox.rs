@@ -6,7 +6,7 @@
 use super::SqliteStore;
 use super::queue::Owed;
 use super::tx::Tx;
-use super::values::{from_json, micros};
+use super::values::{from_json, micros, to_json};
 use crate::key::Key;
 use crate::meta::steps::{removed, spent_markers};
 use crate::meta::{Candidate, DueRemoval, Epoch, Error, Removal, Which};
@@ -54,24 +54,33 @@ impl Tx<'_> {
         Ok(rows)
     }
 
-    /// Only now that the records above are gone may the level below become a candidate.
-    async fn forget(&mut self, store: &SqliteStore, row: i64) -> Result<(), Error> {
-        let delete = "DELETE FROM outbox WHERE id = ?1 RETURNING steps, then_kind, then_ref";
-        let settled: Option<SettledColumns> = self.one(sqlx::query_as(delete).bind(row)).await?;
-        let Some((steps, then, about)) = settled else { return Ok(()) };
+    /// Only now that the records above are gone may the level below become a candidate. Whether there was the row,
+    /// with these steps if they are given.
+    async fn forget(
+        &mut self,
+        store: &SqliteStore,
+        row: i64,
+        steps: Option<&[String]>,
+    ) -> Result<bool, Error> {
+        let delete = "DELETE FROM outbox WHERE id = ?1 AND steps = coalesce(?2, steps)
+                      RETURNING steps, then_kind, then_ref";
+        let delete = sqlx::query_as(delete).bind(row).bind(steps.map(to_json));
+        let settled: Option<SettledColumns> = self.one(delete).await?;
+        let Some((steps, then, about)) = settled else { return Ok(false) };
         let steps: Vec<String> = from_json("outbox", &steps)?;
         for steps in spent_markers(&steps) {
             self.discard(steps, store.timings.marker).await?;
         }
         match (then.as_deref(), about) {
-            (Some("m"), Some(manifest)) => self.end_manifest(store, manifest).await,
+            (Some("m"), Some(manifest)) => self.end_manifest(store, manifest).await?,
             (Some("b"), Some(blob)) => {
                 let free = "UPDATE blobs SET freed = (SELECT now FROM clock) WHERE id = ?1";
                 self.run(sqlx::query(free).bind(blob)).await?;
-                self.candidate(Candidate::Blob, blob, store.timings.blob_grace).await
+                self.candidate(Candidate::Blob, blob, store.timings.blob_grace).await?;
             }
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(true)
     }
 
     /// Deletes a doomed manifest. What it held, and its referrers, are looked at.
@@ -124,16 +133,17 @@ impl SqliteStore {
     pub(super) async fn settle(&self, epoch: Epoch, rows: &[i64]) -> Result<(), Error> {
         let mut tx = self.writer.begin_collecting(epoch).await?;
         for row in rows {
-            tx.forget(self, *row).await?;
+            tx.forget(self, *row, None).await?;
         }
         tx.commit_unflushed().await
     }
 
     /// The same for a request that has carried its own row out.
-    pub(super) async fn forget_removal(&self, epoch: Epoch, removal: &Removal) -> Result<(), Error> {
-        let mut tx = self.writer.begin_in(epoch).await?;
-        tx.forget(self, removal.outbox).await?;
-        tx.commit_unflushed().await
+    pub(super) async fn forget_removal(&self, removal: &Removal) -> Result<bool, Error> {
+        let mut tx = self.writer.begin().await?;
+        let known = tx.forget(self, removal.outbox, Some(&removal.steps)).await?;
+        tx.commit_unflushed().await?;
+        Ok(known)
     }
 
     /// Queues keys that no row has made.

@@ -50,7 +50,7 @@ impl Publish for SqliteStore {
         self.remove_blob(epoch, repository, *digest).await
     }
 
-    async fn finish_removal(&self, epoch: Epoch, removal: &Removal) -> Result<(), Error> {
-        self.forget_removal(epoch, removal).await
+    async fn finish_removal(&self, removal: &Removal) -> Result<bool, Error> {
+        self.forget_removal(removal).await
     }
 }

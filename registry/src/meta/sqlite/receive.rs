@@ -112,7 +112,8 @@ impl Receive for SqliteStore {
             .bind(key.repository.as_str())
             .bind(key.principal.as_str())
             .bind(token)
-            .bind(micros(self.timings.upload_lease));
+            .bind(micros(self.timings.upload_lease))
+            .bind(self.lock.fence);
         let outcome = if let Some(columns) = tx.one::<LeasedColumns>(update).await? {
             LeaseOutcome::Leased(Box::new(columns.into_upload()?))
         } else if let Some((column,)) = tx.one::<(i64,)>(offset_query(key)).await? {

@@ -16,12 +16,12 @@ use super::values::{
     digest as digest_column, digests_json, form, form_columns, from_json, integer, location, micros, to_json,
     unreadable,
 };
-use crate::key::{Form, Generation};
+use crate::key::{Form, Generation, Key};
 use crate::meta::reconcile::{
     BlobFact, Holders, Kind, Life, LinkFact, Loss, ManifestFact, NewManifest, Owed, Rows, State, TagFact,
     TagSet,
 };
-use crate::meta::{Candidate, Epoch, Error, Location, ManifestFacts, RepositoryId, Timings};
+use crate::meta::{Candidate, Epoch, Error, Location, ManifestFacts, RepositoryId, Timings, steps};
 
 /// The rows, within a transaction.
 pub(super) struct SqliteRows<'a, 'b> {
@@ -49,7 +49,7 @@ fn generations_json(generations: &[Generation]) -> String {
 }
 
 impl SqliteRows<'_, '_> {
-    async fn insert_blob(&mut self, digest: Digest, location: Option<Location>) -> Result<(), Error> {
+    async fn insert_blob(&mut self, digest: Digest, location: Option<Location>) -> Result<bool, Error> {
         let (form, tail) = location.map_or((0, None), |location| form_columns(location.form));
         let insert = sqlx::query(include_str!("sql/adopt_blob.sql"))
             .bind(digest.to_bytes())
@@ -57,7 +57,7 @@ impl SqliteRows<'_, '_> {
             .bind(location.map(|location| location.generation.to_uuid()))
             .bind(form)
             .bind(tail);
-        self.tx.run(insert).await.map(drop)
+        Ok(self.tx.run(insert).await? > 0)
     }
 
     async fn insert_manifest(
@@ -103,11 +103,14 @@ impl Rows for SqliteRows<'_, '_> {
         facts.collect()
     }
 
-    async fn insert_blobs(&mut self, blobs: &[(Digest, Option<Location>)]) -> Result<(), Error> {
+    async fn insert_blobs(&mut self, blobs: &[(Digest, Option<Location>)]) -> Result<HashSet<Digest>, Error> {
+        let mut inserted = HashSet::new();
         for (digest, location) in blobs {
-            self.insert_blob(*digest, *location).await?;
+            if self.insert_blob(*digest, *location).await? {
+                inserted.insert(*digest);
+            }
         }
-        Ok(())
+        Ok(inserted)
     }
 
     async fn set_blobs(&mut self, blobs: &[(i64, Option<Location>)]) -> Result<(), Error> {
@@ -158,15 +161,18 @@ impl Rows for SqliteRows<'_, '_> {
         &mut self,
         repository: RepositoryId,
         links: &[(Digest, Option<Generation>)],
-    ) -> Result<(), Error> {
+    ) -> Result<HashSet<Digest>, Error> {
+        let mut inserted = HashSet::new();
         for (digest, generation) in links {
             let insert = sqlx::query(include_str!("sql/adopt_link.sql"))
                 .bind(repository)
                 .bind(digest.to_bytes())
                 .bind(generation.map(Generation::to_uuid));
-            self.tx.run(insert).await?;
+            if self.tx.run(insert).await? > 0 {
+                inserted.insert(*digest);
+            }
         }
-        Ok(())
+        Ok(inserted)
     }
 
     async fn set_links(&mut self, links: &[(i64, Option<Generation>)]) -> Result<(), Error> {
@@ -324,7 +330,8 @@ impl Rows for SqliteRows<'_, '_> {
         repository: RepositoryId,
         tags: &[(Tag, TagSet)],
         retain: Duration,
-    ) -> Result<(), Error> {
+    ) -> Result<HashSet<Tag>, Error> {
+        let mut inserted = HashSet::new();
         for (tag, set) in tags {
             let (own, hidden, manifest) = match *set {
                 TagSet::Live { record, manifest } => (record, None, manifest),
@@ -344,9 +351,11 @@ impl Rows for SqliteRows<'_, '_> {
                 .bind(hidden.map(|hidden| integer(hidden.version.seq)))
                 .bind(hidden.map(|hidden| hidden.generation.to_uuid()))
                 .bind(micros(retain));
-            self.tx.run(insert).await?;
+            if self.tx.run(insert).await? > 0 {
+                inserted.insert(tag.clone());
+            }
         }
-        Ok(())
+        Ok(inserted)
     }
 
     async fn queued(&mut self, steps: &[String]) -> Result<HashSet<String>, Error> {
@@ -355,8 +364,10 @@ impl Rows for SqliteRows<'_, '_> {
         Ok(found.into_iter().map(|(step,)| step).collect())
     }
 
-    async fn unqueue(&mut self, step: &str) -> Result<(), Error> {
-        self.tx.run(sqlx::query(include_str!("sql/unqueue.sql")).bind(step)).await?;
+    async fn unqueue(&mut self, key: &Key) -> Result<(), Error> {
+        let step = steps::remove(key);
+        let unqueue = sqlx::query(include_str!("sql/unqueue.sql"));
+        self.tx.run(unqueue.bind(step.as_str()).bind(steps::aborts(key))).await?;
         self.tx.run(sqlx::query("DELETE FROM outbox_steps WHERE step = ?1").bind(step)).await?;
         Ok(())
     }

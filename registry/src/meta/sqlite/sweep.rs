@@ -140,10 +140,13 @@ impl Tx<'_> {
         &mut self,
         kind: Candidate,
         judge: &'static str,
-        rest: Duration,
+        rest: &[Duration],
         (seen, rows): &(u64, Vec<i64>),
     ) -> Result<(Vec<T>, Swept), Error> {
-        let judge = sqlx::query_as(judge).bind(to_json(rows)).bind(micros(rest));
+        let mut judge = sqlx::query_as(judge).bind(to_json(rows));
+        for rest in rest {
+            judge = judge.bind(micros(*rest));
+        }
         let judged: Vec<T> = self.all(judge).await?;
         let (ripe, unripe): (Vec<T>, Vec<T>) =
             judged.into_iter().filter(|row| !row.held()).partition(|row| row.wait() <= 0);
@@ -169,7 +172,7 @@ impl SqliteStore {
         let judge = include_str!("sql/candidate_links.sql");
         let taken = tx.take_candidates(Candidate::Link, limit).await?;
         let (rows, swept) =
-            tx.victims::<LinkColumns>(Candidate::Link, judge, self.timings.lease, &taken).await?;
+            tx.victims::<LinkColumns>(Candidate::Link, judge, &[self.timings.lease], &taken).await?;
         tx.each("DELETE FROM repo_blobs WHERE id = ?1", &rows).await?;
         for row in &rows {
             tx.owe(&Owed { after: self.timings.tombstone_delay, ..row.removal()? }).await?;
@@ -182,8 +185,14 @@ impl SqliteStore {
         let mut tx = self.writer.begin_collecting(epoch).await?;
         let judge = include_str!("sql/candidate_blobs.sql");
         let taken = tx.take_candidates(Candidate::Blob, limit).await?;
-        let (rows, swept) =
-            tx.victims::<BlobColumns>(Candidate::Blob, judge, self.timings.blob_grace, &taken).await?;
+        let (rows, swept) = tx
+            .victims::<BlobColumns>(
+                Candidate::Blob,
+                judge,
+                &[self.timings.blob_grace, self.timings.again],
+                &taken,
+            )
+            .await?;
         tx.each("DELETE FROM blobs WHERE id = ?1", &rows).await?;
         for row in &rows {
             tx.discard(row.removal()?, self.timings.tombstone_delay).await?;
@@ -197,7 +206,7 @@ impl SqliteStore {
         let judge = include_str!("sql/candidate_trashed.sql");
         let taken = tx.take_candidates(Candidate::Trashed, limit).await?;
         let (rows, swept) =
-            tx.victims::<ManifestColumns>(Candidate::Trashed, judge, self.timings.again, &taken).await?;
+            tx.victims::<ManifestColumns>(Candidate::Trashed, judge, &[self.timings.again], &taken).await?;
         tx.each("UPDATE manifests SET state = 3 WHERE id = ?1", &rows).await?;
         for row in &rows {
             tx.owe(&Owed { after: self.timings.tombstone_delay, ..row.removal()? }).await?;
@@ -222,7 +231,7 @@ impl SqliteStore {
         };
         let judge = include_str!("sql/candidate_manifests.sql");
         let (rows, swept) =
-            tx.victims::<ManifestColumns>(Candidate::Manifest, judge, self.timings.lease, &taken).await?;
+            tx.victims::<ManifestColumns>(Candidate::Manifest, judge, &[self.timings.lease], &taken).await?;
         for row in &rows {
             let trash = sqlx::query(include_str!("sql/delete_manifest.sql"));
             tx.run(trash.bind(row.id()).bind(micros(retain))).await?;

@@ -162,11 +162,7 @@ impl Tx<'_> {
     pub(super) async fn untagged(&mut self, manifest: i64, grace: Duration) -> Result<(), Error> {
         let touch = "UPDATE manifests SET touched = (SELECT now FROM clock) WHERE id = ?1";
         self.run(sqlx::query(touch).bind(manifest)).await?;
-        // One in the trash was passed over for as long as the tag named it.
-        let trashed = sqlx::query_as("SELECT 1 FROM manifests WHERE id = ?1 AND state = 2").bind(manifest);
-        if self.one::<(i64,)>(trashed).await?.is_some() {
-            self.candidate(Candidate::Trashed, manifest, Duration::ZERO).await?;
-        }
+        // One in the trash, passed over for as long as the tag named it, is found by the sweep.
         self.candidate(Candidate::Manifest, manifest, grace).await
     }
 

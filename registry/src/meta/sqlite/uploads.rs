@@ -24,6 +24,7 @@ pub(super) struct LeasedColumns {
     alg: u8,
     hash: Vec<u8>,
     tails: String,
+    restored: bool,
     #[sqlx(flatten)]
     multipart: MultipartColumns,
     #[sqlx(flatten)]
@@ -87,6 +88,7 @@ impl LeasedColumns {
             id: self.id,
             repository: self.repo_id,
             generation: Generation::from_uuid(self.r#gen),
+            restored: self.restored,
             lease: self.lease,
             multipart: self.multipart.into_value()?,
             progress,

@@ -156,7 +156,7 @@ async fn l_20_writers_and_collectors_of_the_same_rows_never_wait_for_each_other_
         for round in 0..ROUNDS {
             let mut layers = LAYERS;
             layers.rotate_left((number + round) % LAYERS.len());
-            if number % 3 == 0 {
+            if number.is_multiple_of(3) {
                 layers.reverse();
             }
             for layer in &layers[..2] {

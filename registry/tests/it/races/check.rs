@@ -53,15 +53,15 @@ pub(super) fn differences(rows: &Rows, bucket: &Bucket, strict: &[&str]) -> Vec<
     found
 }
 
-/// What bucket and queue have of the digests that a difference names.
+/// What bucket and queue have of the digests and generations that a difference names.
 pub(super) fn evidence(
     difference: &str,
     contents: &BTreeMap<String, Bytes>,
     rows: &Rows,
     is_revived: impl Fn(&str) -> bool,
 ) -> String {
-    let words = difference.split(|c: char| !c.is_ascii_hexdigit());
-    let digests: Vec<&str> = words.filter(|word| word.len() == 64).collect();
+    let words = difference.split(|c: char| !c.is_ascii_alphanumeric());
+    let digests: Vec<&str> = words.filter(|word| matches!(word.len(), 26 | 64)).collect();
     let is_about = |key: &&String| digests.iter().any(|digest| key.contains(digest));
     let keys: Vec<&String> = contents.keys().filter(is_about).collect();
     let revived: Vec<&&String> = keys.iter().filter(|key| is_revived(key)).collect();

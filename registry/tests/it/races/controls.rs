@@ -86,6 +86,14 @@ fn without_epochs(kind: Kind) -> Plan {
     Plan { kinds: &[super::Disaster::Failover, super::Disaster::Deep], ..plan }
 }
 
+fn with_uploads_ended_unguarded(kind: Kind) -> Plan {
+    let plan = set(&with_disasters(&uploads(kind)), &["would remove the live", "Live"], |setting| Setting {
+        rewrite: Some(wire::without_the_guard_of_uploads),
+        ..setting
+    });
+    Plan { kinds: &[super::Disaster::Failover], disasters: Some(Duration::from_secs(1)), ..plan }
+}
+
 fn with_part_tags_ignored(kind: Kind) -> Plan {
     set(&uploads(kind), &["other bytes"], |setting| Setting {
         manners: Manners { ignores_tags: true, ..UNRELIABLE },
@@ -111,6 +119,7 @@ controls! {
         l_53_when_children_are_not_counted_it_breaks: with_children_not_counted;
         l_53_when_a_new_incarnation_is_believed_it_breaks: with_every_incarnation_believed;
         l_53_without_epochs_it_breaks: without_epochs;
+        l_53_when_restored_uploads_end_without_a_look_at_blobs_it_breaks: with_uploads_ended_unguarded;
         l_53_when_tags_of_parts_are_ignored_it_breaks: with_part_tags_ignored;
     }
     Sqlite {

@@ -18,6 +18,7 @@ mod database;
 mod history;
 mod pairs;
 mod reader;
+mod restored;
 mod run;
 mod sabotage;
 mod stale;
@@ -132,7 +133,10 @@ async fn holds(plan: &Plan, happened: &[&str]) {
 
 const REGISTRY: &[&str] =
     &["pushes", "pulls", "crashes", "passes", "link swept", "blob swept", "comparisons"];
+const DISASTERS: &[&str] =
+    &["pushes", "pulls", "crashes", "passes", "comparisons", "failovers", "deep failovers", "losses of all"];
 const UPLOADS: &[&str] = &["uploads closed", "crashes", "intrusions", "digests refused", "comparisons"];
+const FAILOVERS: &[&str] = &["uploads closed", "crashes", "intrusions", "comparisons", "failovers"];
 
 macro_rules! on_both {
     ($($claim:ident: $plan:expr, $happened:expr;)*) => {
@@ -156,6 +160,8 @@ on_both! {
     l_78_what_was_pushed_stays_while_all_else_is_collected: super::plain, super::REGISTRY;
     l_08_locks_alone_protect_what_leases_do_not: super::tiny, super::REGISTRY;
     l_78_writers_of_one_upload_never_mix_their_bytes: super::uploaded, super::UPLOADS;
+    l_55_l_75_l_78_no_disaster_loses_what_was_acknowledged: super::struck, super::DISASTERS;
+    l_78_uploads_survive_failovers: super::failed_over, super::FAILOVERS;
 }
 
 fn plain(kind: Kind) -> Plan {
@@ -168,4 +174,14 @@ fn tiny(kind: Kind) -> Plan {
 
 fn uploaded(kind: Kind) -> Plan {
     bounded(&uploads(kind), 10_000, 0)
+}
+
+fn struck(kind: Kind) -> Plan {
+    bounded(&with_disasters(&registry(kind, Times::default(), 60)), 50_000, 20)
+}
+
+/// The rows fail over every second, between requests.
+fn failed_over(kind: Kind) -> Plan {
+    let plan = bounded(&with_disasters(&uploads(kind)), 10_000, 20);
+    Plan { disasters: Some(Duration::from_secs(1)), kinds: &[Disaster::Failover], ..plan }
 }

@@ -129,6 +129,11 @@ fn take_part(world: &Arc<World>, plan: &Plan, sessions: &Arc<Sessions>, all: &mu
             Box::pin(async move { workers::walk(&world, actor).await })
         }));
     }
+    let shared = Arc::clone(world);
+    all.spawn(Arc::clone(world).take_part(CLIENTS + COLLECTORS + WALKERS, crashes, move |actor| {
+        let world = Arc::clone(&shared);
+        Box::pin(async move { workers::verify(&world, actor).await })
+    }));
 }
 
 /// Remembers states of the database, for disasters to go back to.

@@ -112,6 +112,11 @@ pub(super) fn in_one_snapshot(statement: &str) -> String {
     statement.replace("READ COMMITTED", "REPEATABLE READ")
 }
 
+/// Of an upload that ends, nobody asks whether it became a blob.
+pub(super) fn without_the_guard_of_uploads(statement: &str) -> String {
+    statement.replace("LEFT JOIN blobs b ON b.gen = u.gen AND b.form <> 0", "LEFT JOIN blobs b ON false")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stowage_oci::{Digest, Name, Reference, Tag};
-use stowage_registry::domain::{Error, Walk, WalkError};
+use stowage_registry::domain::{Error, Verify, VerifyOptions, Walk, WalkError};
 use stowage_registry::jobs::{Collected, Collector, GcError};
-use stowage_registry::meta;
+use stowage_registry::meta::{self, Finding};
 use stowage_registry::ops::metrics::CollectionMetrics;
 
 use tokio_util::sync::CancellationToken;
@@ -116,6 +116,40 @@ async fn walk_if_untrusted(actor: &Actor) -> Result<bool, WalkError> {
     let walked = walk.run(token.epoch).await?;
     trust.walked(token.epoch);
     Ok(walked.listed > 0)
+}
+
+/// Compares all that is trusted and repairs what it finds. Where nothing is lost there is nothing to find.
+pub(super) async fn verify(world: &Arc<World>, actor: &mut Actor) {
+    let (wire, told) = (actor.wire.clone(), Arc::clone(world));
+    let tell = move |finding: &Finding| {
+        // A tombstone follows its row: one that is being written looks as if it were missing.
+        if told.setting.loses_rows || finding.key.ends_with(".-") {
+            told.count("findings");
+        } else {
+            told.violation(format!("verify: {finding:?}"));
+        }
+    };
+    let pass = async {
+        let trust = actor.domain.trust();
+        trust.look_again().await?;
+        let token = trust.enter().await?;
+        if !token.trusted {
+            return Ok(false);
+        }
+        let options = VerifyOptions { repair: true, ..VerifyOptions::default() };
+        Verify::alone(&actor.domain, options, CancellationToken::new(), tell).run(token.epoch).await?;
+        Ok(true)
+    };
+    match wire.guard(pass).await {
+        None => {
+            world.count("crashes of verifiers");
+            actor.reborn = true;
+        }
+        Some(Ok(true)) => world.count("verifications"),
+        Some(Ok(false)) => {}
+        Some(Err(error)) => clients::judge(world, "verify", &error),
+    }
+    actor.think(Duration::from_millis(500)).await;
 }
 
 fn judge_walk(world: &World, error: &WalkError) {

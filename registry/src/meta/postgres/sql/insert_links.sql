@@ -7,3 +7,4 @@ FROM unnest($2::bytea[], $3::uuid[]) AS found (digest, gen)
 JOIN blobs b ON b.digest = found.digest
 ORDER BY found.digest  -- the lock order
 ON CONFLICT (repo_id, digest) DO NOTHING
+RETURNING digest

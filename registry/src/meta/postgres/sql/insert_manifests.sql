@@ -12,5 +12,5 @@ FROM unnest($2::bytea[], $3::uuid[], $4::float8[], $5::bigint[], $6::text[], $7:
   WITH ORDINALITY
   AS found (digest, gen, trashed, pushed, media_type, artifact_type, subject, annotations, size, body, place)
 ORDER BY place  -- later pushes have higher ids
-ON CONFLICT (repo_id, digest) WHERE state < 2 DO NOTHING
+ON CONFLICT DO NOTHING  -- another lives, or it is known
 RETURNING id, gen

@@ -10,3 +10,4 @@ FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::uuid[], $7
   AS found (name, manifest, epoch, seq, gen, pushed, prev_epoch, prev_seq, prev_gen)
 ORDER BY name  -- the lock order
 ON CONFLICT (repo_id, name) DO NOTHING
+RETURNING name

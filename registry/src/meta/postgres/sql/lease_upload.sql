@@ -17,4 +17,7 @@ WHERE u.id = $1
        OR u.lock_until < clock_timestamp()
        OR u.lock_token = $4)  -- ours: the answer to the first attempt was lost
 RETURNING u.repo_id, u.gen AS generation, u.lease, u.multipart_id, u.part_size, u.parts, u.spec, u.off, u.alg,
-  u.hash, u.tails, u.tail_sizes, u.plan_digest, u.plan_form, u.plan_tail, u.plan_size
+  u.hash, u.tails, u.tail_sizes,
+  -- Of this incarnation; else what was written under its generation may be more than the row says.
+  NOT EXISTS (SELECT FROM meta m WHERE m.epoch = u.epoch AND m.fence = pg_postmaster_start_time()) AS restored,
+  u.plan_digest, u.plan_form, u.plan_tail, u.plan_size

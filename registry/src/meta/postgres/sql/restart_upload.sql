@@ -3,6 +3,7 @@
 
 UPDATE uploads
 SET gen = $2,
+    epoch = coalesce((SELECT epoch FROM meta), 0),
     multipart_id = NULL,
     part_size = NULL,
     parts = '[]',

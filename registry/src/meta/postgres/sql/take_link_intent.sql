@@ -4,5 +4,6 @@
 DELETE FROM intents
 WHERE id = $1
   AND epoch = $2
+  AND gen = $3  -- in another incarnation somebody else's may have this number
   AND kind = 'l'
 RETURNING repo_id

@@ -13,4 +13,6 @@ WHERE id = ?1
     OR lock_until < (SELECT now FROM clock)
     OR lock_token = ?4)  -- the answer to a first attempt was lost
 RETURNING id, repo_id, gen, lease, multipart_id, part_size, parts, spec, off, alg, hash, tails,
+  -- Of this incarnation; else what was written under its generation may be more than the row says.
+  NOT EXISTS (SELECT 1 FROM meta WHERE meta.epoch = uploads.epoch AND meta.fence = ?6) AS restored,
   plan_digest, plan_form, plan_tail, plan_size
