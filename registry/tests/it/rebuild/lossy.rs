@@ -182,7 +182,11 @@ async fn a_deletion_that_meets_a_restart_holds_once_it_is_acknowledged(stand: St
         stand.restart().await;
         replica.api.resolve("app", "v1").await;
         replica.walked().await;
-        assert_eq!(replica.api.get(target).await.status, StatusCode::NOT_FOUND, "{target}, after another walk");
+        assert_eq!(
+            replica.api.get(target).await.status,
+            StatusCode::NOT_FOUND,
+            "{target}, after another walk"
+        );
     }
     replica.stop().await;
 }
