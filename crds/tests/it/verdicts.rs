@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use stowage_crds::{AccessPolicy, Kind, Registry, check, crd, strict};
+use stowage_crds::{AccessPolicy, Kind, Mirror, Registry, VirtualRepository, check, crd, strict};
 
 #[derive(Deserialize)]
 struct Table {
@@ -136,16 +136,18 @@ fn what_is_accepted_is_read_into_its_type_and_stays_what_it_is() {
     for case in verdicts().into_iter().filter(|case| case.refused.is_none()) {
         let admitted = check::resource(case.kind, None, &case.object).unwrap();
         let read = match case.kind {
-            Kind::Registry => {
-                serde_json::to_value(serde_json::from_value::<Registry>(admitted.clone()).unwrap())
-            }
-            Kind::AccessPolicy => {
-                serde_json::to_value(serde_json::from_value::<AccessPolicy>(admitted.clone()).unwrap())
-            }
+            Kind::Registry => through::<Registry>(&admitted),
+            Kind::AccessPolicy => through::<AccessPolicy>(&admitted),
+            Kind::Mirror => through::<Mirror>(&admitted),
+            Kind::VirtualRepository => through::<VirtualRepository>(&admitted),
         };
         // Empty lists and maps are not written again: they say what their absence says.
-        assert_eq!(read.unwrap(), admitted, "{}", case.claim);
+        assert_eq!(read, admitted, "{}", case.claim);
     }
+}
+
+fn through<T: DeserializeOwned + Serialize>(object: &Value) -> Value {
+    serde_json::to_value(serde_json::from_value::<T>(object.clone()).unwrap()).unwrap()
 }
 
 #[test]
