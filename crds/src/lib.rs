@@ -18,11 +18,13 @@
 mod access_policy;
 pub mod check;
 pub mod conditions;
+mod dependent;
 pub mod document;
 mod duration;
 mod kind;
 mod mirror;
 mod names;
+pub mod paths;
 mod quantity;
 mod registry;
 pub mod report;
@@ -36,6 +38,7 @@ mod virtual_repository;
 pub mod yaml;
 
 pub use access_policy::{AccessPolicy, AccessPolicySpec, AccessPolicyStatus, Action, Subject, SubjectKind};
+pub use dependent::{Dependent, Dependents};
 pub use document::Document;
 pub use duration::Duration;
 pub use kind::Kind;

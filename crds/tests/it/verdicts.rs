@@ -188,3 +188,32 @@ fn resources_for_one_process_must_fit_together() {
         misfits.iter().map(|misfit| (misfit.resource, misfit.violation.path.as_str())).collect();
     assert_eq!(found, [(2, "metadata.name"), (3, "metadata.namespace"), (3, "spec.registryRef.name")]);
 }
+
+fn of_kind(kind: Kind, name: &str, patch: &Value) -> Value {
+    let mut object = verdicts().into_iter().find(|case| case.kind == kind).unwrap().object;
+    object["metadata"]["name"] = name.into();
+    patched(&object, patch)
+}
+
+#[test]
+fn paths_and_members_for_one_process_must_fit_together() {
+    let registry = verdicts().remove(0).object;
+    let hub = of_kind(Kind::Mirror, "hub", &json!({ "spec": { "path": "hub" } }));
+    let members = |name: &str| json!([{ "name": "hub", "mirrorRef": { "name": name } }]);
+    let virtuals = |name: &str, path: &str, member: &str| {
+        of_kind(
+            Kind::VirtualRepository,
+            name,
+            &json!({ "spec": { "path": path, "members": members(member) } }),
+        )
+    };
+    assert_eq!(check::together(&[registry.clone(), hub.clone(), virtuals("all", "all", "hub")]), []);
+
+    let own = json!({ "spec": { "path": "own", "upstream": { "url": "https://registry.example.com" } } });
+    let own = of_kind(Kind::Mirror, "own", &own);
+    let resources = [registry, hub, virtuals("some", "hub/some", "hub"), virtuals("few", "few", "gone"), own];
+    let misfits = check::together(&resources);
+    let found: Vec<_> =
+        misfits.iter().map(|misfit| (misfit.resource, misfit.violation.path.as_str())).collect();
+    assert_eq!(found, [(4, "spec.upstream"), (2, "spec.path"), (3, "spec.members[0].mirrorRef.name")]);
+}
