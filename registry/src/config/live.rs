@@ -60,6 +60,36 @@ pub struct Trouble {
     pub message: String,
 }
 
+/// What can be wrong with the upstream of a mirror.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MirrorFault {
+    /// It does not answer.
+    UpstreamUnreachable,
+    /// It was asked too often.
+    RateLimited,
+    /// It does not take our credential.
+    AuthenticationFailed,
+    /// Its certificate is not to be trusted.
+    CertificateInvalid,
+    /// It is no registry.
+    NotARegistry,
+}
+
+impl Trouble {
+    /// The upstream of the mirror `name` is not in order.
+    #[must_use]
+    pub fn of_mirror(name: &str, fault: MirrorFault, message: String) -> Self {
+        let reason = match fault {
+            MirrorFault::UpstreamUnreachable => Reason::UpstreamUnreachable,
+            MirrorFault::RateLimited => Reason::RateLimited,
+            MirrorFault::AuthenticationFailed => Reason::AuthenticationFailed,
+            MirrorFault::CertificateInvalid => Reason::CertificateInvalid,
+            MirrorFault::NotARegistry => Reason::NotARegistry,
+        };
+        Self { kind: Kind::Mirror, name: name.to_owned(), reason, message }
+    }
+}
+
 impl Facts {
     /// The same, where the prefix is this registry's.
     #[must_use]

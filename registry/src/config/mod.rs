@@ -30,7 +30,7 @@ use stowage_crds::document::Document;
 use stowage_oci::Glob;
 
 pub use error::{ConfigError, Problem, explained};
-pub use live::{Facts, Live, Rejected, Trouble};
+pub use live::{Facts, Live, MirrorFault, Rejected, Trouble};
 pub use mirrors::{Member, Mirror, MirrorCache, Source, Upstream, Virtual};
 pub use secrets::{Secret, SecretError, SecretsDir};
 pub use show::{Shown, show};

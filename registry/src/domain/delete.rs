@@ -3,6 +3,8 @@
 
 //! Deleting: the row stops naming, the bucket gets its evidence, then the client is told.
 
+use std::time::Duration;
+
 use stowage_oci::{Digest, Name, Tag};
 
 use futures::future::BoxFuture;
@@ -16,6 +18,16 @@ impl Domain {
     /// Deletes a tag; what it names stays.
     pub async fn delete_tag(&self, repository: &Name, tag: &Tag) -> Result<(), Error> {
         let retain = self.limits.load().trash_retention;
+        self.delete_tag_for(repository, tag, retain).await
+    }
+
+    /// The same; it is kept in the trash for `retain`.
+    pub(super) async fn delete_tag_for(
+        &self,
+        repository: &Name,
+        tag: &Tag,
+        retain: Duration,
+    ) -> Result<(), Error> {
         let units = [Unit::Tag(repository.clone(), tag.clone())];
         let removal =
             self.write_to(&units, |epoch| self.meta.delete_tag(epoch, repository, tag, retain)).await?;
