@@ -8,11 +8,13 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use serde::Serialize;
+use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 
 use crate::{
-    Kind, rules,
+    Dependent, Kind, Mirror, Registry, VirtualRepository,
+    document::Dated,
+    paths, rules,
     schema::{Step, steps},
     strict,
 };
@@ -160,7 +162,7 @@ pub struct Misfit {
 }
 
 /// Checks resources that are to be used together without a cluster: every name once per kind, one namespace or
-/// none, and every reference to something that is there.
+/// none, every reference to something that is there, and no path in the way of another.
 #[must_use]
 pub fn together(resources: &[Value]) -> Vec<Misfit> {
     let mut misfits = Vec::new();
@@ -183,7 +185,49 @@ pub fn together(resources: &[Value]) -> Vec<Misfit> {
             refuse("spec.registryRef.name", format!("there is no Registry named {wanted:?}"));
         }
     }
+    for resource in resources.iter().filter(|resource| Kind::of(resource) == Some(Kind::Registry)) {
+        if let Ok(registry) = Registry::deserialize(resource) {
+            misfits.extend(misfits_of_paths(&registry, resources));
+        }
+    }
     misfits
+}
+
+/// What is wrong with the mirrors and virtual repositories of a Registry taken together.
+fn misfits_of_paths(registry: &Registry, resources: &[Value]) -> Vec<Misfit> {
+    let (mirror_places, mirrors) = dependents_of::<Mirror>(registry, resources);
+    let (virtual_places, virtuals) = dependents_of::<VirtualRepository>(registry, resources);
+    let place = |kind: Kind, name: &str| match kind {
+        Kind::Mirror => mirrors.iter().position(|found| found.entry.name == name).map(|at| mirror_places[at]),
+        _ => virtuals.iter().position(|found| found.entry.name == name).map(|at| virtual_places[at]),
+    };
+    let conflicts = paths::conflicts(registry, &mirrors, &virtuals).into_iter().filter_map(|found| {
+        let violation = Violation { path: found.path.into(), message: found.message };
+        place(found.kind, &found.name).map(|resource| Misfit { resource, violation })
+    });
+    let mut misfits: Vec<_> = conflicts.collect();
+    for (resource, found) in virtual_places.iter().zip(&virtuals) {
+        for (at, member) in found.entry.spec.members.iter().enumerate() {
+            let wanted = member.mirror_ref.as_ref().map(|wanted| &wanted.name);
+            if let Some(wanted) = wanted.filter(|wanted| place(Kind::Mirror, wanted).is_none()) {
+                let path = FieldPath::from("spec.members").item(at).field("mirrorRef").field("name");
+                let message = format!("there is no Mirror named {wanted:?} of this Registry");
+                misfits.push(Misfit { resource: *resource, violation: Violation { path, message } });
+            }
+        }
+    }
+    misfits
+}
+
+/// The resources of a kind that name a Registry, with their places in the list.
+fn dependents_of<K: Dependent>(
+    registry: &Registry,
+    resources: &[Value],
+) -> (Vec<usize>, Vec<Dated<K::Spec>>) {
+    let of_kind = resources.iter().enumerate().filter(|(_, resource)| Kind::of(resource) == Some(K::KIND));
+    let read = of_kind.filter_map(|(at, resource)| Some((at, K::deserialize(resource).ok()?)));
+    let ours = read.filter(|(_, found)| Some(&found.registry_ref().name) == registry.metadata.name.as_ref());
+    ours.map(|(at, found)| (at, Dated::of(&found))).unzip()
 }
 
 fn is_registry(resource: &Value, name: &str) -> bool {

@@ -68,6 +68,12 @@ words! {
         Exposed,
         /// Registry: the last garbage collection succeeded, or none has run yet.
         GarbageCollectionHealthy,
+        /// Mirror: the upstream answers, and takes our credential.
+        UpstreamReachable,
+        /// VirtualRepository: every member is something that can be one.
+        MembersResolved,
+        /// VirtualRepository: a member does not work, and the others do. Absent otherwise.
+        MembersDegraded,
     }
 }
 
@@ -160,6 +166,33 @@ words! {
         Refused,
         /// A Job ended without a summary.
         SummaryMissing,
+
+        /// Another, older resource has the path, or the place of the default.
+        PathConflict,
+        /// The upstream answers.
+        Reachable,
+        /// The upstream does not answer.
+        UpstreamUnreachable,
+        /// The upstream wants fewer requests.
+        RateLimited,
+        /// The upstream refuses our credential.
+        AuthenticationFailed,
+        /// The certificate of the upstream is not to be believed.
+        CertificateInvalid,
+        /// What answers is no registry.
+        NotARegistry,
+        /// The upstream is this registry itself.
+        MirrorLoop,
+        /// Every member is something that can be one.
+        AllResolved,
+        /// A mirror that is named does not exist, or is not in force.
+        MirrorNotFound,
+        /// A member is a virtual repository.
+        MemberIsVirtual,
+        /// A member is below the path of a mirror.
+        MemberIsMirror,
+        /// A mirror could answer for a name of ours.
+        RemoteShadowsLocal,
 
         /// A change is being rolled out.
         RollingOut,

@@ -5,7 +5,8 @@
 //!
 //! [`compile`] is the only way to make one, in the operator and in a standalone process alike. In goes what names
 //! the Registry, is valid, and is not being deleted. An invalid edit of a resource keeps the entry of the previous
-//! document; an invalid Registry keeps the previous document as it is.
+//! document; an invalid Registry keeps the previous document as it is. What [`paths`] finds in the way of something
+//! older stays out.
 //!
 //! Guarantees: pure; the same resources give the same bytes and so the same hash, in any order and any build.
 //! Only the part of the Registry that is for replicas is in it, so scaling does not move the hash.
@@ -15,13 +16,17 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    API_VERSION, AccessPolicy, AccessPolicySpec, Kind, OPERATOR_FIELDS, Registry, RegistrySpec,
+    API_VERSION, AccessPolicySpec, Kind, MirrorSpec, OPERATOR_FIELDS, Registry, RegistrySpec,
+    VirtualRepositorySpec,
     check::{self, Violation},
+    dependent::{Dependent, Dependents},
+    paths::{self, Conflict},
 };
 
 /// The most bytes that a document may have: a ConfigMap holds 1 MiB with all its metadata.
@@ -45,6 +50,12 @@ pub struct Document {
     /// Access policies, by name.
     #[serde(default)]
     pub access_policies: Vec<Entry<AccessPolicySpec>>,
+    /// Mirrors, by name. From version 1.1 on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<Entry<MirrorSpec>>,
+    /// Virtual repositories, by name. From version 1.1 on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub virtual_repositories: Vec<Entry<VirtualRepositorySpec>>,
 }
 
 /// The Registry of a document.
@@ -110,7 +121,11 @@ pub struct NotAVersion(String);
 
 impl DocumentVersion {
     /// The highest version that this build understands.
-    pub const SUPPORTED: Self = Self { major: 1, minor: 0 };
+    pub const SUPPORTED: Self = Self { major: 1, minor: 1 };
+    /// The first one.
+    const FIRST: Self = Self { major: 1, minor: 0 };
+    /// The first one with mirrors and virtual repositories.
+    const WITH_PATHS: Self = Self { major: 1, minor: 1 };
 }
 
 impl fmt::Display for DocumentVersion {
@@ -149,8 +164,8 @@ impl From<DocumentVersion> for String {
 pub struct Sources<'a> {
     /// The Registry.
     pub registry: &'a Registry,
-    /// All access policies in sight; those of other Registries are left out.
-    pub access_policies: &'a [AccessPolicy],
+    /// All resources in sight that name a Registry; those of other ones are left out.
+    pub dependents: &'a Dependents,
     /// Who starts runs that have a schedule.
     pub schedules: Schedules,
     /// The document in force, whose entries outlive an invalid edit.
@@ -164,6 +179,8 @@ pub struct Compiled {
     pub document: Document,
     /// Resources whose newest edit is invalid.
     pub invalid: Vec<Invalid>,
+    /// Valid resources that stay out, because of others.
+    pub conflicts: Vec<Conflict>,
 }
 
 /// A resource whose newest edit is invalid.
@@ -189,11 +206,19 @@ pub fn compile(sources: &Sources<'_>) -> Result<Compiled, InvalidRegistry> {
     if !violations.is_empty() {
         return Err(InvalidRegistry(violations));
     }
-    let (access_policies, invalid) = access_policies(sources);
+    let mut invalid = Vec::new();
+    let access_policies = entries(sources, &sources.dependents.access_policies, &mut invalid);
+    let mut mirrors = entries(sources, &sources.dependents.mirrors, &mut invalid);
+    let mut virtuals = entries(sources, &sources.dependents.virtual_repositories, &mut invalid);
+    let conflicts = paths::conflicts(registry, &mirrors, &virtuals);
+    let is_out = |kind, name: &str| conflicts.iter().any(|found| found.kind == kind && found.name == name);
+    mirrors.retain(|found| !is_out(Kind::Mirror, &found.entry.name));
+    virtuals.retain(|found| !is_out(Kind::VirtualRepository, &found.entry.name));
+    let has_paths = !mirrors.is_empty() || !virtuals.is_empty();
     let document = Document {
         api_version: API_VERSION.to_owned(),
         kind: KIND.to_owned(),
-        version: DocumentVersion { major: 1, minor: 0 },
+        version: if has_paths { DocumentVersion::WITH_PATHS } else { DocumentVersion::FIRST },
         registry: RegistryEntry {
             namespace: registry.metadata.namespace.clone(),
             name: registry.metadata.name.clone().unwrap_or_default(),
@@ -201,39 +226,63 @@ pub fn compile(sources: &Sources<'_>) -> Result<Compiled, InvalidRegistry> {
             spec: for_replicas(&registry.spec),
         },
         runtime: Runtime { schedules: sources.schedules },
-        access_policies,
+        access_policies: plain(access_policies),
+        mirrors: plain(mirrors),
+        virtual_repositories: plain(virtuals),
     };
-    Ok(Compiled { document, invalid })
+    invalid.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+    Ok(Compiled { document, invalid, conflicts })
 }
 
-/// The entries of access policies by name, and the policies whose newest edit is invalid.
-fn access_policies(sources: &Sources<'_>) -> (Vec<Entry<AccessPolicySpec>>, Vec<Invalid>) {
-    let mut entries = BTreeMap::new();
-    let mut invalid = Vec::new();
-    for policy in sources.access_policies.iter().filter(|policy| concerns(sources.registry, policy)) {
-        let name = policy.metadata.name.clone().unwrap_or_default();
-        let violations = check::typed(Kind::AccessPolicy, policy);
-        let entry = if violations.is_empty() {
-            let generation = policy.metadata.generation.unwrap_or_default();
-            Some(Entry { name: name.clone(), generation, spec: policy.spec.clone() })
-        } else {
-            invalid.push(Invalid { kind: Kind::AccessPolicy, name: name.clone(), violations });
-            previous_entry(sources.previous, &name)
-        };
-        entries.extend(entry.map(|entry| (name, entry)));
+/// The resource that an entry is of can be older than others.
+#[derive(Clone, Debug)]
+pub(crate) struct Dated<S> {
+    pub(crate) entry: Entry<S>,
+    /// When the resource was made; `None`, which is before everything else, where nobody knows.
+    pub(crate) made: Option<Time>,
+}
+
+impl<S: Clone> Dated<S> {
+    pub(crate) fn of<K: Dependent<Spec = S>>(resource: &K) -> Self {
+        let meta = resource.meta();
+        let name = meta.name.clone().unwrap_or_default();
+        let generation = meta.generation.unwrap_or_default();
+        let entry = Entry { name, generation, spec: resource.spec().clone() };
+        Self { entry, made: meta.creation_timestamp.clone() }
     }
-    invalid.sort_by(|a, b| a.name.cmp(&b.name));
-    (entries.into_values().collect(), invalid)
 }
 
-fn concerns(registry: &Registry, policy: &AccessPolicy) -> bool {
-    policy.metadata.deletion_timestamp.is_none()
-        && policy.metadata.namespace == registry.metadata.namespace
-        && registry.metadata.name.as_ref() == Some(&policy.spec.registry_ref.name)
+fn plain<S>(entries: Vec<Dated<S>>) -> Vec<Entry<S>> {
+    entries.into_iter().map(|dated| dated.entry).collect()
 }
 
-fn previous_entry(previous: Option<&Document>, name: &str) -> Option<Entry<AccessPolicySpec>> {
-    previous?.access_policies.iter().find(|entry| entry.name == name).cloned()
+/// The entries of a kind by name. A resource whose newest edit is invalid keeps the entry that it had.
+fn entries<K: Dependent>(
+    sources: &Sources<'_>,
+    resources: &[K],
+    invalid: &mut Vec<Invalid>,
+) -> Vec<Dated<K::Spec>> {
+    let mut entries = BTreeMap::new();
+    for resource in resources.iter().filter(|resource| concerns(sources.registry, *resource)) {
+        let mut dated = Dated::of(resource);
+        let name = dated.entry.name.clone();
+        let violations = check::typed(K::KIND, resource);
+        if !violations.is_empty() {
+            invalid.push(Invalid { kind: K::KIND, name: name.clone(), violations });
+            let previous = sources.previous.map(K::entries).unwrap_or_default();
+            let Some(entry) = previous.iter().find(|entry| entry.name == name) else { continue };
+            dated.entry = entry.clone();
+        }
+        entries.insert(name, dated);
+    }
+    entries.into_values().collect()
+}
+
+fn concerns<K: Dependent>(registry: &Registry, resource: &K) -> bool {
+    let meta = resource.meta();
+    meta.deletion_timestamp.is_none()
+        && meta.namespace == registry.metadata.namespace
+        && registry.metadata.name.as_ref() == Some(&resource.registry_ref().name)
 }
 
 /// The spec with the operator's part at its defaults.
@@ -350,7 +399,7 @@ impl Document {
     /// How many resources it holds, the Registry among them.
     #[must_use]
     pub fn resource_count(&self) -> usize {
-        1 + self.access_policies.len()
+        1 + self.access_policies.len() + self.mirrors.len() + self.virtual_repositories.len()
     }
 }
 

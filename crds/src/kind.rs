@@ -14,11 +14,15 @@ pub enum Kind {
     Registry,
     /// [`crate::AccessPolicy`]
     AccessPolicy,
+    /// [`crate::Mirror`]
+    Mirror,
+    /// [`crate::VirtualRepository`]
+    VirtualRepository,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Registry, Self::AccessPolicy];
+    pub const ALL: [Self; 4] = [Self::Registry, Self::AccessPolicy, Self::Mirror, Self::VirtualRepository];
 
     /// The word in `kind:`.
     #[must_use]
@@ -26,6 +30,8 @@ impl Kind {
         match self {
             Self::Registry => "Registry",
             Self::AccessPolicy => "AccessPolicy",
+            Self::Mirror => "Mirror",
+            Self::VirtualRepository => "VirtualRepository",
         }
     }
 

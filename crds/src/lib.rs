@@ -18,10 +18,13 @@
 mod access_policy;
 pub mod check;
 pub mod conditions;
+mod dependent;
 pub mod document;
 mod duration;
 mod kind;
+mod mirror;
 mod names;
+pub mod paths;
 mod quantity;
 mod registry;
 pub mod report;
@@ -31,12 +34,18 @@ mod schema;
 pub mod strict;
 mod summary;
 mod text;
+mod virtual_repository;
 pub mod yaml;
 
 pub use access_policy::{AccessPolicy, AccessPolicySpec, AccessPolicyStatus, Action, Subject, SubjectKind};
+pub use dependent::{Dependent, Dependents};
 pub use document::Document;
 pub use duration::Duration;
 pub use kind::Kind;
+pub use mirror::{
+    Mirror, MirrorCache, MirrorMode, MirrorSecret, MirrorSpec, MirrorStatus, MirrorUpstream, TlsVerification,
+    UpstreamNetwork,
+};
 pub use names::{Empty, Freeform, KeyRef, Labels, Ref, SecretRef};
 pub use quantity::Quantity;
 pub use registry::{
@@ -50,7 +59,11 @@ pub use report::Report;
 pub use schedule::{NotASchedule, Schedule};
 pub use schema::{crd, manifests};
 pub use summary::{Outcome, Summary};
-pub use text::{BaseUrl, Cron, Glob, HttpUrl, TimeZone};
+pub use text::{BaseUrl, Cron, Glob, HostName, HttpUrl, ItemName, MountPath, Repository, TimeZone};
+pub use virtual_repository::{
+    Member, MemberStatus, RemoteShadowing, TagResolution, VirtualRepository, VirtualRepositorySpec,
+    VirtualRepositoryStatus,
+};
 
 /// The API group of every kind.
 pub const GROUP: &str = "stowage.dev";

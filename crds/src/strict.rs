@@ -36,12 +36,9 @@ pub struct Admitted {
 /// Looks at the structure of an object.
 #[must_use]
 pub fn admit(kind: Kind, object: &Value) -> Admitted {
-    static REGISTRY: LazyLock<Node> = LazyLock::new(|| Node::of(Kind::Registry));
-    static ACCESS_POLICY: LazyLock<Node> = LazyLock::new(|| Node::of(Kind::AccessPolicy));
-    let node = match kind {
-        Kind::Registry => &*REGISTRY,
-        Kind::AccessPolicy => &*ACCESS_POLICY,
-    };
+    static NODES: LazyLock<BTreeMap<Kind, Node>> =
+        LazyLock::new(|| Kind::ALL.into_iter().map(|kind| (kind, Node::of(kind))).collect());
+    let node = &NODES[&kind];
     let mut object = object.clone();
     if let Some(fields) = object.as_object_mut() {
         fields.remove("status");

@@ -76,6 +76,30 @@ text! {
 }
 
 text! {
+    /// What the names of some repositories begin with: legal components joined by `/`, short enough for names below.
+    MountPath, max 200,
+    pattern r"^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$"
+}
+
+text! {
+    /// The name of a repository, or what the names of some begin with.
+    Repository, max 255,
+    pattern r"^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$"
+}
+
+text! {
+    /// `host[:port]` in lower case.
+    HostName, max 253,
+    pattern r"^(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:[0-9]{1,5})?$"
+}
+
+text! {
+    /// The name of an item in a list.
+    ItemName, max 63,
+    pattern r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+}
+
+text! {
     /// Five fields of cron, or one of the names such as `@daily`.
     Cron, max 64,
     pattern r"^(@(yearly|annually|monthly|weekly|daily|midnight|hourly)|[0-9A-Za-z*?,/-]+( +[0-9A-Za-z*?,/-]+){4})$"
@@ -90,6 +114,20 @@ text! {
 impl Glob {
     /// The pattern itself.
     pub fn parse(&self) -> Result<stowage_oci::Glob, stowage_oci::GlobError> {
+        self.as_str().parse()
+    }
+}
+
+impl MountPath {
+    /// The path as the prefix of names that it is.
+    pub fn parse(&self) -> Result<stowage_oci::Name, stowage_oci::NameError> {
+        self.as_str().parse()
+    }
+}
+
+impl Repository {
+    /// The name itself.
+    pub fn parse(&self) -> Result<stowage_oci::Name, stowage_oci::NameError> {
         self.as_str().parse()
     }
 }
@@ -113,6 +151,13 @@ mod tests {
         #[test]
         fn the_schema_and_the_parser_agree_on_globs(text in "[a?*/_.AZ-]{0,9}") {
             prop_assert_eq!(accepts::<Glob>(&text), Glob::from(text.as_str()).parse().is_ok());
+        }
+
+        #[test]
+        fn the_schema_and_the_parser_agree_on_names_of_repositories(text in "[a0._/A-]{0,9}") {
+            let text = text.as_str();
+            prop_assert_eq!(accepts::<Repository>(text), Repository::from(text).parse().is_ok());
+            prop_assert_eq!(accepts::<MountPath>(text), MountPath::from(text).parse().is_ok());
         }
 
         #[test]

@@ -9,8 +9,10 @@
 
 use std::{fmt, sync::Arc};
 
+use kube::Resource;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
-use stowage_crds::{AccessPolicy, Kind as ResourceKind, Registry, check, yaml};
+use stowage_crds::{Dependents, Kind as ResourceKind, Registry, check, yaml};
 use thiserror::Error;
 
 use crate::{
@@ -69,14 +71,14 @@ impl fmt::Display for Problems {
 /// Everything that would be applied for the resources in `text`, as YAML.
 pub fn render(text: &str, settings: &Settings, apis: &Apis) -> Result<String, RenderError> {
     let resources = read(text)?;
-    let (registries, policies) = typed(&resources);
+    let (registries, dependents) = typed(&resources);
     if registries.is_empty() {
         return Err(RenderError::NoRegistry);
     }
     let mut bodies = Vec::new();
     for registry in &registries {
         let seen = Observed {
-            policies: policies.clone(),
+            dependents: dependents.clone(),
             apis: apis.clone(),
             others: registries.clone(),
             ..Observed::default()
@@ -116,30 +118,28 @@ fn read(text: &str) -> Result<Vec<Value>, RenderError> {
 }
 
 /// The resources as their types, as an API server would have saved them.
-fn typed(resources: &[Value]) -> (Vec<Arc<Registry>>, Vec<AccessPolicy>) {
-    let mut registries = Vec::new();
-    let mut policies = Vec::new();
-    for resource in resources {
-        match ResourceKind::of(resource) {
-            Some(ResourceKind::Registry) => registries.extend(
-                serde_json::from_value::<Registry>(resource.clone()).ok().map(|mut registry| {
-                    registry.metadata.namespace.get_or_insert_with(|| "default".into());
-                    registry.metadata.uid.get_or_insert_with(|| UNSAVED.into());
-                    registry.metadata.generation.get_or_insert(1);
-                    Arc::new(registry)
-                }),
-            ),
-            Some(ResourceKind::AccessPolicy) => policies.extend(
-                serde_json::from_value::<AccessPolicy>(resource.clone()).ok().map(|mut policy| {
-                    policy.metadata.namespace.get_or_insert_with(|| "default".into());
-                    policy.metadata.generation.get_or_insert(1);
-                    policy
-                }),
-            ),
-            None => {}
-        }
+fn typed(resources: &[Value]) -> (Vec<Arc<Registry>>, Dependents) {
+    let mut registries: Vec<Registry> = of_kind(resources, ResourceKind::Registry);
+    for registry in &mut registries {
+        registry.metadata.uid.get_or_insert_with(|| UNSAVED.into());
     }
-    (registries, policies)
+    let dependents = Dependents {
+        access_policies: of_kind(resources, ResourceKind::AccessPolicy),
+        mirrors: of_kind(resources, ResourceKind::Mirror),
+        virtual_repositories: of_kind(resources, ResourceKind::VirtualRepository),
+    };
+    (registries.into_iter().map(Arc::new).collect(), dependents)
+}
+
+fn of_kind<K: Resource + DeserializeOwned>(resources: &[Value], kind: ResourceKind) -> Vec<K> {
+    let of_kind = resources.iter().filter(|resource| ResourceKind::of(resource) == Some(kind));
+    let read = of_kind.filter_map(|resource| serde_json::from_value::<K>(resource.clone()).ok());
+    read.map(|mut resource| {
+        resource.meta_mut().namespace.get_or_insert_with(|| "default".into());
+        resource.meta_mut().generation.get_or_insert(1);
+        resource
+    })
+    .collect()
 }
 
 /// In the place of the uid that an API server gives.

@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{SinkExt as _, channel::mpsc, future::join_all};
+use futures::{SinkExt as _, Stream, channel::mpsc, future::join_all, stream};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
@@ -24,6 +24,7 @@ use stowage_crds::report::Report;
 use thiserror::Error;
 use tokio::{
     net::TcpStream,
+    sync::broadcast,
     time::{Instant, sleep, timeout},
 };
 use tracing::debug;
@@ -35,6 +36,8 @@ const UNSETTLED: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(2);
 const LONGEST: usize = 1 << 20;
+/// So many registries with news are remembered for whoever is slow to hear.
+const NEWS: usize = 1024;
 /// So many failures in a row are an outage.
 const OUTAGE: u32 = 2;
 
@@ -148,8 +151,17 @@ struct Watched {
 }
 
 /// The reports of all registries.
-#[derive(Debug, Clone, Default)]
-pub struct Reports(Arc<Mutex<HashMap<Key, Watched>>>);
+#[derive(Debug, Clone)]
+pub struct Reports {
+    all: Arc<Mutex<HashMap<Key, Watched>>>,
+    news: broadcast::Sender<Key>,
+}
+
+impl Default for Reports {
+    fn default() -> Self {
+        Self { all: Arc::default(), news: broadcast::Sender::new(NEWS) }
+    }
+}
 
 impl Reports {
     /// Says which replicas there are and returns what is known of them; those never asked are asked now.
@@ -157,6 +169,25 @@ impl Reports {
         let new = self.retarget(key, targets);
         self.ask(key, new).await;
         self.snapshot(key)
+    }
+
+    /// What is known of the replicas of a Registry.
+    #[must_use]
+    pub fn known(&self, key: &Key) -> Snapshot {
+        self.snapshot(key)
+    }
+
+    /// The registries of which an answer changed, from now on. One that is told of many at once may miss some.
+    pub fn news(&self) -> impl Stream<Item = Key> + Send + 'static + use<> {
+        stream::unfold(self.news.subscribe(), |mut news| async move {
+            loop {
+                match news.recv().await {
+                    Ok(key) => return Some((key, news)),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        })
     }
 
     /// Says how often the replicas of a Registry are to be asked.
@@ -230,6 +261,11 @@ impl Reports {
                 changed |= known.hear(heard);
             }
         }
+        drop(all);
+        if changed {
+            // Nobody need listen.
+            drop(self.news.send(key.clone()));
+        }
         changed
     }
 
@@ -259,7 +295,7 @@ impl Reports {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Watched>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

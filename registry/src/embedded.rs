@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use uuid::Uuid;
 
 use crate::auth::{Access, Htpasswd, Realms, Rules, SigningKey, Snapshot};
 use crate::blobs::{self, Filesystem, Store, selftest};
-use crate::domain::{self, Domain, Hook, Limits, OwnershipError};
+use crate::domain::{self, Domain, Hook, Limits, MirrorSettings, Mirrors, OwnershipError};
 use crate::http::{DataPort, Metrics, Settings};
 use crate::jobs::{self, Collector};
 use crate::key::Generation;
 use crate::meta::MetaStore;
 use crate::meta::sqlite::{self, SqliteStore};
 use crate::ops::clock;
-use crate::ops::metrics::CollectionMetrics;
+use crate::ops::metrics::{CollectionMetrics, MirrorMetrics};
 use crate::ops::permits::Permits;
 use crate::ops::tasks::Tasks;
 
@@ -67,6 +68,7 @@ pub struct Registry {
     tasks: Tasks,
     /// What is to be handed over at the end.
     folder: Option<Arc<SqliteStore>>,
+    id: String,
 }
 
 impl Registry {
@@ -80,6 +82,7 @@ impl Registry {
             settings: Settings::default(),
             metrics: Metrics::default(),
             collection_metrics: CollectionMetrics::default(),
+            mirror_metrics: MirrorMetrics::default(),
             max_requests: MOST_REQUESTS,
         }
     }
@@ -101,6 +104,20 @@ impl Registry {
     pub fn set_limits(&self, limits: Limits, max_requests: usize) {
         self.domain.set_limits(limits);
         self.slots.set(max_requests, &self.tasks);
+    }
+
+    /// Mirrors these from now on. Each says who we are to its upstream.
+    pub fn set_mirrors(&self, mut mirrors: Vec<MirrorSettings>) {
+        for mirror in &mut mirrors {
+            mirror.upstream.registry_id.clone_from(&self.id);
+        }
+        self.domain.set_mirrors(mirrors);
+    }
+
+    /// The mirrors.
+    #[must_use]
+    pub fn mirrors(&self) -> Arc<Mirrors> {
+        self.domain.mirrors()
     }
 
     /// The bytes of manifests that are kept in memory, with what keeping them costs.
@@ -137,6 +154,7 @@ pub struct Builder {
     settings: Settings,
     metrics: Metrics,
     collection_metrics: CollectionMetrics,
+    mirror_metrics: MirrorMetrics,
     max_requests: usize,
 }
 
@@ -183,6 +201,13 @@ impl Builder {
         self
     }
 
+    /// What counts what its mirrors do.
+    #[must_use]
+    pub fn mirror_metrics(mut self, metrics: MirrorMetrics) -> Self {
+        self.mirror_metrics = metrics;
+        self
+    }
+
     /// How many requests are answered at the same time.
     #[must_use]
     pub fn max_requests(mut self, max_requests: usize) -> Self {
@@ -211,7 +236,13 @@ impl Builder {
         let tasks = Tasks::new();
         let collector = Collector::new(Arc::clone(&meta), Arc::clone(&store), self.collection_metrics);
         tasks.spawn(jobs::finish_requests(collector, tasks.stopping()));
-        let mut domain = Domain::new(meta, store, self.limits, tasks.clone());
+        let id = match meta.envelope().await {
+            Ok(Some(envelope)) => envelope.registry.to_string(),
+            // Somebody must be told from others all the same.
+            Ok(None) | Err(_) => Uuid::new_v4().to_string(),
+        };
+        let mut domain =
+            Domain::new(meta, store, self.limits, tasks.clone()).with_mirror_metrics(self.mirror_metrics);
         if reads_back {
             domain = domain.reading_back();
         }
@@ -237,7 +268,7 @@ impl Builder {
             tracing::debug!(error = &error as &dyn std::error::Error, "the epoch is not known yet");
         }
         tasks.spawn(domain::keep_compared(domain.clone(), tasks.stopping()));
-        Ok(Registry { port, domain, settings, slots, tasks, folder: None })
+        Ok(Registry { port, domain, settings, slots, tasks, folder: None, id })
     }
 }
 

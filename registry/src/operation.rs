@@ -159,6 +159,28 @@ impl Operation {
         }
     }
 
+    /// The same about another repository: the name under which ours is stored.
+    #[must_use]
+    pub fn in_repository(mut self, name: Name) -> Self {
+        match &mut self {
+            Self::Ping | Self::Catalog { .. } => {}
+            Self::Discover { repository } => *repository = Some(name),
+            Self::GetBlob { repository, .. }
+            | Self::GetManifest { repository, .. }
+            | Self::OpenUpload { repository, .. }
+            | Self::Append { repository, .. }
+            | Self::CloseUpload { repository, .. }
+            | Self::UploadStatus { repository, .. }
+            | Self::CancelUpload { repository, .. }
+            | Self::PutManifest { repository, .. }
+            | Self::ListTags { repository, .. }
+            | Self::DeleteManifest { repository, .. }
+            | Self::DeleteBlob { repository, .. }
+            | Self::ListReferrers { repository, .. } => *repository = name,
+        }
+        self
+    }
+
     /// The action that its repository must allow; `None` for those that are not about one.
     #[must_use]
     pub const fn action(&self) -> Option<Action> {

@@ -5,7 +5,8 @@
 
 use serde_json::{Value, json};
 use stowage_crds::{
-    AccessPolicy, Document, Registry,
+    AccessPolicy, Dependents, Document, Kind, Mirror, Registry, VirtualRepository,
+    conditions::Reason,
     document::{self, Compiled, DocumentVersion, ParseError, Schedules, Sources, compile},
 };
 
@@ -36,8 +37,37 @@ fn policy(name: &str, generation: i64) -> AccessPolicy {
     .unwrap()
 }
 
+fn mirror(name: &str, path: &str) -> Mirror {
+    serde_json::from_value(json!({
+        "apiVersion": "stowage.dev/v1alpha1", "kind": "Mirror",
+        "metadata": { "name": name, "namespace": "oci", "generation": 1 },
+        "spec": {
+            "registryRef": { "name": "main" }, "path": path, "mode": "PullThrough",
+            "upstream": { "url": "https://hub.example.com" },
+        },
+    }))
+    .unwrap()
+}
+
+fn all(path: &str) -> VirtualRepository {
+    serde_json::from_value(json!({
+        "apiVersion": "stowage.dev/v1alpha1", "kind": "VirtualRepository",
+        "metadata": { "name": "all", "namespace": "oci", "generation": 1 },
+        "spec": {
+            "registryRef": { "name": "main" }, "path": path,
+            "members": [{ "name": "hub", "mirrorRef": { "name": "gone" } }],
+        },
+    }))
+    .unwrap()
+}
+
 fn compiled(registry: &Registry, access_policies: &[AccessPolicy], previous: Option<&Document>) -> Compiled {
-    compile(&Sources { registry, access_policies, schedules: Schedules::Jobs, previous }).unwrap()
+    let access_policies = access_policies.to_vec();
+    with(registry, &Dependents { access_policies, ..Dependents::default() }, previous)
+}
+
+fn with(registry: &Registry, dependents: &Dependents, previous: Option<&Document>) -> Compiled {
+    compile(&Sources { registry, dependents, schedules: Schedules::Jobs, previous }).unwrap()
 }
 
 fn names(document: &Document) -> Vec<(&str, i64)> {
@@ -122,8 +152,9 @@ fn an_invalid_edit_keeps_the_entry_that_was_in_force() {
 fn an_invalid_registry_makes_no_document() {
     let mut broken = registry();
     broken.spec.storage.s3 = None;
+    let dependents = Dependents::default();
     let sources =
-        Sources { registry: &broken, access_policies: &[], schedules: Schedules::Jobs, previous: None };
+        Sources { registry: &broken, dependents: &dependents, schedules: Schedules::Jobs, previous: None };
     let refusal = compile(&sources).unwrap_err();
     assert_eq!(
         refusal.to_string(),
@@ -137,14 +168,61 @@ fn a_newer_minor_version_is_read_and_a_newer_major_is_not() {
         let encoded = compiled(&registry(), &[], None).document.encode();
         let mut value: Value = serde_json::from_str(&encoded.json).unwrap();
         value["version"] = version.into();
-        value["mirrors"] = json!([{ "name": "hub" }]);
+        value["retentionPolicies"] = json!([{ "name": "old" }]);
         value["registry"]["spec"]["quotas"] = json!([]);
         value.to_string()
     };
     let read = Document::parse(json("1.9").as_bytes()).unwrap();
     assert_eq!(read.version, DocumentVersion { major: 1, minor: 9 });
     let refused = Document::parse(json("2.0").as_bytes()).unwrap_err();
-    assert_eq!(refused.to_string(), "document version 2.0 is not understood; the highest that is: 1.0");
+    assert_eq!(refused.to_string(), "document version 2.0 is not understood; the highest that is: 1.1");
     assert!(matches!(Document::parse(json("1").as_bytes()), Err(ParseError::Malformed(_))));
     assert!(matches!(Document::parse(b"{}"), Err(ParseError::Malformed(_))));
+}
+
+#[test]
+fn only_a_document_with_mirrors_or_virtual_repositories_needs_a_newer_version() {
+    let before = compiled(&registry(), &[policy("a", 1)], None).document;
+    assert_eq!(before.version.to_string(), "1.0");
+    assert!(!before.encode().json.contains("mirrors"));
+    let hub = Dependents { mirrors: vec![mirror("hub", "hub")], ..Dependents::default() };
+    let all = Dependents { virtual_repositories: vec![all("all")], ..Dependents::default() };
+    for dependents in [hub, all] {
+        let document = with(&registry(), &dependents, None).document;
+        assert_eq!((document.version, document.resource_count()), (DocumentVersion::SUPPORTED, 2));
+        let encoded = document.encode();
+        assert_eq!(Document::parse_checked(encoded.json.as_bytes(), &encoded.hash).unwrap(), document);
+    }
+}
+
+#[test]
+fn what_is_in_the_way_of_something_older_stays_out_and_is_named() {
+    let mut younger = mirror("a-younger", "all/hub");
+    younger.metadata.creation_timestamp = serde_json::from_value(json!("2026-01-02T00:00:00Z")).unwrap();
+    let mut elder = all("all");
+    elder.metadata.creation_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+    let dependents = Dependents {
+        mirrors: vec![younger, mirror("hub", "hub")],
+        virtual_repositories: vec![elder],
+        ..Dependents::default()
+    };
+    let compiled = with(&registry(), &dependents, None);
+    let names: Vec<_> = compiled.document.mirrors.iter().map(|entry| entry.name.as_str()).collect();
+    assert_eq!((names, compiled.document.virtual_repositories.len()), (vec!["hub"], 1));
+    let [conflict] = &compiled.conflicts[..] else { panic!("{:?}", compiled.conflicts) };
+    assert_eq!((conflict.kind, conflict.name.as_str()), (Kind::Mirror, "a-younger"));
+    assert_eq!(conflict.reason, Reason::PathConflict);
+    assert_eq!(conflict.message, "VirtualRepository all has the path all");
+}
+
+#[test]
+fn an_invalid_edit_of_a_mirror_keeps_its_place() {
+    let dependents = |hub| Dependents { mirrors: vec![hub], ..Dependents::default() };
+    let before = with(&registry(), &dependents(mirror("hub", "hub")), None).document;
+    let mut broken = mirror("hub", "hub");
+    broken.metadata.generation = Some(2);
+    broken.spec.upstream.max_concurrent = 0;
+    let after = with(&registry(), &dependents(broken), Some(&before));
+    assert_eq!(after.document, before);
+    assert_eq!((after.invalid[0].kind, after.invalid[0].name.as_str()), (Kind::Mirror, "hub"));
 }

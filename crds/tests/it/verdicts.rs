@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use stowage_crds::{AccessPolicy, Kind, Registry, check, crd, strict};
+use stowage_crds::{AccessPolicy, Kind, Mirror, Registry, VirtualRepository, check, crd, strict};
 
 #[derive(Deserialize)]
 struct Table {
@@ -136,16 +136,18 @@ fn what_is_accepted_is_read_into_its_type_and_stays_what_it_is() {
     for case in verdicts().into_iter().filter(|case| case.refused.is_none()) {
         let admitted = check::resource(case.kind, None, &case.object).unwrap();
         let read = match case.kind {
-            Kind::Registry => {
-                serde_json::to_value(serde_json::from_value::<Registry>(admitted.clone()).unwrap())
-            }
-            Kind::AccessPolicy => {
-                serde_json::to_value(serde_json::from_value::<AccessPolicy>(admitted.clone()).unwrap())
-            }
+            Kind::Registry => through::<Registry>(&admitted),
+            Kind::AccessPolicy => through::<AccessPolicy>(&admitted),
+            Kind::Mirror => through::<Mirror>(&admitted),
+            Kind::VirtualRepository => through::<VirtualRepository>(&admitted),
         };
         // Empty lists and maps are not written again: they say what their absence says.
-        assert_eq!(read.unwrap(), admitted, "{}", case.claim);
+        assert_eq!(read, admitted, "{}", case.claim);
     }
+}
+
+fn through<T: DeserializeOwned + Serialize>(object: &Value) -> Value {
+    serde_json::to_value(serde_json::from_value::<T>(object.clone()).unwrap()).unwrap()
 }
 
 #[test]
@@ -185,4 +187,33 @@ fn resources_for_one_process_must_fit_together() {
     let found: Vec<_> =
         misfits.iter().map(|misfit| (misfit.resource, misfit.violation.path.as_str())).collect();
     assert_eq!(found, [(2, "metadata.name"), (3, "metadata.namespace"), (3, "spec.registryRef.name")]);
+}
+
+fn of_kind(kind: Kind, name: &str, patch: &Value) -> Value {
+    let mut object = verdicts().into_iter().find(|case| case.kind == kind).unwrap().object;
+    object["metadata"]["name"] = name.into();
+    patched(&object, patch)
+}
+
+#[test]
+fn paths_and_members_for_one_process_must_fit_together() {
+    let registry = verdicts().remove(0).object;
+    let hub = of_kind(Kind::Mirror, "hub", &json!({ "spec": { "path": "hub" } }));
+    let members = |name: &str| json!([{ "name": "hub", "mirrorRef": { "name": name } }]);
+    let virtuals = |name: &str, path: &str, member: &str| {
+        of_kind(
+            Kind::VirtualRepository,
+            name,
+            &json!({ "spec": { "path": path, "members": members(member) } }),
+        )
+    };
+    assert_eq!(check::together(&[registry.clone(), hub.clone(), virtuals("all", "all", "hub")]), []);
+
+    let own = json!({ "spec": { "path": "own", "upstream": { "url": "https://registry.example.com" } } });
+    let own = of_kind(Kind::Mirror, "own", &own);
+    let resources = [registry, hub, virtuals("some", "hub/some", "hub"), virtuals("few", "few", "gone"), own];
+    let misfits = check::together(&resources);
+    let found: Vec<_> =
+        misfits.iter().map(|misfit| (misfit.resource, misfit.violation.path.as_str())).collect();
+    assert_eq!(found, [(4, "spec.upstream"), (2, "spec.path"), (3, "spec.members[0].mirrorRef.name")]);
 }

@@ -3,7 +3,7 @@
 
 //! The controllers: one a kind, each woken by what it looks at.
 
-pub mod access_policy;
+pub mod dependents;
 pub mod registry;
 pub mod run;
 

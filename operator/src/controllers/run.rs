@@ -29,17 +29,21 @@ use kube::{
         Config as ControllerConfig, Controller, WatchStreamExt as _,
         controller::{Action, Error as ControllerError},
         events::{Recorder, Reporter},
-        reflector::ObjectRef,
+        reflector::{ObjectRef, Store},
         watcher,
     },
 };
-use stowage_crds::{AccessPolicy, Registry};
+use stowage_crds::{AccessPolicy, Mirror, Registry, VirtualRepository};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::{Duration, timeout};
 use tracing::{debug, warn};
 
-use super::{Retry, access_policy, registry};
+use super::{
+    Retry,
+    dependents::{self, Reconciled},
+    registry,
+};
 use crate::{
     apis::{self, Apis},
     context::{Context, FirstSeen, Once},
@@ -107,6 +111,9 @@ pub async fn check_established(client: &Client, namespaces: &[String]) -> Result
     let not = |kind| move |source| StartError::NotEstablished { kind, source };
     scoped::<Guarded<Registry>>(client, first).list(&one).await.map_err(not("Registry"))?;
     scoped::<Guarded<AccessPolicy>>(client, first).list(&one).await.map_err(not("AccessPolicy"))?;
+    scoped::<Guarded<Mirror>>(client, first).list(&one).await.map_err(not("Mirror"))?;
+    let virtuals = scoped::<Guarded<VirtualRepository>>(client, first).list(&one).await;
+    virtuals.map_err(not("VirtualRepository"))?;
     Ok(())
 }
 
@@ -128,7 +135,7 @@ pub async fn run(start: Start, shutdown: Shutdown) {
     }
 }
 
-/// Runs both controllers over one namespace or all of them.
+/// Runs the controllers over one namespace or all of them.
 async fn run_scope(
     start: &Start,
     scope: Option<String>,
@@ -161,14 +168,12 @@ async fn run_scope(
             forget_if_gone(&ended, &cx);
             future::ready(())
         });
-    let policies = policies(client, scope.as_ref())
-        .graceful_shutdown_on(shutdown.begun())
-        .run(access_policy::reconcile, later, Arc::clone(&cx))
-        .for_each(|ended| {
-            log(&ended);
-            future::ready(())
-        });
-    let controllers = future::join(registries, policies);
+    let controllers = future::join4(
+        registries,
+        run_dependents::<AccessPolicy>(&cx, scope.as_ref(), shutdown.clone()),
+        run_dependents::<Mirror>(&cx, scope.as_ref(), shutdown.clone()),
+        run_dependents::<VirtualRepository>(&cx, scope.as_ref(), shutdown),
+    );
     tokio::select! {
         _ = controllers => {}
         () = cx.reports.clone().keep_asking(changed) => {}
@@ -203,7 +208,17 @@ fn registries(
         // Those of a schedule are owned by it.
         .watches(scoped::<Job>(client, scope), ours(), |job| by_label(&job))
         .watches(scoped::<PartialObjectMeta<Pod>>(client, scope), ours(), |pod| by_label(&pod))
-        .watches(scoped::<Guarded<AccessPolicy>>(client, scope), watcher::Config::default(), named_registry)
+        .watches(scoped::<Guarded<AccessPolicy>>(client, scope), watcher::Config::default(), |resource| {
+            named_registry(&resource)
+        })
+        .watches(scoped::<Guarded<Mirror>>(client, scope), watcher::Config::default(), |resource| {
+            named_registry(&resource)
+        })
+        .watches(
+            scoped::<Guarded<VirtualRepository>>(client, scope),
+            watcher::Config::default(),
+            |resource| named_registry(&resource),
+        )
         .reconcile_on(heard.map(|key: Key| ObjectRef::new(&key.name).within(&key.namespace)))
         .reconcile_all_on(appeared);
     for kind in Kind::ALL {
@@ -214,24 +229,74 @@ fn registries(
     main
 }
 
-fn policies(client: &Client, scope: Option<&String>) -> Controller<Guarded<AccessPolicy>> {
-    let main = Controller::new(scoped::<Guarded<AccessPolicy>>(client, scope), watcher::Config::default())
+/// Keeps the status of a kind that names a Registry, until the shutdown.
+async fn run_dependents<K: Reconciled>(cx: &Arc<Context>, scope: Option<&String>, shutdown: Shutdown) {
+    let controller = dependents::<K>(cx, scope).graceful_shutdown_on(shutdown.begun());
+    let ended = controller.run(dependents::reconcile::<K>, later, Arc::clone(cx));
+    ended
+        .for_each(|ended| {
+            if let Some(gone) = gone(&ended) {
+                dependents::forget::<K>(&gone, cx);
+            }
+            log(&ended);
+            future::ready(())
+        })
+        .await;
+}
+
+/// Woken by its Registry, by what the replicas say, and, with a path, by what may be in its way or a member of it.
+fn dependents<K: Reconciled>(cx: &Arc<Context>, scope: Option<&String>) -> Controller<Guarded<K>> {
+    let client = &cx.client;
+    let main = Controller::new(scoped::<Guarded<K>>(client, scope), watcher::Config::default())
         .with_config(ControllerConfig::default().concurrency(CONCURRENCY).debounce(DEBOUNCE));
     let store = main.store();
-    main.watches(
-        scoped::<Guarded<Registry>>(client, scope),
-        watcher::Config::default(),
-        move |registry: Guarded<Registry>| {
-            let (namespace, name) = (registry.namespace(), registry.name_any());
-            let names = |policy: &Arc<Guarded<AccessPolicy>>| {
-                let policy = policy.0.as_ref().ok()?;
-                (policy.namespace() == namespace && policy.spec.registry_ref.name == name).then(|| {
-                    ObjectRef::new(&policy.name_any()).within(namespace.as_deref().unwrap_or_default())
+    let of = move |registry: &Key| of_registry(&store, registry);
+    let (of_changed, of_heard) = (of.clone(), of.clone());
+    let mut main = main
+        .watches(
+            scoped::<Guarded<Registry>>(client, scope),
+            watcher::Config::default(),
+            move |registry: Guarded<Registry>| {
+                of_changed(&Key {
+                    namespace: registry.namespace().unwrap_or_default(),
+                    name: registry.name_any(),
                 })
-            };
-            store.state().iter().filter_map(names).collect::<Vec<_>>()
-        },
-    )
+            },
+        )
+        .reconcile_on(cx.reports.news().flat_map(move |registry| stream::iter(of_heard(&registry))));
+    if K::HAS_PATH {
+        let (of_mirror, of_virtual) = (of.clone(), of);
+        main = main
+            .watches(
+                scoped::<Guarded<Mirror>>(client, scope),
+                watcher::Config::default(),
+                move |beside: Guarded<Mirror>| {
+                    registry_of(&beside).map(|key| of_mirror(&key)).unwrap_or_default()
+                },
+            )
+            .watches(
+                scoped::<Guarded<VirtualRepository>>(client, scope),
+                watcher::Config::default(),
+                move |beside: Guarded<VirtualRepository>| {
+                    registry_of(&beside).map(|key| of_virtual(&key)).unwrap_or_default()
+                },
+            );
+    }
+    main
+}
+
+/// The resources of a kind that name a Registry.
+fn of_registry<K: Reconciled>(store: &Store<Guarded<K>>, registry: &Key) -> Vec<ObjectRef<Guarded<K>>> {
+    let names = |resource: &Arc<Guarded<K>>| {
+        (registry_of(resource).as_ref() == Some(registry))
+            .then(|| ObjectRef::new(&resource.name_any()).within(&registry.namespace))
+    };
+    store.state().iter().filter_map(names).collect()
+}
+
+fn registry_of<K: Reconciled>(resource: &Guarded<K>) -> Option<Key> {
+    let resource = resource.0.as_ref().ok()?;
+    Some(Key { namespace: resource.namespace()?, name: resource.registry_ref().name.clone() })
 }
 
 /// Watches objects of an API from the moment it exists.
@@ -270,9 +335,9 @@ fn by_label(object: &impl Resource) -> Option<ObjectRef<Guarded<Registry>>> {
     Some(ObjectRef::new(name).within(&object.namespace()?))
 }
 
-fn named_registry(policy: Guarded<AccessPolicy>) -> Option<ObjectRef<Guarded<Registry>>> {
-    let policy = policy.0.ok()?;
-    Some(ObjectRef::new(&policy.spec.registry_ref.name).within(&policy.namespace()?))
+fn named_registry<K: Reconciled>(resource: &Guarded<K>) -> Option<ObjectRef<Guarded<Registry>>> {
+    let key = registry_of(resource)?;
+    Some(ObjectRef::new(&key.name).within(&key.namespace))
 }
 
 fn recorder(start: &Start) -> Recorder {
@@ -300,13 +365,21 @@ async fn announce_sync(cx: Arc<Context>, readiness: Arc<Readiness>) {
 type Ended<K> = Result<(ObjectRef<K>, Action), ControllerError<Retry, watcher::Error>>;
 
 fn forget_if_gone(ended: &Ended<Guarded<Registry>>, cx: &Context) {
-    if let Err(ControllerError::ObjectNotFound(gone)) = ended {
-        let key = Key { namespace: gone.namespace.clone().unwrap_or_default(), name: gone.name.clone() };
+    if let Some(key) = gone(ended) {
         cx.metrics.conditions("Registry", &key.namespace, &key.name, &[]);
         cx.reports.forget(&key);
         cx.failures.reset(&(registry::CONTROLLER, key));
     }
     log(ended);
+}
+
+/// The resource that is not there any more, if that is why.
+fn gone<K: Resource>(ended: &Ended<K>) -> Option<Key>
+where
+    K::DynamicType: Debug + Eq + std::hash::Hash + Clone,
+{
+    let Err(ControllerError::ObjectNotFound(gone)) = ended else { return None };
+    Some(Key { namespace: gone.namespace.clone().unwrap_or_default(), name: gone.name.clone() })
 }
 
 fn log<K: Resource>(ended: &Ended<K>)

@@ -12,13 +12,16 @@ use futures::{StreamExt as _, stream};
 use http::StatusCode;
 use kube::{ResourceExt as _, api::ListParams};
 use serde_json::{Value, json};
-use stowage_crds::conditions::{ConditionType, Reason, is_true};
-use stowage_operator::objects::Kind;
+use stowage_crds::{
+    Mirror, VirtualRepository,
+    conditions::{ConditionType, Reason, is_true},
+};
+use stowage_operator::{controllers::dependents::Reconciled, objects::Kind};
 use tokio::time::timeout;
 
 use crate::support::{
     faults::{Break, Calls},
-    scene::{Scene, of, shared_registry, wait},
+    scene::{Scene, conditions_of, mirror, of, shared_registry, virtual_repository, wait},
 };
 
 /// So many worlds at once.
@@ -43,7 +46,7 @@ async fn a_call_that_fails_anywhere_ends_in_the_same_world() {
             let way = WAYS[at % WAYS.len()];
             let scene = Scene::set().await.unwrap();
             let operator = scene.operator_with(Calls::breaking(at, way));
-            scene.apply(quick()).await;
+            scene.apply_all().await;
             scene.assert_becomes(&wanted, &format!("call {at} broke with {way:?}")).await;
             drop(operator);
         }
@@ -60,7 +63,7 @@ async fn an_operator_that_dies_after_any_write_is_followed_by_one_that_finishes(
             let scene = Scene::set().await.unwrap();
             let calls = Calls::breaking(at, Break::Die);
             let doomed = scene.operator_with(Arc::clone(&calls));
-            scene.apply(quick()).await;
+            scene.apply_all().await;
             // An operator that was faster than this number of writes has converged and dies as well.
             let died = timeout(Duration::from_secs(15), calls.broke.notified()).await.is_ok();
             drop(doomed);
@@ -80,7 +83,7 @@ fn quick() -> Value {
 async fn undisturbed() -> Option<(World, usize, usize)> {
     let scene = Scene::set().await?;
     let operator = scene.operator();
-    scene.apply(quick()).await;
+    scene.apply_all().await;
     scene.until_reason(ConditionType::DatabaseMigrated, Reason::SchemaCurrent).await;
     let (calls, writes) = (operator.calls.count(), operator.calls.writes());
     let mut last = scene.world().await;
@@ -98,6 +101,24 @@ async fn undisturbed() -> Option<(World, usize, usize)> {
 }
 
 impl Scene {
+    /// A Registry with one resource of each kind that names one, and one that is in the way of another.
+    async fn apply_all(&self) {
+        self.apply(quick()).await;
+        self.apply(mirror("hub", "hub", json!({ "secretRef": { "name": "login" } }))).await;
+        self.apply(mirror("self", "self", json!({ "url": "https://registry.example.com" }))).await;
+        self.apply(virtual_repository("hub")).await;
+    }
+
+    async fn conditions<K: Reconciled>(&self, world: &mut World) {
+        for object in self.typed::<K>().list(&ListParams::default()).await.unwrap() {
+            let conditions: BTreeMap<_, _> = conditions_of(&object)
+                .into_iter()
+                .map(|condition| (condition.type_, (condition.status, condition.reason)))
+                .collect();
+            world.insert(format!("{} {}", K::KIND, object.name_any()), json!(conditions));
+        }
+    }
+
     /// Everything there is, without what differs by itself.
     async fn world(&self) -> World {
         let mut world = World::new();
@@ -122,6 +143,8 @@ impl Scene {
                 .collect();
             world.insert("Registry".into(), json!(conditions));
         }
+        self.conditions::<Mirror>(&mut world).await;
+        self.conditions::<VirtualRepository>(&mut world).await;
         world
     }
 

@@ -15,6 +15,8 @@ mod interruptions;
 #[cfg(test)]
 mod lease;
 #[cfg(test)]
+mod mirrors;
+#[cfg(test)]
 mod optional_apis;
 #[cfg(test)]
 mod process;

@@ -16,7 +16,7 @@ use kube::{
 };
 use serde_json::json;
 use stowage_crds::{
-    Registry,
+    AccessPolicy, Registry,
     conditions::{ConditionType, Reason, is_true},
 };
 use stowage_operator::objects::Kind;
@@ -226,14 +226,14 @@ async fn a_policy_is_ready_when_replicas_have_it_and_another_one_does_not_touch_
     let Some(scene) = Scene::set().await else { return };
     let _operator = scene.operator();
     scene.apply(policy("team-a", &["team-a/**"])).await;
-    scene.until_policy("team-a", ConditionType::Ready, Reason::RegistryNotFound).await;
+    scene.until_dependent::<AccessPolicy>("team-a", ConditionType::Ready, Reason::RegistryNotFound).await;
     scene.apply(shared_registry(json!({ "replicas": 1 }))).await;
     scene.ready().await;
-    scene.until_policy("team-a", ConditionType::Ready, Reason::Reconciled).await;
-    let version = scene.policy_version("team-a").await;
+    scene.until_dependent::<AccessPolicy>("team-a", ConditionType::Ready, Reason::Reconciled).await;
+    let version = scene.version::<AccessPolicy>("team-a").await;
     scene.apply(policy("team-b", &["team-b/**"])).await;
-    scene.until_policy("team-b", ConditionType::Ready, Reason::Reconciled).await;
-    assert_eq!(scene.policy_version("team-a").await, version, "another policy does not touch it");
+    scene.until_dependent::<AccessPolicy>("team-b", ConditionType::Ready, Reason::Reconciled).await;
+    assert_eq!(scene.version::<AccessPolicy>("team-a").await, version, "another policy does not touch it");
     let registry = scene.ready().await;
     assert_eq!(registry.status.unwrap().config_resources, Some(3));
 }

@@ -11,7 +11,10 @@ use kube::{
     api::{ListParams, PostParams},
 };
 use serde_json::json;
-use stowage_crds::conditions::{ConditionType, Reason};
+use stowage_crds::{
+    AccessPolicy,
+    conditions::{ConditionType, Reason},
+};
 use stowage_operator::objects::Kind;
 
 use crate::support::scene::{Scene, shared_registry};
@@ -57,7 +60,7 @@ async fn an_operator_of_some_namespaces_needs_no_right_elsewhere_and_touches_not
         },
     });
     one.apply(policy).await;
-    one.until_policy("team", ConditionType::Ready, Reason::Reconciled).await;
+    one.until_dependent::<AccessPolicy>("team", ConditionType::Ready, Reason::Reconciled).await;
     let (first, second) = (one.ready().await, two.ready().await);
     let resources = |registry: &stowage_crds::Registry| registry.status.as_ref().unwrap().config_resources;
     assert_eq!((resources(&first), resources(&second)), (Some(2), Some(1)), "the policy is for one of them");

@@ -4,6 +4,7 @@
 //! The command line. Every flag can be given as `STOWAGE_<FLAG>`; a flag beats the environment.
 
 mod failure;
+mod mirrors;
 mod open;
 mod progress;
 mod serve;

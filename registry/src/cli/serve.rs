@@ -21,7 +21,7 @@ use stowage_registry::http::{Metrics as HttpMetrics, Settings, Site, admin, conn
 use stowage_registry::jobs::{self, Collector, collect_by_schedule};
 use stowage_registry::meta::Problem;
 use stowage_registry::ops::health::{Dependency, Health};
-use stowage_registry::ops::metrics::{CollectionMetrics, Metrics, VerificationMetrics};
+use stowage_registry::ops::metrics::{CollectionMetrics, Metrics, MirrorMetrics, VerificationMetrics};
 use stowage_registry::ops::shutdown::{Notice, Signals, notify};
 use stowage_registry::ops::tasks::Tasks;
 use stowage_registry::ops::traces::Traces;
@@ -29,7 +29,7 @@ use stowage_registry::server::{Certificate, End, Listener};
 use uuid::Uuid;
 
 use super::open::{self, Stores};
-use super::{Common, Failure};
+use super::{Common, Failure, mirrors};
 
 /// How often a database or bucket that does not answer is asked whether it does.
 const PROBE: Duration = Duration::from_secs(5);
@@ -87,6 +87,7 @@ impl Serve {
         let collection = CollectionMetrics::register(&mut counted);
         let kinds = Problem::ALL.map(Problem::name);
         let verification = VerificationMetrics::register(&mut counted, kinds);
+        let mirroring = MirrorMetrics::register(&mut counted);
         let tasks = Tasks::new();
         let port = OpsPort {
             health: Arc::clone(&health),
@@ -112,10 +113,11 @@ impl Serve {
             }
         };
         facts.store(Arc::new(facts_of(&stores).await));
-        let counting = (http_metrics, collection.clone());
+        let counting = (http_metrics, collection.clone(), mirroring);
         let process = Process::open(live, health, tasks, counting, &stores).await?;
         facts.store(Arc::new(facts_of(&stores).await));
         process.collect(&stores, collection, Arc::clone(&facts));
+        process.report(Arc::clone(&facts));
         process.watch(sources, &stores, facts, config::LOOK);
         process.scrub(&stores, verification);
 
@@ -180,7 +182,7 @@ impl Process {
         live: Arc<Live>,
         health: Arc<Health>,
         tasks: Tasks,
-        (metrics, collection): (HttpMetrics, CollectionMetrics),
+        (metrics, collection, mirroring): (HttpMetrics, CollectionMetrics, MirrorMetrics),
         stores: &Stores,
     ) -> Result<Self, Failure> {
         let current = live.current();
@@ -191,6 +193,7 @@ impl Process {
             .settings(settings(&current))
             .metrics(metrics)
             .collection_metrics(collection)
+            .mirror_metrics(mirroring)
             .max_requests(current.limits.max_concurrent_requests)
             .over(Arc::clone(&stores.meta), Arc::clone(&stores.blobs))
             .await?;
@@ -225,6 +228,19 @@ impl Process {
         self.tasks.spawn(async move {
             let told = |run: &_| drop(facts.rcu(|facts| facts.with_collection(run)));
             collect_by_schedule(collector, schedule, told, stopping).await;
+        });
+    }
+
+    /// Tells how the upstreams of mirrors are.
+    fn report(&self, facts: Arc<ArcSwap<Facts>>) {
+        let (registry, stopping) = (self.registry.clone(), self.tasks.stopping());
+        self.tasks.spawn(async move {
+            while stopping.run_until_cancelled(tokio::time::sleep(PROBE)).await.is_some() {
+                let troubles = mirrors::troubles(&registry.mirrors());
+                if facts.load().troubles != troubles {
+                    facts.rcu(|facts| Facts { troubles: troubles.clone(), ..Facts::clone(facts) });
+                }
+            }
         });
     }
 
@@ -271,6 +287,7 @@ impl Process {
 /// What of a configuration a registry that serves takes over at once.
 fn apply_to(registry: &Registry, config: &Config) {
     registry.apply(settings(config), config.strict_indexes.clone());
+    registry.set_mirrors(mirrors::settings(config));
     registry.set_limits(open::limits(config), config.limits.max_concurrent_requests);
 }
 

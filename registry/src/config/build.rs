@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use stowage_crds::document::{Document, Entry, Schedules};
+use stowage_crds::paths::SERVICE_PORT;
 use stowage_crds::{
     AccessPolicySpec, Action as GrantedAction, Anonymous, Auth, KeyRef, Mode as DocumentMode, RedirectMode,
     RegistrySpec, Schedule, SubjectKind,
@@ -18,15 +19,14 @@ use stowage_oci::Glob;
 use super::error::ConfigError;
 use super::files::Origin;
 use super::{
-    Collection, Config, Database, Limits, Postgres, S3, Scrub, Secret, SecretsDir, Sources, Storage, tls,
+    Collection, Config, Database, Limits, Postgres, S3, Scrub, Secret, SecretsDir, Sources, Storage, mirrors,
+    tls,
 };
 use crate::auth::{Actions, Htpasswd, Policy, Realms, Rules, SigningKey, Snapshot, Subject};
 use crate::http::Redirect;
 use crate::operation::{Action, Mode};
 use crate::ops::traces;
 
-/// The port of the Service that the operator makes.
-const SERVICE_PORT: u16 = 5000;
 /// Where a standalone process keeps the keys of its tokens.
 const KEY_FILE: &str = "token-keys.pem";
 
@@ -36,6 +36,7 @@ pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> R
     let rules = rules(&document, origin)?;
     ensure_not_open_to_the_world(&rules, sources.listen)?;
     let hosts: Vec<String> = urls(&document).iter().map(|url| host(url).to_owned()).collect();
+    let mirrors = mirrors::mirrors(&document, secrets)?;
     Ok(Config {
         registry: document.registry.name.clone(),
         hash: document.encode().hash,
@@ -55,13 +56,16 @@ pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> R
             keys: keys(&document, origin, rules.is_open(), sources)?,
             rules: Arc::new(rules),
         },
+        virtuals: mirrors::virtuals(&document, &mirrors)?,
+        mirrors,
+        troubles: mirrors::troubles(&document, secrets),
         traces: traces_of(&document)?,
         tls: server_tls(spec, secrets)?,
         document,
     })
 }
 
-fn field(path: impl Into<String>, problem: impl std::fmt::Display) -> ConfigError {
+pub(super) fn field(path: impl Into<String>, problem: impl std::fmt::Display) -> ConfigError {
     ConfigError::Field { field: path.into(), problem: problem.to_string() }
 }
 
@@ -199,7 +203,7 @@ pub(super) fn collection(document: &Document) -> Result<Collection, ConfigError>
     })
 }
 
-fn globs(path: &str, globs: &[stowage_crds::Glob]) -> Result<Vec<Glob>, ConfigError> {
+pub(super) fn globs(path: &str, globs: &[stowage_crds::Glob]) -> Result<Vec<Glob>, ConfigError> {
     let parse = |(at, glob): (usize, &stowage_crds::Glob)| {
         glob.as_str().parse().map_err(|error| field(format!("{path}[{at}]"), error))
     };

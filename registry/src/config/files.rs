@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stowage_crds::document::{Document, Schedules, Sources as Resources, compile};
-use stowage_crds::{AccessPolicy, Kind, OPERATOR_FIELDS, Registry, check};
+use stowage_crds::{Dependents, Kind, OPERATOR_FIELDS, Registry, check};
 
 use super::error::{ConfigError, Problem};
 
@@ -132,7 +132,12 @@ fn from_resources(files: &[PathBuf], registry: Option<&str>) -> Result<Document,
     if !problems.is_empty() {
         return Err(ConfigError::Invalid(problems));
     }
-    assemble(&chosen(&found, registry)?, &of_kind(&found, Kind::AccessPolicy)?)
+    let dependents = Dependents {
+        access_policies: of_kind(&found, Kind::AccessPolicy)?,
+        mirrors: of_kind(&found, Kind::Mirror)?,
+        virtual_repositories: of_kind(&found, Kind::VirtualRepository)?,
+    };
+    assemble(&chosen(&found, registry)?, &dependents)
 }
 
 /// The documents of a YAML stream with their number, without those that say nothing.
@@ -186,8 +191,8 @@ fn chosen(found: &[Found], wanted: Option<&str>) -> Result<Registry, ConfigError
     }
 }
 
-fn assemble(registry: &Registry, access_policies: &[AccessPolicy]) -> Result<Document, ConfigError> {
-    let sources = Resources { registry, access_policies, schedules: Schedules::InProcess, previous: None };
+fn assemble(registry: &Registry, dependents: &Dependents) -> Result<Document, ConfigError> {
+    let sources = Resources { registry, dependents, schedules: Schedules::InProcess, previous: None };
     let compiled = compile(&sources)
         .map_err(|invalid| ConfigError::Field { field: "spec".to_owned(), problem: invalid.to_string() })?;
     Ok(compiled.document)
@@ -202,5 +207,5 @@ fn embedded(url: &str) -> Result<Document, ConfigError> {
         "spec": { "externalURL": url, "storage": { "filesystem": {} }, "database": { "sqlite": {} } },
     });
     let registry = checked(Path::new("(embedded)"), 1, &value).map_err(ConfigError::Invalid)?;
-    assemble(&typed(&registry)?, &[])
+    assemble(&typed(&registry)?, &Dependents::default())
 }

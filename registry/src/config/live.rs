@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use stowage_crds::document::DocumentVersion;
+use stowage_crds::conditions::Reason;
+use stowage_crds::document::{Document, DocumentVersion, Entry};
 use stowage_crds::report::{Check, Checks, Rejection, Report, ResourceReport, SchemaReport};
 use stowage_crds::{Kind, Outcome, RegistrySpec, Storage, Summary};
 use uuid::Uuid;
@@ -42,6 +43,51 @@ pub struct Facts {
     pub collector_frozen: Option<bool>,
     /// The newest run of each command that this process starts by itself.
     pub runs: Vec<Summary>,
+    /// Resources that were found not to work while serving.
+    pub troubles: Vec<Trouble>,
+}
+
+/// A resource that does not work as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub reason: Reason,
+    /// Why, for a human; without digits that move by themselves.
+    pub message: String,
+}
+
+/// What can be wrong with the upstream of a mirror.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MirrorFault {
+    /// It does not answer.
+    UpstreamUnreachable,
+    /// It was asked too often.
+    RateLimited,
+    /// It does not take our credential.
+    AuthenticationFailed,
+    /// Its certificate is not to be trusted.
+    CertificateInvalid,
+    /// It is no registry.
+    NotARegistry,
+}
+
+impl Trouble {
+    /// The upstream of the mirror `name` is not in order.
+    #[must_use]
+    pub fn of_mirror(name: &str, fault: MirrorFault, message: String) -> Self {
+        let reason = match fault {
+            MirrorFault::UpstreamUnreachable => Reason::UpstreamUnreachable,
+            MirrorFault::RateLimited => Reason::RateLimited,
+            MirrorFault::AuthenticationFailed => Reason::AuthenticationFailed,
+            MirrorFault::CertificateInvalid => Reason::CertificateInvalid,
+            MirrorFault::NotARegistry => Reason::NotARegistry,
+        };
+        Self { kind: Kind::Mirror, name: name.to_owned(), reason, message }
+    }
 }
 
 impl Facts {
@@ -123,7 +169,7 @@ impl Live {
                 collector: facts.collector_frozen.map_or(Check::Unknown, frozen),
             },
             runs: facts.runs.clone(),
-            resources: resources(&current),
+            resources: resources(&current, &facts.troubles),
         };
         serde_json::to_value(report).expect("a report is JSON")
     }
@@ -142,15 +188,27 @@ const fn check(state: State) -> Check {
     }
 }
 
-fn resources(config: &Config) -> Vec<ResourceReport> {
-    let policy = |entry: &stowage_crds::document::Entry<_>| ResourceReport {
-        kind: Kind::AccessPolicy.as_str().to_owned(),
+/// Every resource of the document, with the first trouble that is known of it: what the configuration lacks before
+/// what serving found.
+fn resources(config: &Config, found: &[Trouble]) -> Vec<ResourceReport> {
+    let Document { access_policies, mirrors, virtual_repositories, .. } = &config.document;
+    let troubles: Vec<&Trouble> = config.troubles.iter().chain(found).collect();
+    let policies = access_policies.iter().map(|entry| resource(Kind::AccessPolicy, entry, &troubles));
+    let mirrors = mirrors.iter().map(|entry| resource(Kind::Mirror, entry, &troubles));
+    let virtuals = virtual_repositories.iter();
+    let virtuals = virtuals.map(|entry| resource(Kind::VirtualRepository, entry, &troubles));
+    policies.chain(mirrors).chain(virtuals).collect()
+}
+
+fn resource<S>(kind: Kind, entry: &Entry<S>, troubles: &[&Trouble]) -> ResourceReport {
+    let trouble = troubles.iter().find(|trouble| trouble.kind == kind && trouble.name == entry.name);
+    ResourceReport {
+        kind: kind.as_str().to_owned(),
         name: entry.name.clone(),
         generation: entry.generation,
-        reason: None,
-        message: None,
-    };
-    config.document.access_policies.iter().map(policy).collect()
+        reason: trouble.map(|trouble| trouble.reason.to_string()),
+        message: trouble.map(|trouble| trouble.message.clone()),
+    }
 }
 
 /// Who is redirected can change at any time.

@@ -12,6 +12,7 @@ mod build;
 mod error;
 mod files;
 mod live;
+mod mirrors;
 mod secrets;
 mod show;
 mod tls;
@@ -29,10 +30,11 @@ use stowage_crds::document::Document;
 use stowage_oci::Glob;
 
 pub use error::{ConfigError, Problem, explained};
-pub use live::{Facts, Live, Rejected};
+pub use live::{Facts, Live, MirrorFault, Rejected, Trouble};
+pub use mirrors::{Member, Mirror, MirrorCache, Source, Upstream, Virtual};
 pub use secrets::{Secret, SecretError, SecretsDir};
 pub use show::{Shown, show};
-pub use stowage_crds::Quantity;
+pub use stowage_crds::{Quantity, RemoteShadowing, TagResolution, TlsVerification, UpstreamNetwork};
 pub use tls::TlsError;
 pub use watch::{LOOK, watch};
 
@@ -85,6 +87,12 @@ pub struct Config {
     pub collection: Collection,
     /// Who may do what.
     pub access: Snapshot,
+    /// Repositories of other registries, by name.
+    pub mirrors: Vec<Mirror>,
+    /// Paths over several sources, by name. No path of these and of the mirrors is below another.
+    pub virtuals: Vec<Virtual>,
+    /// Resources that do not work as written, while the others do.
+    pub troubles: Vec<Trouble>,
     /// Where traces are sent; `None` is nowhere.
     pub traces: Option<traces::Settings>,
     /// TLS on the data port, if any.

@@ -95,6 +95,12 @@ impl SecretsDir {
         Ok(self.0.join(name).join(key))
     }
 
+    /// The folder of a Secret; it need not exist.
+    pub fn folder(&self, name: &str) -> Result<PathBuf, SecretError> {
+        // A key that could be any: what is checked is the name.
+        self.file(name, "key").map(|_| self.0.join(name))
+    }
+
     /// The bytes of a key.
     pub fn bytes(&self, name: &str, key: &str) -> Result<Secret<Vec<u8>>, SecretError> {
         let path = self.file(name, key)?;

@@ -34,7 +34,7 @@ impl Shown {
         format!("# {}\n{}", self.hash, yaml::to_stream(&self.resources()))
     }
 
-    /// The Registry and the policies that the document was compiled from.
+    /// The Registry and the resources naming it that the document was compiled from.
     fn resources(&self) -> Vec<Value> {
         let namespace = &self.document["registry"]["namespace"];
         let mut registry = resource(Kind::Registry, namespace, &self.document["registry"]);
@@ -42,9 +42,16 @@ impl Shown {
         if self.origin == Origin::Operator && registry["spec"].get("auth").is_none() {
             registry["spec"]["auth"] = json!({ "anonymous": "None" });
         }
-        let policies = self.document["accessPolicies"].as_array().into_iter().flatten();
-        let policies = policies.map(|entry| resource(Kind::AccessPolicy, namespace, entry));
-        std::iter::once(registry).chain(policies).collect()
+        let lists = [
+            ("accessPolicies", Kind::AccessPolicy),
+            ("mirrors", Kind::Mirror),
+            ("virtualRepositories", Kind::VirtualRepository),
+        ];
+        let dependents = lists.into_iter().flat_map(|(list, kind)| {
+            let entries = self.document[list].as_array().into_iter().flatten();
+            entries.map(move |entry| resource(kind, namespace, entry))
+        });
+        std::iter::once(registry).chain(dependents).collect()
     }
 }
 

@@ -6,9 +6,14 @@ use std::path::Path;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+use stowage_crds::Kind;
+use stowage_crds::conditions::Reason;
+use stowage_crds::report::Report;
+
 use super::*;
 use crate::auth::Actions;
 use crate::operation::Mode;
+use crate::ops::health::Health;
 
 const REGISTRY: &str = "apiVersion: stowage.dev/v1alpha1
 kind: Registry
@@ -95,6 +100,142 @@ fn w736_w796_without_authentication_only_this_machine_is_served() {
     assert!(load(&Sources { listen: world, ..folder.sources() }).is_err());
     let folder = Folder::with(&format!("{REGISTRY}  auth: {{anonymous: PullPush}}\n"));
     assert!(load(&Sources { listen: world, ..folder.sources() }).is_ok());
+}
+
+const MIRROR: &str = "---
+apiVersion: stowage.dev/v1alpha1
+kind: Mirror
+metadata: {name: hub}
+spec:
+  registryRef: {name: main}
+  path: mirrors/hub
+  mode: PullThrough
+  upstream: {url: https://hub.example.com, hosts: [docker.io], secretRef: {name: login}, caSecretRef: {name: ca, key: ca.crt}}
+  cache: {tagTTL: 5m}
+";
+
+const VIRTUAL: &str = "---
+apiVersion: stowage.dev/v1alpha1
+kind: VirtualRepository
+metadata: {name: all}
+spec:
+  registryRef: {name: main}
+  path: all
+  members:
+  - {name: team, repository: team-a}
+  - {name: hub, mirrorRef: {name: hub}, include: [\"library/*\"], exclude: [\"library/internal-*\"]}
+  pushTo: team
+";
+
+#[test]
+fn a_mirror_and_a_virtual_repository_become_checked_values() {
+    let folder = Folder::with(&format!("{REGISTRY}{MIRROR}{VIRTUAL}"));
+    let config = folder.load().unwrap();
+    let [hub] = &config.mirrors[..] else { panic!("{:?}", config.mirrors) };
+    let secrets = folder.0.path().join("secrets");
+    assert_eq!((hub.path.as_str(), hub.upstream.url.host()), ("mirrors/hub", Some("hub.example.com")));
+    assert_eq!(hub.upstream.credentials, Some(secrets.join("login")));
+    assert_eq!(hub.upstream.authorities, Some(secrets.join("ca/ca.crt")));
+    assert_eq!(
+        (hub.upstream.hosts.as_slice(), hub.upstream.max_concurrent),
+        (&["docker.io".to_owned()][..], 16)
+    );
+    assert_eq!(hub.upstream.network, UpstreamNetwork::Public);
+    assert_eq!((hub.cache.tag_ttl, hub.cache.stale_for), (Duration::from_mins(5), Duration::from_hours(720)));
+    assert!(hub.asks_upstream && !hub.is_default);
+
+    let [all] = &config.virtuals[..] else { panic!("{:?}", config.virtuals) };
+    assert_eq!(all.push_to, Some("team-a".parse().unwrap()));
+    let names = |rest: &str| {
+        let rest = rest.parse().unwrap();
+        all.members
+            .iter()
+            .map(|member| member.name_of(&rest).map(|name| name.to_string()))
+            .collect::<Vec<_>>()
+    };
+    let some = |name: &str| Some(name.to_owned());
+    assert_eq!(names("library/alpine"), [some("team-a/library/alpine"), some("mirrors/hub/library/alpine")]);
+    assert_eq!(names("library/internal-x"), [some("team-a/library/internal-x"), None]);
+    assert_eq!(names("acme/app"), [some("team-a/acme/app"), None]);
+}
+
+#[test]
+fn a_suspended_mirror_asks_nobody_and_a_suspended_path_answers_nothing() {
+    let suspended = format!("{REGISTRY}{MIRROR}  suspend: true\n{VIRTUAL}  suspend: true\n");
+    let config = Folder::with(&suspended).load().unwrap();
+    assert!(!config.mirrors[0].asks_upstream && config.virtuals[0].is_suspended);
+}
+
+#[test]
+fn a_missing_secret_of_a_mirror_is_its_own_trouble() {
+    let folder = Folder::with(&format!("{REGISTRY}{MIRROR}"));
+    let trouble = || folder.load().unwrap().troubles.pop().map(|trouble| trouble.message);
+    let login = "spec.upstream.secretRef: Secret login must have .dockerconfigjson, or username and password, or token";
+    assert_eq!(trouble().as_deref(), Some(login));
+    for secret in ["login", "ca"] {
+        std::fs::create_dir(folder.0.path().join("secrets").join(secret)).unwrap();
+    }
+    folder.write("secrets/login/username", "me");
+    assert_eq!(trouble().as_deref(), Some(login));
+    folder.write("secrets/login/password", "secret");
+    assert_eq!(trouble().as_deref(), Some("spec.upstream.caSecretRef: Secret ca must have ca.crt"));
+    folder.write("secrets/ca/ca.crt", "pem");
+    assert_eq!(trouble(), None);
+}
+
+#[test]
+fn the_report_names_every_resource_and_the_trouble_of_a_mirror() {
+    let folder = Folder::with(&format!("{REGISTRY}{POLICY}{MIRROR}{VIRTUAL}"));
+    let live = Live::new(folder.load().unwrap());
+    let found = Trouble {
+        kind: Kind::Mirror,
+        name: "hub".to_owned(),
+        reason: Reason::UpstreamUnreachable,
+        message: "no answer".to_owned(),
+    };
+    let report = |live: &Live| {
+        let facts = Facts { troubles: vec![found.clone()], ..Facts::default() };
+        let report = live.report(&Health::default(), &facts);
+        let report: Report = serde_json::from_value(report).unwrap();
+        report.resources.into_iter().map(|r| (r.kind, r.name, r.reason)).collect::<Vec<_>>()
+    };
+    let expected = |reason: &str| {
+        [
+            ("AccessPolicy", "team", None),
+            ("Mirror", "hub", Some(reason.to_owned())),
+            ("VirtualRepository", "all", None),
+        ]
+        .map(|(kind, name, reason)| (kind.to_owned(), name.to_owned(), reason))
+    };
+    assert_eq!(report(&live), expected("SecretNotFound"), "the configuration lacks something");
+    for (secret, key) in [("login", "token"), ("ca", "ca.crt")] {
+        std::fs::create_dir(folder.0.path().join("secrets").join(secret)).unwrap();
+        folder.write(&format!("secrets/{secret}/{key}"), "x");
+    }
+    let live = Live::new(folder.load().unwrap());
+    assert_eq!(report(&live), expected("UpstreamUnreachable"), "serving found something");
+}
+
+#[test]
+fn paths_that_meet_are_an_error_that_names_the_second_by_name() {
+    let below = VIRTUAL.replace("path: all", "path: mirrors/hub/all");
+    let error = Folder::with(&format!("{REGISTRY}{MIRROR}{below}")).error();
+    assert!(error.contains("document 2: spec.path: VirtualRepository all has the path"), "{error}");
+    let gone = VIRTUAL.replace("mirrorRef: {name: hub}", "mirrorRef: {name: gone}");
+    let error = Folder::with(&format!("{REGISTRY}{MIRROR}{gone}")).error();
+    assert!(error.contains("document 3: spec.members[1].mirrorRef.name"), "{error}");
+    let loops = MIRROR.replace("https://hub.example.com", "http://localhost:5000");
+    let error = Folder::with(&format!("{REGISTRY}{loops}")).error();
+    assert!(error.contains("document 2: spec.upstream: localhost:5000 is this registry"), "{error}");
+}
+
+#[test]
+fn a_member_whose_mirror_is_not_in_the_document_is_left_out() {
+    let folder = Folder::with(&format!("{REGISTRY}{MIRROR}{VIRTUAL}"));
+    let (mut document, _) = read(&folder.sources()).unwrap();
+    document.mirrors.clear();
+    let [all] = &mirrors::virtuals(&document, &[]).unwrap()[..] else { panic!("one is expected") };
+    assert_eq!(all.members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>(), ["team"]);
 }
 
 #[test]
@@ -218,7 +359,7 @@ fn shown_twice(sources: &Sources) -> [Shown; 2] {
 
 #[test]
 fn what_is_shown_as_resources_reads_back_as_the_same() {
-    let folder = Folder::with(&format!("{REGISTRY}  mode: NoDelete\n{POLICY}"));
+    let folder = Folder::with(&format!("{REGISTRY}  mode: NoDelete\n{POLICY}{MIRROR}{VIRTUAL}"));
     let nothing = Sources { paths: Vec::new(), ..folder.sources() };
     for sources in [nothing, folder.sources()] {
         let [first, second] = shown_twice(&sources);
@@ -354,6 +495,15 @@ async fn a_change_is_swapped_in_and_a_broken_one_keeps_the_last_good() {
         replace(folder.0.path(), &REGISTRY.replace("sqlite: {}", "sqlite: {}, writeHold: 5s"));
         until(|| !live.pending_restart().is_empty()).await;
         assert_eq!(live.pending_restart(), vec!["spec.database".to_owned()]);
+        replace(folder.0.path(), &format!("{REGISTRY}{MIRROR}"));
+        until(|| live.current().mirrors.len() == 1 && live.pending_restart().is_empty()).await;
+        let (login, ca) = (folder.0.path().join("secrets/login"), folder.0.path().join("secrets/ca"));
+        assert_eq!(live.current().troubles.len(), 1);
+        std::fs::create_dir(&login).unwrap();
+        std::fs::create_dir(&ca).unwrap();
+        std::fs::write(ca.join("ca.crt"), "pem").unwrap();
+        std::fs::write(login.join("token"), "token").unwrap();
+        until(|| live.current().troubles.is_empty()).await;
         replace(folder.0.path(), &format!("{REGISTRY}  telemetry: {{otlpEndpoint: \"http://otel:4318\"}}\n"));
         until(|| live.pending_restart() == ["spec.telemetry"]).await;
         stopping.cancel();

@@ -37,6 +37,7 @@ impl Domain {
             size: manifest.body.len() as u64,
             body: (!head).then_some(manifest.body),
             degraded: true,
+            stale: false,
         })
     }
 

@@ -6,6 +6,8 @@
 //! A database that fails over in between may have lost the row's change, and may have been compared with the bucket
 //! before the evidence was there. Then the removal is not known any more, and the deletion begins again.
 
+use std::time::Duration;
+
 use stowage_oci::{Digest, Name, Tag};
 
 use futures::future::BoxFuture;
@@ -22,6 +24,16 @@ impl Domain {
     /// Deletes a tag; what it names stays.
     pub async fn delete_tag(&self, repository: &Name, tag: &Tag) -> Result<(), Error> {
         let retain = self.limits.load().trash_retention;
+        self.delete_tag_for(repository, tag, retain).await
+    }
+
+    /// The same; it is kept in the trash for `retain`.
+    pub(super) async fn delete_tag_for(
+        &self,
+        repository: &Name,
+        tag: &Tag,
+        retain: Duration,
+    ) -> Result<(), Error> {
         let units = [Unit::Tag(repository.clone(), tag.clone())];
         for attempt in 0..ATTEMPTS {
             let removal =

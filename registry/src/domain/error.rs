@@ -7,7 +7,7 @@
 
 use stowage_oci::Digest;
 
-use crate::{blobs, meta, outbox};
+use crate::{blobs, meta, outbox, upstream};
 
 /// A refusal or a fault. Refusals are the client's to mend; of faults the client learns no more than that.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +74,12 @@ pub enum Error {
     /// Too many uploads of this client are open, or too many are running.
     #[error("too many uploads; finish or cancel some")]
     TooManyUploads,
+    /// What a mirror should fetch, its upstream did not give.
+    #[error("the registry that is mirrored here: {0}")]
+    Upstream(#[source] upstream::Error),
+    /// A mirror of ours asked another registry, which asked us.
+    #[error("mirrors of this registry lead back to it: nothing is fetched for a request that it made itself")]
+    MirrorLoop,
     /// The database is away; nothing was changed, or the change is not acknowledged.
     #[error("the database is not available")]
     DatabaseAway(#[source] meta::Error),

@@ -7,7 +7,7 @@ use stowage_oci::{Digest, Name, Tag};
 
 use super::reconcile::Unit;
 use super::{Domain, Error};
-use crate::key::Generation;
+use crate::key::{Generation, Key};
 use crate::meta::ReferrerRow;
 use crate::operation::Page;
 
@@ -122,6 +122,16 @@ impl Domain {
         }
         let (repositories, more) = cut(repositories, limit);
         Ok(RepositoryList { repositories, more })
+    }
+
+    /// Whether the repository was ever pushed to.
+    pub async fn has_repository(&self, repository: &Name) -> Result<bool, Error> {
+        let unit = [Unit::Tags(repository.clone())];
+        let question = |epoch| self.meta.tags(epoch, repository, None, 0);
+        if let Some(tags) = self.ask(&unit, question).await? {
+            return Ok(tags.is_some());
+        }
+        Ok(!self.store.list(&Key::repository_prefix(repository), None, 1).await?.is_empty())
     }
 
     /// Repositories that have the blob, not more than a mount looks at.

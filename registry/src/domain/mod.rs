@@ -19,6 +19,7 @@ mod error;
 mod gather;
 mod lists;
 mod lookups;
+mod mirror;
 mod mount;
 mod outage;
 mod ownership;
@@ -40,14 +41,19 @@ use tokio::time::Instant;
 
 use crate::blobs::Store;
 use crate::meta::{Epoch, Error as MetaError, MetaStore};
+use crate::ops::metrics::MirrorMetrics;
 use crate::ops::permits::Permits;
 use crate::ops::tasks::Tasks;
 use reconcile::Unit;
 
 pub use error::Error;
 pub use lists::{ReferrerList, RepositoryList, TagList};
+pub use mirror::{
+    Asking, Cache as MirrorCache, Mirror, MirrorResult, MirrorSettings, Mirrored, MirroredBlob, Mirrors,
+    Place, Reader,
+};
 pub use ownership::{OwnershipError, ensure_owner};
-pub use pull::{Blob, ManifestAnswer};
+pub use pull::{Blob, BlobHead, ManifestAnswer};
 pub use push::{Hook, Pushed, PutManifest};
 pub use reconcile::{Pace, Verified, Verify, VerifyOptions, Walk, WalkError, Walked, keep_compared};
 pub use trust::{Token, Trust};
@@ -112,6 +118,7 @@ pub struct Domain {
     /// Whether multipart objects are read back before they are trusted.
     reads_back: bool,
     outage: Arc<outage::Outage>,
+    shelf: Arc<mirror::Shelf>,
     tasks: Tasks,
 }
 
@@ -165,6 +172,7 @@ impl Domain {
             hook: None,
             reads_back: false,
             outage,
+            shelf: Arc::new(mirror::Shelf::new(MirrorMetrics::default())),
             meta,
             store,
             limits,
@@ -184,6 +192,34 @@ impl Domain {
     pub fn reading_back(mut self) -> Self {
         self.reads_back = true;
         self
+    }
+
+    /// Counts what mirrors do in these. Forgets the mirrors that it had.
+    #[must_use]
+    pub fn with_mirror_metrics(mut self, metrics: MirrorMetrics) -> Self {
+        self.shelf = Arc::new(mirror::Shelf::new(metrics));
+        self
+    }
+
+    /// Mirrors these from now on.
+    pub fn set_mirrors(&self, settings: Vec<MirrorSettings>) {
+        for mirror in &settings {
+            self.shelf.metrics.known(&mirror.name, MirrorResult::ALL.map(MirrorResult::name));
+        }
+        let mirrors = self.mirrors().with(settings);
+        self.shelf.mirrors.store(Arc::new(mirrors));
+    }
+
+    /// The mirrors.
+    #[must_use]
+    pub fn mirrors(&self) -> Arc<Mirrors> {
+        self.shelf.mirrors.load_full()
+    }
+
+    /// What counts what mirrors do.
+    #[must_use]
+    pub fn mirror_metrics(&self) -> &MirrorMetrics {
+        &self.shelf.metrics
     }
 
     /// Other limits from now on.

@@ -27,6 +27,19 @@ pub struct ManifestAnswer {
     pub body: Option<Bytes>,
     /// Answered from the bucket, because the database is away.
     pub degraded: bool,
+    /// What a mirror had last, because its upstream could not be asked.
+    pub stale: bool,
+}
+
+/// What is told of a blob beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct BlobHead {
+    /// Its digest.
+    pub digest: Digest,
+    /// How long it is.
+    pub size: u64,
+    /// Answered from the bucket, because the database is away.
+    pub degraded: bool,
 }
 
 /// A blob that the repository sees.
@@ -38,6 +51,14 @@ pub struct Blob {
     pub location: Location,
     /// Answered from the bucket, because the database is away.
     pub degraded: bool,
+}
+
+impl Blob {
+    /// What is told of it beside its bytes.
+    #[must_use]
+    pub const fn head(&self) -> BlobHead {
+        BlobHead { digest: self.digest, size: self.location.size, degraded: self.degraded }
+    }
 }
 
 impl Location {
@@ -84,6 +105,7 @@ impl Domain {
             size: u64::from(row.size),
             body,
             degraded: false,
+            stale: false,
         })
     }
 

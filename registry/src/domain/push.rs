@@ -71,7 +71,8 @@ impl Domain {
         let tags = all_tags(put.reference, put.tags);
         let facts = facts(digest, manifest, &put.body);
         let pushed = Pushed { digest, subject, tags: tags.clone() };
-        self.push_until_published(&put.repository, &facts, &tags, &put.body).await?;
+        let pushing = self.push_until_published(&put.repository, &facts, &tags, &put.body, None);
+        Box::pin(pushing).await?;
         if let Some(hook) = &self.hook {
             hook.manifest_pushed(&put.repository, &pushed).await;
         }
@@ -85,14 +86,17 @@ impl Domain {
         if self.write(question).await? { Ok(()) } else { Err(Error::TooManyReferrers(limit)) }
     }
 
-    async fn push_until_published(
+    /// `awaited`: that of a mirror, whose blobs and children need not be here.
+    pub(super) async fn push_until_published(
         &self,
         repository: &Name,
         facts: &ManifestFacts,
         tags: &[Tag],
         body: &Bytes,
+        awaited: Option<&[(Digest, u64)]>,
     ) -> Result<(), Error> {
-        let strict = self.strict_indexes.load().iter().any(|glob| glob.matches(repository.as_str()));
+        let is_strict = || self.strict_indexes.load().iter().any(|glob| glob.matches(repository.as_str()));
+        let strict = awaited.is_none() && is_strict();
         let units = touched(repository, facts, tags);
         for _ in 0..ATTEMPTS {
             let pin = Pin {
@@ -100,10 +104,13 @@ impl Domain {
                 facts: facts.clone(),
                 tags: tags.to_vec(),
                 strict,
+                awaited: awaited.unwrap_or_default().to_vec(),
                 generation: Generation::next(clock::milliseconds()),
             };
             let pinned = match self.write_to(&units, |epoch| self.meta.pin_manifest(epoch, &pin)).await? {
                 PinOutcome::Pinned(pinned) => pinned,
+                // A collector was between two statements.
+                PinOutcome::Missing(_) if awaited.is_some() => continue,
                 PinOutcome::Missing(digests) => return Err(Error::ReferencesMissing(digests)),
             };
             self.write_records(&pinned, body).await?;

@@ -26,7 +26,7 @@ use super::query::Query;
 use super::respond;
 use crate::auth::Authorized;
 use crate::blobs::ByteStream;
-use crate::domain::{Blob, Chunk, Domain, Error, PutManifest};
+use crate::domain::{Blob, BlobHead, Chunk, Domain, Error, PutManifest};
 use crate::meta::UploadKey;
 use crate::operation::{MountSource, Opening, Operation};
 
@@ -35,6 +35,16 @@ pub(super) struct Incoming {
     pub(super) headers: HeaderMap,
     pub(super) query: Query,
     pub(super) body: RequestBody,
+    /// The repository as the client named it.
+    pub(super) named: Option<Named>,
+}
+
+/// A repository in the words of a client.
+#[derive(Clone, Debug)]
+pub(super) struct Named {
+    pub(super) name: Name,
+    /// The registry that the client meant, if it said so.
+    pub(super) registry: Option<String>,
 }
 
 /// Does what was authorized.
@@ -44,7 +54,9 @@ pub(super) async fn dispatch(
     incoming: Incoming,
 ) -> Result<Response, Failure> {
     let domain = &port.domain;
-    let Incoming { headers, query, body } = incoming;
+    let Incoming { headers, query, body, named } = incoming;
+    let shown =
+        |repository: &Name| named.as_ref().map_or_else(|| repository.clone(), |named| named.name.clone());
     let own = |repository: &Name, upload: Uuid| key(authorized, repository, upload);
     match authorized.operation() {
         Operation::Ping => Ok(respond::ping()),
@@ -91,7 +103,7 @@ pub(super) async fn dispatch(
             Ok(respond::manifest_stored(repository, &pushed, matches!(reference, Reference::Digest(_))))
         }
         Operation::ListTags { repository, page } => {
-            Ok(respond::tags(repository, &domain.tags(repository, page).await?, &query))
+            Ok(respond::tags(&shown(repository), &domain.tags(repository, page).await?, &query))
         }
         Operation::DeleteManifest { repository, reference } => {
             match reference {
@@ -106,7 +118,7 @@ pub(super) async fn dispatch(
         }
         Operation::ListReferrers { repository, subject: Some(subject), artifact_types, page } => {
             let list = domain.referrers(repository, subject, artifact_types, page).await?;
-            let path = respond::referrers_path(repository, subject);
+            let path = respond::referrers_path(&shown(repository), subject);
             Ok(respond::referrers(&path, &list, !artifact_types.is_empty(), &query))
         }
         Operation::ListReferrers { subject: None, artifact_types, .. } => {
@@ -160,10 +172,15 @@ async fn head_blob(
     headers: &HeaderMap,
 ) -> Result<Response, Failure> {
     let blob = domain.blob(repository, digest, true).await?;
-    if conditions::is_not_modified(headers, digest) {
-        return Ok(respond::blob_not_modified(&blob));
+    Ok(blob_head(&blob.head(), headers))
+}
+
+/// The answer to `HEAD`.
+pub(super) fn blob_head(blob: &BlobHead, headers: &HeaderMap) -> Response {
+    if conditions::is_not_modified(headers, &blob.digest) {
+        return respond::blob_not_modified(blob);
     }
-    Ok(respond::blob(&blob))
+    respond::blob(blob)
 }
 
 async fn get_blob(
@@ -172,22 +189,26 @@ async fn get_blob(
     digest: &Digest,
     headers: &HeaderMap,
 ) -> Result<Response, Failure> {
-    let domain = &port.domain;
-    let blob = domain.blob(repository, digest, false).await?;
-    let size = blob.location.size;
-    let selection = conditions::select(headers, digest, size);
+    let blob = port.domain.blob(repository, digest, false).await?;
+    send_blob(port, blob, headers).await
+}
+
+/// The bytes of a stored blob, as the request wants them.
+pub(super) async fn send_blob(port: &DataPort, blob: Blob, headers: &HeaderMap) -> Result<Response, Failure> {
+    let (domain, told, size) = (&port.domain, blob.head(), blob.location.size);
+    let selection = conditions::select(headers, &blob.digest, size);
     if matches!(selection, Selection::Whole | Selection::One(_))
         && port.settings.load().redirect.as_ref().is_some_and(|redirect| redirect.fits(headers, size))
         && let Some(address) = domain.direct_address(&blob).await?
     {
-        return Ok(respond::blob_elsewhere(&blob, &address));
+        return Ok(respond::blob_elsewhere(&told, &address));
     }
     let (mut response, content) = match selection {
-        Selection::NotModified => return Ok(respond::blob_not_modified(&blob)),
-        Selection::Unsatisfiable => return Ok(respond::blob_out_of_range(&blob)),
-        Selection::Whole => (respond::blob(&blob), domain.read_blob(&blob, None).await?),
+        Selection::NotModified => return Ok(respond::blob_not_modified(&told)),
+        Selection::Unsatisfiable => return Ok(respond::blob_out_of_range(&told)),
+        Selection::Whole => (respond::blob(&told), domain.read_blob(&blob, None).await?),
         Selection::One(range) => {
-            (respond::blob_range(&blob, &range), domain.read_blob(&blob, Some(range)).await?)
+            (respond::blob_range(&told, &range), domain.read_blob(&blob, Some(range)).await?)
         }
         Selection::Many(ranges) => parts(domain, blob, ranges).await?,
     };
@@ -211,7 +232,7 @@ async fn parts(
     let end = respond::part_end(&boundary);
     let framing = heads.iter().chain([&end]).map(|text| text.len() as u64).sum::<u64>();
     let length = framing + ranges.iter().map(|range| range.end - range.start).sum::<u64>();
-    let response = respond::blob_parts(&blob, &boundary, length);
+    let response = respond::blob_parts(&blob.head(), &boundary, length);
 
     let first = domain.read_blob(&blob, ranges.first().cloned()).await?;
     let domain = domain.clone();

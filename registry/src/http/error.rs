@@ -21,6 +21,7 @@ use super::respond::{self, value};
 use crate::auth;
 use crate::domain::Error;
 use crate::operation::Operation;
+use crate::upstream::{self, Kind};
 
 /// When a client should try again after a fault that passes.
 const RETRY: Duration = Duration::from_secs(5);
@@ -147,9 +148,11 @@ impl Failure {
         }
     }
 
-    const fn retry_after(&self) -> Duration {
+    fn retry_after(&self) -> Duration {
         if let Self::NotAdmitted(auth::Refusal::TooManyFailures { retry_after }) = self {
             *retry_after
+        } else if let Self::Domain(Error::Upstream(error)) = self {
+            upstream_retry(error)
         } else if let Self::Busy = self {
             Duration::from_secs(1)
         } else {
@@ -178,10 +181,43 @@ impl Failure {
     }
 
     fn log(&self) {
-        if let Self::Domain(error @ (Error::DatabaseAway(_) | Error::StoreAway(_))) = self {
+        if let Self::Domain(
+            error @ (Error::DatabaseAway(_) | Error::StoreAway(_) | Error::Upstream(_) | Error::MirrorLoop),
+        ) = self
+        {
             tracing::warn!(error = error as &dyn std::error::Error, "request not done");
         } else if let Self::Domain(error @ Error::Internal(_)) = self {
             tracing::error!(error = error as &dyn std::error::Error, "request failed");
+        }
+    }
+}
+
+/// When the upstream of a mirror may be asked again.
+fn upstream_retry(error: &upstream::Error) -> Duration {
+    match error.kind {
+        Kind::RateLimited { retry_after } | Kind::Unavailable { retry_after } => retry_after.unwrap_or(RETRY),
+        Kind::NotFound
+        | Kind::Refused(_)
+        | Kind::CertificateInvalid
+        | Kind::NotARegistry
+        | Kind::TooLarge
+        | Kind::WrongContent => RETRY,
+    }
+}
+
+/// What a client is told of an upstream that did not give what a mirror should fetch (W-116).
+fn upstream_verdict(error: &upstream::Error, operation: Option<&Operation>) -> (StatusCode, ErrorCode) {
+    match error.kind {
+        Kind::NotFound | Kind::Refused(_) => {
+            let of_blob = matches!(operation, Some(Operation::GetBlob { .. }));
+            (StatusCode::NOT_FOUND, if of_blob { ErrorCode::BlobUnknown } else { ErrorCode::ManifestUnknown })
+        }
+        Kind::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests),
+        Kind::Unavailable { .. } | Kind::CertificateInvalid => {
+            (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable)
+        }
+        Kind::NotARegistry | Kind::TooLarge | Kind::WrongContent => {
+            (StatusCode::BAD_GATEWAY, ErrorCode::Unknown)
         }
     }
 }
@@ -224,7 +260,9 @@ fn domain_verdict(error: &Error, operation: Option<&Operation>) -> (StatusCode, 
         Error::BodyStalled => (StatusCode::REQUEST_TIMEOUT, body_code),
         Error::BodyBroken(_) => (StatusCode::BAD_REQUEST, body_code),
         Error::TooManyUploads => (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests),
+        Error::Upstream(error) => upstream_verdict(error, operation),
         Error::DatabaseAway(_)
+        | Error::MirrorLoop
         | Error::RebuildRequired
         | Error::NotCompared
         | Error::StoreAway(_)

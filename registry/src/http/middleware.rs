@@ -51,13 +51,22 @@ pub(super) struct Facts {
     pub(super) subject: Option<String>,
     /// The policies that grant it.
     pub(super) granted_by: Vec<Arc<str>>,
+    /// What a mirror did for it.
+    pub(super) mirror: Option<MirrorFacts>,
+}
+
+/// Which mirror answered, and from where.
+#[derive(Clone, Debug)]
+pub(super) struct MirrorFacts {
+    pub(super) name: String,
+    pub(super) result: &'static str,
 }
 
 impl Facts {
     /// Those of a request that is no operation.
     fn of_path(path: &str) -> Self {
         let operation = if path == "/token" { "token" } else { "none" };
-        Self { operation, repository: None, subject: None, granted_by: Vec::new() }
+        Self { operation, repository: None, subject: None, granted_by: Vec::new(), mirror: None }
     }
 }
 
@@ -204,6 +213,8 @@ impl Drop for Record {
             identity.subject = self.facts.subject,
             access.policies = granted_by,
             repo.name = self.facts.repository.as_ref().map(Name::as_str),
+            mirror.name = self.facts.mirror.as_ref().map(|mirror| mirror.name.as_str()),
+            mirror.result = self.facts.mirror.as_ref().map(|mirror| mirror.result),
             trace_id = traces::id(&self.span),
             bytes = self.bytes,
             duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),

@@ -14,8 +14,10 @@ mod dispatch;
 mod error;
 mod metrics;
 mod middleware;
+mod mirror;
 pub mod ops;
 mod parse;
+mod place;
 mod query;
 mod respond;
 mod span;
@@ -41,13 +43,14 @@ pub use parse::Site;
 
 use crate::auth::{Access, Presented};
 use crate::domain::{Domain, Error};
-use crate::operation::{Mode, Operation};
+use crate::operation::Mode;
 use crate::ops::permits::Permits;
 use crate::ops::tasks::Tasks;
 use body::RequestBody;
 use dispatch::Incoming;
 use error::Failure;
-use middleware::Facts;
+use middleware::{Facts, MirrorFacts};
+use place::{Asked, Where};
 use query::Query;
 
 /// What of the data port may change while it serves.
@@ -153,18 +156,21 @@ async fn operate(port: DataPort, request: Request) -> Response {
     let body = RequestBody::new(body, &parts.headers, port.tasks.clone());
     let query = Query::parse(parts.uri.query());
     let settings = port.settings.load_full();
-    let operation = match parse::operation(&settings.site, &parts.method, parts.uri.path(), &query) {
-        Ok(operation) => operation,
-        Err(refusal) => return Failure::from(refusal).into_response(None),
+    let asked = match place::asked(&port.domain, &settings.site, &parts, &query).await {
+        Ok(asked) => asked,
+        Err(failure) => return failure.into_response(None),
     };
+    let operation = asked.operation.clone();
     let mut facts = Facts {
         operation: operation.name(),
         repository: operation.repository().cloned(),
         subject: None,
         granted_by: Vec::new(),
+        mirror: None,
     };
-    let answer = answer(&port, settings.mode, parts, query, body, operation.clone(), &mut facts).await;
+    let answer = answer(&port, settings.mode, parts, query, body, asked, &mut facts).await;
     let mut response = answer.unwrap_or_else(|failure| failure.into_response(Some(&operation)));
+    facts.mirror = response.extensions_mut().remove::<MirrorFacts>();
     response.extensions_mut().insert(facts);
     response
 }
@@ -175,16 +181,22 @@ async fn answer(
     parts: Parts,
     query: Query,
     body: RequestBody,
-    operation: Operation,
+    asked: Asked,
     facts: &mut Facts,
 ) -> Result<Response, Failure> {
+    let Asked { operation, named, place } = asked;
     let authorized = port.access.admit(presented(&parts), operation).await?;
     facts.subject = authorized.subject().map(str::to_owned);
     facts.granted_by = authorized.granted_by().to_vec();
     if let Some(reason) = mode.forbids(authorized.operation()) {
         return Err(Error::ModeForbids(reason).into());
     }
-    dispatch::dispatch(port, &authorized, Incoming { headers: parts.headers, query, body }).await
+    let incoming = Incoming { headers: parts.headers, query, body, named };
+    match place {
+        Where::Here => dispatch::dispatch(port, &authorized, incoming).await,
+        Where::There(at) => mirror::dispatch(port, &authorized, &at, incoming).await,
+        Where::Nowhere => Err(mirror::nowhere(authorized.operation()).into()),
+    }
 }
 
 /// Who the request says it is from.

@@ -17,6 +17,7 @@ use stowage_oci::{
 use uuid::Uuid;
 
 use super::query::{Query, TwoValues};
+use crate::domain::Mirrors;
 use crate::operation::{MountSource, Opening, Operation, Page};
 
 /// The most tags that one push by digest may set.
@@ -109,6 +110,7 @@ enum Endpoint<'a> {
 /// What a request to a path below `/v2` asks for.
 pub(super) fn operation(
     site: &Site,
+    mirrors: &Mirrors,
     method: &Method,
     path: &str,
     query: &Query,
@@ -122,7 +124,7 @@ pub(super) fn operation(
         .collect::<Result<Vec<String>, Refusal>>()?;
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let endpoint = endpoint(site, method, &segments)?;
-    check_namespace(site, query)?;
+    other_registry(site, mirrors, query)?;
     match endpoint {
         Endpoint::Ping => read(method, |_| Operation::Ping),
         Endpoint::Catalog => {
@@ -187,11 +189,18 @@ fn repository(site: &Site, segments: &[&str]) -> Result<Name, Refusal> {
     if name.as_str().len() > site.longest_name() { Err(NameError::TooLong.into()) } else { Ok(name) }
 }
 
-/// A client that names another registry must not get a repository of ours that happens to have the name.
-fn check_namespace(site: &Site, query: &Query) -> Result<(), Refusal> {
+/// The registry that the client means, if that is one that we mirror. A client that names another must not get a
+/// repository of ours that happens to have the name.
+pub(super) fn other_registry<'a>(
+    site: &Site,
+    mirrors: &Mirrors,
+    query: &'a Query,
+) -> Result<Option<&'a str>, Refusal> {
     match single(query, "ns")? {
-        Some(host) if !site.is_called(host) => Err(Refusal::OtherRegistry),
-        Some(_) | None => Ok(()),
+        Some(host) if site.is_called(host) => Ok(None),
+        Some(host) if mirrors.is_named(host) => Ok(Some(host)),
+        Some(_) => Err(Refusal::OtherRegistry),
+        None => Ok(None),
     }
 }
 

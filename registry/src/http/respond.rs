@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::conditions::etag;
 use super::query::Query;
-use crate::domain::{Blob, ManifestAnswer, Pushed, ReferrerList, RepositoryList, TagList};
+use crate::domain::{BlobHead, ManifestAnswer, Pushed, ReferrerList, RepositoryList, TagList};
 use crate::meta::{Annotations, ReferrerRow};
 use crate::operation::Operation;
 
@@ -43,6 +43,10 @@ const DEGRADED: &str = r#"299 - "answered from the object store, because the dat
 pub(super) fn value(text: impl AsRef<str>) -> HeaderValue {
     HeaderValue::from_str(text.as_ref()).expect("names, digests and encoded text are visible ASCII")
 }
+
+const STALE: &str =
+    r#"110 - "the registry that is mirrored here could not be asked; this is what it had last""#;
+const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
 fn fixed(text: &'static str) -> HeaderValue {
     HeaderValue::from_static(text)
@@ -74,6 +78,13 @@ fn json(media_type: &'static str, document: &impl Serialize) -> Response {
 fn warn_if(degraded: bool, headers: &mut HeaderMap) {
     if degraded {
         headers.insert(WARNING, fixed(DEGRADED));
+    }
+}
+
+/// Says that `ns` was understood.
+pub(super) fn for_registry(host: &str, headers: &mut HeaderMap) {
+    if let Ok(host) = HeaderValue::from_str(host) {
+        headers.insert(OCI_NAMESPACE, host);
     }
 }
 
@@ -121,6 +132,9 @@ pub(super) fn manifest(answer: ManifestAnswer, by_digest: bool, not_modified: bo
     headers.insert(CONTENT_LENGTH, HeaderValue::from(answer.size));
     headers.insert(CONTENT_TYPE, value(&answer.media_type));
     warn_if(answer.degraded, headers);
+    if answer.stale {
+        headers.insert(WARNING, fixed(STALE));
+    }
     if let Some(body) = answer.body.filter(|_| !not_modified) {
         *response.body_mut() = Body::from(body);
     }
@@ -129,7 +143,7 @@ pub(super) fn manifest(answer: ManifestAnswer, by_digest: bool, not_modified: bo
 
 fn blob_part<const N: usize>(
     status: StatusCode,
-    blob: &Blob,
+    blob: &BlobHead,
     length: u64,
     more: [(HeaderName, HeaderValue); N],
 ) -> Response {
@@ -146,38 +160,38 @@ fn blob_part<const N: usize>(
 }
 
 /// The head of a whole blob.
-pub(super) fn blob(blob: &Blob) -> Response {
-    blob_part(StatusCode::OK, blob, blob.location.size, [])
+pub(super) fn blob(blob: &BlobHead) -> Response {
+    blob_part(StatusCode::OK, blob, blob.size, [])
 }
 
 /// The head of some bytes of a blob.
-pub(super) fn blob_range(blob: &Blob, range: &std::ops::Range<u64>) -> Response {
-    let content_range = content_range(range, blob.location.size);
+pub(super) fn blob_range(blob: &BlobHead, range: &std::ops::Range<u64>) -> Response {
+    let content_range = content_range(range, blob.size);
     let length = range.end - range.start;
     blob_part(StatusCode::PARTIAL_CONTENT, blob, length, [(CONTENT_RANGE, value(content_range))])
 }
 
 /// The head of a blob's parts, `length` bytes with what stands between them.
-pub(super) fn blob_parts(blob: &Blob, boundary: &str, length: u64) -> Response {
+pub(super) fn blob_parts(blob: &BlobHead, boundary: &str, length: u64) -> Response {
     let media_type = format!("multipart/byteranges; boundary={boundary}");
     blob_part(StatusCode::PARTIAL_CONTENT, blob, length, [(CONTENT_TYPE, value(media_type))])
 }
 
 /// The client has the blob.
-pub(super) fn blob_not_modified(blob: &Blob) -> Response {
-    blob_part(StatusCode::NOT_MODIFIED, blob, blob.location.size, [])
+pub(super) fn blob_not_modified(blob: &BlobHead) -> Response {
+    blob_part(StatusCode::NOT_MODIFIED, blob, blob.size, [])
 }
 
 /// The range asked for has no byte of the blob.
-pub(super) fn blob_out_of_range(blob: &Blob) -> Response {
-    let content_range = value(format!("bytes */{}", blob.location.size));
+pub(super) fn blob_out_of_range(blob: &BlobHead) -> Response {
+    let content_range = value(format!("bytes */{}", blob.size));
     let headers =
         [(CONTENT_RANGE, content_range), (ACCEPT_RANGES, fixed("bytes")), (CACHE_CONTROL, fixed("no-store"))];
     empty(StatusCode::RANGE_NOT_SATISFIABLE, headers)
 }
 
 /// The bytes are to be had at `address`, for a while. A client repeats its range there.
-pub(super) fn blob_elsewhere(blob: &Blob, address: &str) -> Response {
+pub(super) fn blob_elsewhere(blob: &BlobHead, address: &str) -> Response {
     let headers = [
         (LOCATION, value(address)),
         (CONTENT_DIGEST, value(blob.digest.to_string())),
@@ -388,8 +402,10 @@ mod tests {
 
     #[test]
     fn w051_w912_a_warning_is_of_the_form_and_short() {
-        let text = DEGRADED.strip_prefix("299 - \"").unwrap().strip_suffix('"').unwrap();
-        assert!(!text.contains(['"', '\\']) && DEGRADED.len() <= 4096);
+        for (warning, code) in [(DEGRADED, "299 - \""), (STALE, "110 - \"")] {
+            let text = warning.strip_prefix(code).unwrap().strip_suffix('"').unwrap();
+            assert!(!text.contains(['"', '\\']) && warning.len() <= 4096);
+        }
     }
 
     #[test]

@@ -294,6 +294,12 @@ impl Key {
         format!("v1/blob/{}/{shard}/{hex}/", digest.algorithm())
     }
 
+    /// All records of a repository, and not those of repositories below it.
+    #[must_use]
+    pub fn repository_prefix(repository: &Name) -> String {
+        format!("v1/r/{repository}/~")
+    }
+
     /// All links of a repository to a blob.
     #[must_use]
     pub fn link_prefix(repository: &Name, digest: &Digest) -> String {

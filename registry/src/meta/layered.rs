@@ -11,12 +11,13 @@ use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
 use super::{
-    Backlog, BlobCommit, BlobRow, CancelOutcome, Candidate, Changes, Collect, CommitOutcome, DeleteOutcome,
-    Difference, DigestSpan, DueRemoval, Envelope, Epoch, Error, ExpiredIntent, Incarnation, Job,
-    LeaseOutcome, Leases, LinkId, Location, ManifestClaim, ManifestId, ManifestRow, MetaStore, Mount,
-    Multipart, NewUpload, Outcome, Pass, Pin, PinOutcome, Pinned, Plan, Progress, Publish, PublishOutcome,
-    Reaped, Receive, Reconcile, ReferrerRow, Removal, Resolve, Restoration, RestoreOutcome, Scope, Shard,
-    ShardOutcome, Swept, TagEntry, TagSpan, TrashedTag, UploadKey, Verification, WalkProgress, Which,
+    Backlog, BlobCommit, BlobRow, CancelOutcome, Candidate, Changes, Claim, Collect, CommitOutcome,
+    DeleteOutcome, Difference, DigestSpan, DueRemoval, Envelope, Epoch, Error, ExpiredIntent, Fetched,
+    Incarnation, Job, LeaseOutcome, Leases, LinkId, Location, ManifestClaim, ManifestId, ManifestRow,
+    MetaStore, Mirroring, Mount, Multipart, NewLimits, NewUpload, Outcome, Pass, Pin, PinOutcome, Pinned,
+    Plan, Progress, Publish, PublishOutcome, Reaped, Receive, Reconcile, ReferrerRow, Removal, Resolve,
+    Restoration, RestoreOutcome, Scope, Shard, ShardOutcome, Swept, TagEntry, TagSpan, TrashedTag, UploadKey,
+    UpstreamLimits, Verification, WalkProgress, Which,
 };
 use crate::key::{Generation, Key};
 
@@ -182,5 +183,14 @@ decorate! {
             generation: Generation
         ) -> RestoreOutcome;
         fn finish_restore(epoch: Epoch, restoration: &Restoration) -> bool;
+    }
+    Mirroring {
+        fn tag_checked(repository: &Name, tag: &Tag) -> Option<Duration>;
+        fn note_tag_checked(repository: &Name, tag: &Tag, ago: Duration) -> ();
+        fn awaited_blob(repository: &Name, digest: &Digest) -> Option<u64>;
+        fn claim_fetch(what: &str, owner: Uuid, progress: Fetched, lease: Duration) -> Claim;
+        fn end_fetch(what: &str, owner: Uuid) -> ();
+        fn upstream_limits(upstream: &str) -> UpstreamLimits;
+        fn note_upstream_limits(upstream: &str, limits: NewLimits) -> ();
     }
 }

@@ -21,6 +21,7 @@ pub mod conformance;
 #[cfg(any(test, feature = "testing"))]
 pub mod faulty;
 mod layered;
+mod mirroring;
 mod owner;
 pub mod postgres;
 mod reconcile;
@@ -41,6 +42,7 @@ use uuid::Uuid;
 use crate::key::Generation;
 pub use collect::*;
 pub use layered::Layered;
+pub use mirroring::{Claim, Fetched, Mirroring, NewLimits, UpstreamLimits};
 pub use reconcile::{
     BlobFound, Changes, Damage, Difference, DigestSpan, Finding, Kind, LinkFound, Loss, ManifestClaim,
     ManifestFound, Mode, MultipartFound, Outcome, Problem, Progress as WalkProgress, Reconcile,
@@ -320,6 +322,12 @@ pub trait Leases: Send + Sync {
 }
 
 /// The whole database, as the wiring knows it; rooms are given the role they need.
-pub trait MetaStore: Resolve + Receive + Publish + Collect + Leases + Reconcile + Verification {}
+pub trait MetaStore:
+    Resolve + Receive + Publish + Collect + Leases + Reconcile + Verification + Mirroring
+{
+}
 
-impl<T: Resolve + Receive + Publish + Collect + Leases + Reconcile + Verification> MetaStore for T {}
+impl<T> MetaStore for T where
+    T: Resolve + Receive + Publish + Collect + Leases + Reconcile + Verification + Mirroring
+{
+}

@@ -295,6 +295,9 @@ pub struct Pin {
     pub tags: Vec<Tag>,
     /// Whether all children must exist.
     pub strict: bool,
+    /// Blobs with their lengths, if the manifest is that of a mirror: then none of its blobs need be here, and those
+    /// that are not are hidden until they come.
+    pub awaited: Vec<(Digest, u64)>,
     /// The record this push would write.
     pub generation: Generation,
 }

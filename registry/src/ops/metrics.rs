@@ -280,6 +280,61 @@ impl VerificationMetrics {
     }
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct MirrorAsked {
+    mirror: String,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct MirrorLabel {
+    mirror: String,
+}
+
+/// What mirrors do. Cheap to clone; clones share the counts.
+#[derive(Clone, Debug, Default)]
+pub struct MirrorMetrics {
+    requests: Family<MirrorAsked, Counter>,
+    bytes: Family<MirrorLabel, Counter>,
+}
+
+impl MirrorMetrics {
+    /// New metrics, served with `registry`.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "stowage_mirror_requests",
+            "Requests for manifests and blobs of a mirror, by where the answer came from",
+            metrics.requests.clone(),
+        );
+        registry.register(
+            "stowage_mirror_upstream_bytes",
+            "Bytes of manifests and blobs received from the upstream of a mirror",
+            metrics.bytes.clone(),
+        );
+        metrics
+    }
+
+    /// A mirror that may be asked, and how it may answer: an alert needs to see the rise from nothing.
+    pub fn known(&self, mirror: &str, results: impl IntoIterator<Item = &'static str>) {
+        for result in results {
+            drop(self.requests.get_or_create(&MirrorAsked { mirror: mirror.to_owned(), result }));
+        }
+        drop(self.bytes.get_or_create(&MirrorLabel { mirror: mirror.to_owned() }));
+    }
+
+    /// A request was answered so.
+    pub fn answered(&self, mirror: &str, result: &'static str) {
+        self.requests.get_or_create(&MirrorAsked { mirror: mirror.to_owned(), result }).inc();
+    }
+
+    /// So much came from the upstream.
+    pub fn received(&self, mirror: &str, bytes: u64) {
+        self.bytes.get_or_create(&MirrorLabel { mirror: mirror.to_owned() }).inc_by(bytes);
+    }
+}
+
 /// All that is registered, in the text format of `OpenMetrics`.
 #[must_use]
 pub fn exposition(registry: &Registry) -> String {

@@ -37,6 +37,7 @@ mod tls;
 mod tokens;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::StatusCode;
 use stowage_oci::Name;
@@ -101,6 +102,25 @@ impl Upstream {
     #[must_use]
     pub fn repository(&self, name: &Name) -> Name {
         names::repository(&self.0.settings.origin, name)
+    }
+
+    /// That it is not asked, because it wants to be left alone for so long.
+    #[must_use]
+    pub fn left_alone(&self, retry_after: Duration) -> Error {
+        let kind = Kind::RateLimited { retry_after: Some(retry_after) };
+        self.0.error(kind, "asked to be left alone for a while")
+    }
+
+    /// That it does not answer as soon as its answer is needed.
+    #[must_use]
+    pub fn late(&self) -> Error {
+        self.0.error(Kind::UNAVAILABLE, "does not answer in time")
+    }
+
+    /// That what came from it is not what it should be.
+    #[must_use]
+    pub fn wrong(&self, cause: String) -> Error {
+        self.0.error(Kind::WrongContent, cause)
     }
 
     /// Whether it is there, is a registry, and takes our credential.

@@ -13,7 +13,7 @@ use url::{Host, Url};
 use super::names;
 
 /// How to reach a registry, and as whom.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Where it is.
     pub origin: Origin,

@@ -24,6 +24,8 @@ mod meta_postgres;
 #[cfg(test)]
 mod meta_sqlite;
 #[cfg(test)]
+mod mirror;
+#[cfg(test)]
 mod purge;
 #[cfg(test)]
 mod races;

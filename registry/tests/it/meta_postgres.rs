@@ -104,6 +104,10 @@ impl Inspect for Rows {
             "UPDATE meta SET claim_until = claim_until - make_interval(secs => $1),
                walked_at = walked_at - make_interval(secs => $1)",
             "UPDATE shards SET until = until - make_interval(secs => $1)",
+            "UPDATE mirror_tags SET checked_at = checked_at - make_interval(secs => $1)",
+            "UPDATE fetches SET until = until - make_interval(secs => $1)",
+            "UPDATE upstreams SET paused_until = paused_until - make_interval(secs => $1),
+               scarce_until = scarce_until - make_interval(secs => $1)",
         ] {
             sqlx::query(statement).bind(by.as_secs_f64()).execute(&self.0).await.unwrap();
         }

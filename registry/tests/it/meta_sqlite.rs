@@ -15,7 +15,7 @@ use sqlx::{Connection, Executor, SqliteConnection};
 use stowage_oci::Algorithm;
 use stowage_registry::key::Generation;
 use stowage_registry::meta::conformance::{Fixture, Inspect, Queued};
-use stowage_registry::meta::sqlite::{OpenError, Options, SqliteStore};
+use stowage_registry::meta::sqlite::{OpenError, Options, SCHEMA, SqliteStore};
 use stowage_registry::meta::{Epoch, Error, LeaseOutcome, Leases, NewUpload, Receive, Reconcile, UploadKey};
 use stowage_registry::ops::clock;
 use uuid::Uuid;
@@ -104,6 +104,9 @@ impl Inspect for Rows {
             "UPDATE intents SET deadline = deadline - ?1",
             "UPDATE uploads SET lock_until = lock_until - ?1, expires_at = expires_at - ?1",
             "UPDATE shards SET until = until - ?1",
+            "UPDATE mirror_tags SET checked_at = checked_at - ?1",
+            "UPDATE fetches SET until = until - ?1",
+            "UPDATE upstreams SET paused_until = paused_until - ?1, scarce_until = scarce_until - ?1",
             "UPDATE gc_queue SET due = due - ?1",
             "UPDATE outbox SET due = due - ?1",
         ] {
@@ -324,7 +327,8 @@ async fn a_newer_schema_is_refused() {
                  VALUES (99, 'from the future', true, x'00', 0)";
     connection.execute(newer).await.unwrap();
     let refused = SqliteStore::open(folder.path(), Options::default()).await;
-    let expected = matches!(refused, Err(OpenError::Database(Error::Schema { found: 99, supported: 1 })));
+    let expected =
+        matches!(refused, Err(OpenError::Database(Error::Schema { found: 99, supported: SCHEMA })));
     assert!(expected, "{refused:?}");
 }
 

@@ -16,6 +16,26 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use serde_json::Value;
 use stowage_oci::{Algorithm, Digest};
 
+const WITH_A_MIRROR: &str = "\
+apiVersion: stowage.dev/v1alpha1
+kind: Registry
+metadata: {name: main}
+spec:
+  externalURL: https://registry.example.com
+  storage: {filesystem: {}}
+  database: {sqlite: {}}
+  auth: {anonymous: PullPush}
+---
+apiVersion: stowage.dev/v1alpha1
+kind: Mirror
+metadata: {name: hub}
+spec:
+  registryRef: {name: main}
+  path: hub
+  mode: PullThrough
+  upstream: {url: https://hub.example.com}
+";
+
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stowage-registry"));
     command.env_clear();
@@ -189,7 +209,9 @@ fn metrics(exposition: &str) -> BTreeMap<String, Metric> {
 
 #[test]
 fn the_page_of_metrics_lists_what_is_registered() {
-    let server = Server::start();
+    let config = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+    fs::write(config.path(), WITH_A_MIRROR).unwrap();
+    let server = Server::start_with(&["--config", config.path().to_str().unwrap()]);
     server.push_blob("counted");
     // A request is counted when its answer has gone, and what it depends on is looked at in the background.
     let expected = ["stowage_dependency_up{", "stowage_http_requests_total{"];

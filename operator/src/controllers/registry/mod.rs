@@ -290,7 +290,7 @@ fn without_policies(registry: &Registry, outcome: &Outcome, status: &RegistrySta
     let has_users = registry.spec.auth.as_ref().is_some_and(|auth| auth.htpasswd.is_some());
     let is_ready = |conditions| stowage_crds::conditions::is_true(conditions, ConditionType::Ready);
     let was_ready = registry.status.as_ref().is_some_and(|status| is_ready(&status.conditions));
-    let alone = outcome.valid.as_ref().is_some_and(|valid| valid.resource_count == 1);
+    let alone = outcome.valid.as_ref().is_some_and(|valid| !valid.has_policies);
     (has_users && alone && !was_ready && is_ready(&status.conditions)).then(|| {
         Notice::warning("NoAccessPolicy", "users can log in, but no AccessPolicy grants them anything")
     })

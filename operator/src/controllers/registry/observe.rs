@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use futures::future::{try_join, try_join_all};
+use futures::future::{try_join, try_join_all, try_join4};
 use k8s_openapi::api::{
     batch::v1::Job,
     core::v1::{ConfigMap, Pod},
@@ -15,10 +15,14 @@ use kube::{
     api::{DynamicObject, ListParams},
     core::DeserializeGuard,
 };
-use stowage_crds::{AccessPolicy, Registry, document::Document};
+use stowage_crds::{Dependent, Dependents, Registry, document::Document};
 use thiserror::Error;
 
-use super::{build::document, build::pod, validate::with_unreadable};
+use super::{
+    build::document,
+    build::pod,
+    validate::{Found, with_unreadable},
+};
 use crate::{
     apis::Apis,
     apply::{self, Applier, Live, is_collection},
@@ -52,8 +56,8 @@ pub struct Observed {
     pub live: Live,
     /// Runs of the collector: those of its schedule and those that were asked for.
     pub collections: Vec<Job>,
-    /// The policies of the namespace; one that cannot be read is there as it last was.
-    pub policies: Vec<AccessPolicy>,
+    /// The resources of the namespace that name a Registry; one that cannot be read is there as it last was.
+    pub dependents: Dependents,
     /// Pods of replicas and Jobs.
     pub pods: Vec<Pod>,
     /// What the replicas say.
@@ -79,16 +83,25 @@ impl Observed {
 pub async fn observe(cx: &Context, registry: &Registry, applier: &Applier) -> Result<Observed, Error> {
     let key = key(registry);
     let apis = cx.apis.borrow().clone();
-    let ((live, collections), (policies, pods)) =
-        try_join(owned(applier, &apis), try_join(policies(cx, &key.namespace), pods(cx, &key))).await?;
+    let namespace = &key.namespace;
+    let (((live, collections), pods), policies, mirrors, virtuals) = try_join4(
+        try_join(owned(applier, &apis), pods(cx, &key)),
+        dependents(cx, namespace),
+        dependents(cx, namespace),
+        dependents(cx, namespace),
+    )
+    .await?;
     let previous = previous(&live, &key.name);
-    let (readable, unreadable) = policies;
     let selector = Names::of(&key.name).selector(Component::Registry);
     let targets = pods.iter().filter(|pod| matches(pod.labels(), &selector));
     let port = u16::try_from(pod::OPS_PORT).unwrap_or_default();
     let targets = targets.filter_map(|pod| Target::of(pod, port)).collect();
     Ok(Observed {
-        policies: with_unreadable(readable, &unreadable, previous.as_ref(), registry.namespace().as_deref()),
+        dependents: Dependents {
+            access_policies: with_unreadable(policies, previous.as_ref(), namespace),
+            mirrors: with_unreadable(mirrors, previous.as_ref(), namespace),
+            virtual_repositories: with_unreadable(virtuals, previous.as_ref(), namespace),
+        },
         reports: cx.reports.observe(&key, targets).await,
         live,
         collections,
@@ -140,21 +153,19 @@ fn controls(owner: &DynamicObject, object: &DynamicObject) -> bool {
         .any(|reference| owner.uid().as_ref() == Some(&reference.uid))
 }
 
-/// The policies that can be read, and the names of those that cannot.
-async fn policies(cx: &Context, namespace: &str) -> Result<(Vec<AccessPolicy>, Vec<String>), Error> {
-    let api: Api<DeserializeGuard<AccessPolicy>> = Api::namespaced(cx.client.clone(), namespace);
-    let list = api
-        .list(&ListParams::default())
-        .await
-        .map_err(|source| Error::Beside { what: "access policies", source })?;
-    let (mut readable, mut unreadable) = (Vec::new(), Vec::new());
-    for policy in list.items {
-        match policy.0 {
-            Ok(policy) => readable.push(policy),
-            Err(invalid) => unreadable.extend(invalid.metadata.name),
+/// The resources of a kind, and of those that cannot be read the names.
+async fn dependents<K: Dependent>(cx: &Context, namespace: &str) -> Result<Found<K>, Error> {
+    let api: Api<DeserializeGuard<K>> = Api::namespaced(cx.client.clone(), namespace);
+    let list = api.list(&ListParams::default()).await;
+    let list = list.map_err(|source| Error::Beside { what: K::KIND.as_str(), source })?;
+    let mut found = Found { readable: Vec::new(), unreadable: Vec::new() };
+    for guard in list.items {
+        match guard.0 {
+            Ok(resource) => found.readable.push(resource),
+            Err(invalid) => found.unreadable.extend(invalid.metadata.name),
         }
     }
-    Ok((readable, unreadable))
+    Ok(found)
 }
 
 async fn pods(cx: &Context, key: &Key) -> Result<Vec<Pod>, Error> {

@@ -18,7 +18,7 @@ use kube::{Resource as _, ResourceExt as _};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use stowage_crds::{
-    AccessPolicy, Freeform, MigrationPolicy, Registry, RegistrySpec, S3, Schedule,
+    Dependent, Freeform, MigrationPolicy, Registry, RegistrySpec, S3, Schedule,
     conditions::Reason,
     document::{self, Document, Encoded, InvalidRegistry, Schedules, Sources},
 };
@@ -137,6 +137,10 @@ pub struct Valid {
     pub document: Encoded,
     /// How many resources it holds.
     pub resource_count: usize,
+    /// Whether there are access policies among them.
+    pub has_policies: bool,
+    /// The Secrets that its mirrors name.
+    pub mirror_secrets: BTreeSet<String>,
     /// Whether it is the newest one.
     pub gate: Gate,
     /// The optional APIs of this cluster.
@@ -210,10 +214,10 @@ impl Valid {
             .collect()
     }
 
-    /// Every Secret a replica needs.
+    /// Every Secret that a replica reads: those of the Registry and of its mirrors.
     #[must_use]
     pub fn replica_secrets(&self) -> Vec<String> {
-        self.spec().secret_names(&self.name).into_iter().collect()
+        self.spec().secret_names(&self.name).union(&self.mirror_secrets).cloned().collect()
     }
 
     /// Hash of what a running process cannot swap: a change of it rolls the replicas.
@@ -298,7 +302,7 @@ pub fn validate(registry: &Arc<Registry>, seen: &Observed, settings: &Settings) 
     let spec = &registry.spec;
     let owner = registry.controller_owner_ref(&()).ok_or_else(unsaved)?;
     no_storage_conflict(registry, &seen.others)?;
-    let (document, resource_count, gate) = documents(registry, seen)?;
+    let (document, gate) = documents(registry, seen)?;
     let image = settings.registry_image.with(spec.image.as_ref());
     let resources = match &spec.resources {
         Some(asked) => kubernetes("spec.resources", asked)?,
@@ -320,8 +324,10 @@ pub fn validate(registry: &Arc<Registry>, seen: &Observed, settings: &Settings) 
         resources,
         job_resources,
         template: spec.template.as_ref().map(template).transpose()?,
-        document,
-        resource_count,
+        mirror_secrets: mirror_secrets(&document),
+        resource_count: document.resource_count(),
+        has_policies: !document.access_policies.is_empty(),
+        document: document.encode(),
         gate,
         apis: seen.apis.clone(),
         settings: settings.clone(),
@@ -356,13 +362,13 @@ fn no_storage_conflict(registry: &Registry, others: &[Arc<Registry>]) -> Result<
     }
 }
 
-fn documents(registry: &Registry, seen: &Observed) -> Result<(Encoded, usize, Gate), Refusal> {
+fn documents(registry: &Registry, seen: &Observed) -> Result<(Document, Gate), Refusal> {
     let schedules = match backing(&registry.spec) {
         Backing::Shared => Schedules::Jobs,
         Backing::Volume { .. } => Schedules::InProcess,
     };
     let sources =
-        Sources { registry, access_policies: &seen.policies, schedules, previous: seen.previous.as_ref() };
+        Sources { registry, dependents: &seen.dependents, schedules, previous: seen.previous.as_ref() };
     let compiled = document::compile(&sources).map_err(|invalid| invalid_spec(&invalid))?;
     let encoded = compiled.document.encode();
     let too_old = seen.reports.ready().any(|report| report.max_version < compiled.document.version);
@@ -373,8 +379,8 @@ fn documents(registry: &Registry, seen: &Observed) -> Result<(Encoded, usize, Ga
     };
     match (gate, &seen.previous) {
         (Gate::TooLarge, None) => Err(refuse(Reason::DocumentTooLarge, too_large())),
-        (Gate::TooLarge | Gate::ReplicasTooOld, Some(previous)) => Ok(with_count(previous, gate)),
-        (Gate::Open | Gate::ReplicasTooOld, _) => Ok(with_count(&compiled.document, gate)),
+        (Gate::TooLarge | Gate::ReplicasTooOld, Some(previous)) => Ok((previous.clone(), gate)),
+        (Gate::Open | Gate::ReplicasTooOld, _) => Ok((compiled.document, gate)),
     }
 }
 
@@ -384,28 +390,39 @@ pub fn too_large() -> String {
     format!("the document would be larger than {} KiB; the previous one stays", document::MAX_BYTES / 1024)
 }
 
-fn with_count(document: &Document, gate: Gate) -> (Encoded, usize, Gate) {
-    (document.encode(), document.resource_count(), gate)
+/// The Secrets that mirrors name, once each.
+fn mirror_secrets(document: &Document) -> BTreeSet<String> {
+    let secrets = document.mirrors.iter().flat_map(|entry| entry.spec.secrets());
+    secrets.map(|secret| secret.name).collect()
 }
 
 fn invalid_spec(invalid: &InvalidRegistry) -> Refusal {
     refuse(Reason::InvalidSpec, invalid.to_string())
 }
 
-/// Policies as the document needs them: one that cannot be read keeps the entry it had.
+/// The resources of a kind as they were listed.
+#[derive(Debug)]
+pub struct Found<K> {
+    /// Those that can be read.
+    pub readable: Vec<K>,
+    /// The names of the others.
+    pub unreadable: Vec<String>,
+}
+
+/// Resources as the document needs them: one that cannot be read keeps the entry it had.
 #[must_use]
-pub fn with_unreadable(
-    mut readable: Vec<AccessPolicy>,
-    unreadable: &[String],
+pub fn with_unreadable<K: Dependent>(
+    found: Found<K>,
     previous: Option<&Document>,
-    namespace: Option<&str>,
-) -> Vec<AccessPolicy> {
-    let entries = previous.map(|document| document.access_policies.as_slice()).unwrap_or_default();
+    namespace: &str,
+) -> Vec<K> {
+    let Found { mut readable, unreadable } = found;
+    let entries = previous.map(K::entries).unwrap_or_default();
     for entry in entries.iter().filter(|entry| unreadable.contains(&entry.name)) {
-        let mut policy = AccessPolicy::new(&entry.name, entry.spec.clone());
-        policy.metadata.namespace = namespace.map(str::to_owned);
-        policy.metadata.generation = Some(entry.generation);
-        readable.push(policy);
+        let mut resource = K::of(&entry.name, entry.spec.clone());
+        resource.meta_mut().namespace = Some(namespace.to_owned());
+        resource.meta_mut().generation = Some(entry.generation);
+        readable.push(resource);
     }
     readable
 }

@@ -23,6 +23,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
+use stowage_crds::document::DocumentVersion;
 use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 
 static NEXT_ADDRESS: AtomicU32 = AtomicU32::new(0);
@@ -40,6 +41,10 @@ pub(crate) struct Behaviour {
     pub(crate) database: Option<String>,
     /// Jobs do not end.
     pub(crate) jobs_hang: bool,
+    /// What replicas report of a mirror: its name, a reason and a message.
+    pub(crate) trouble: Option<(String, String, String)>,
+    /// The highest version of a document that replicas report; the newest if it is not said.
+    pub(crate) max_version: Option<String>,
     /// No pod starts.
     pub(crate) nothing_starts: bool,
     /// Replicas end with this instead of serving.
@@ -135,19 +140,44 @@ impl Node {
 
 async fn report(configs: &Api<ConfigMap>, name: &str, behaviour: &Mutex<Behaviour>) -> Value {
     let config = configs.get_opt(name).await.ok().flatten();
-    let hash = config.and_then(|config| config.data).and_then(|data| data.get("hash").cloned());
-    let Behaviour { database, runs, .. } = behaviour.lock().unwrap().clone();
+    let data = config.and_then(|config| config.data).unwrap_or_default();
+    let document: Value =
+        data.get("document.json").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let Behaviour { database, runs, trouble, max_version, .. } = behaviour.lock().unwrap().clone();
+    let max_version = max_version.unwrap_or_else(|| DocumentVersion::SUPPORTED.to_string());
     let database = database.unwrap_or_else(|| "Ok".to_owned());
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "registryID": "6f1c0000-0000-4000-8000-000000000000",
-        "hash": hash,
-        "maxVersion": "1.0",
+        "hash": data.get("hash"),
+        "maxVersion": max_version,
         "schema": { "applied": 1, "supported": [1, 1] },
         "checks": { "storage": "Ok", "database": database, "collector": "Ok" },
         "runs": runs,
-        "resources": [],
+        "resources": resources(&document, trouble.as_ref()),
     })
+}
+
+/// Every resource of a document, as a replica that runs it reports them.
+fn resources(document: &Value, trouble: Option<&(String, String, String)>) -> Vec<Value> {
+    let lists = [
+        ("accessPolicies", "AccessPolicy"),
+        ("mirrors", "Mirror"),
+        ("virtualRepositories", "VirtualRepository"),
+    ];
+    let entries = lists.into_iter().flat_map(|(list, kind)| {
+        document[list].as_array().into_iter().flatten().map(move |entry| (kind, entry))
+    });
+    let report = |(kind, entry): (&str, &Value)| {
+        let mut report = json!({ "kind": kind, "name": entry["name"], "generation": entry["generation"] });
+        let ours = trouble.filter(|(name, ..)| kind == "Mirror" && entry["name"] == **name);
+        if let Some((_, reason, message)) = ours {
+            report["reason"] = json!(reason);
+            report["message"] = json!(message);
+        }
+        report
+    };
+    entries.map(report).collect()
 }
 
 fn running(address: Ipv4Addr) -> Value {

@@ -18,9 +18,10 @@ use kube::{
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use stowage_crds::{AccessPolicy, Registry, conditions};
+use stowage_crds::{AccessPolicy, Mirror, Registry, VirtualRepository, conditions};
 use stowage_operator::{
     controllers::{
+        dependents::Reconciled,
         registry::validate::Settings,
         run::{Start, run},
     },
@@ -118,7 +119,12 @@ impl Scene {
     /// Applies a resource of ours as a user does.
     pub(crate) async fn apply(&self, body: Value) {
         let kind = body["kind"].as_str().unwrap();
-        let plural = if kind == "Registry" { "registries" } else { "accesspolicies" };
+        let plural = match kind {
+            "Registry" => "registries",
+            "AccessPolicy" => "accesspolicies",
+            "Mirror" => "mirrors",
+            _ => "virtualrepositories",
+        };
         let resource = kube::api::ApiResource::from_gvk_with_plural(
             &kube::api::GroupVersionKind::gvk("stowage.dev", "v1alpha1", kind),
             plural,
@@ -152,26 +158,29 @@ impl Scene {
         pods.list(&labels).await.unwrap().items.len()
     }
 
-    /// Waits until a condition of a policy has a reason.
-    pub(crate) async fn until_policy(
+    /// Waits until a condition of a resource that names a Registry has a reason.
+    pub(crate) async fn until_dependent<K: Reconciled>(
         &self,
         name: &str,
         condition: conditions::ConditionType,
         reason: conditions::Reason,
     ) {
-        let policies: Api<AccessPolicy> = self.typed();
+        let api: Api<K> = self.typed();
+        let mut last = Value::Null;
         let found = wait(async || {
-            let status = policies.get(name).await.unwrap().status.unwrap_or_default();
-            conditions::find(&status.conditions, condition)
-                .is_some_and(|found| found.reason == reason.as_str())
+            let object = api.get(name).await.unwrap();
+            let is = conditions_of(&object)
+                .iter()
+                .any(|found| found.type_ == condition.as_str() && found.reason == reason.as_str());
+            last = serde_json::to_value(object).unwrap()["status"].take();
+            is
         })
         .await;
-        let status = policies.get(name).await.unwrap().status;
-        assert!(found, "{condition} of {name} is {reason}: {status:#?}");
+        assert!(found, "{condition} of {name} is {reason}: {last:#}");
     }
 
-    pub(crate) async fn policy_version(&self, name: &str) -> Option<String> {
-        self.typed::<AccessPolicy>().get(name).await.unwrap().resource_version()
+    pub(crate) async fn version<K: Reconciled>(&self, name: &str) -> Option<String> {
+        self.typed::<K>().get(name).await.unwrap().resource_version()
     }
 
     /// Waits until the Registry `main` is ready at its newest generation.
@@ -246,6 +255,9 @@ impl Scene {
             versions
                 .insert(format!("Registry {}", registry.name_any()), registry.resource_version().unwrap());
         }
+        self.versions_of::<AccessPolicy>(&mut versions).await;
+        self.versions_of::<Mirror>(&mut versions).await;
+        self.versions_of::<VirtualRepository>(&mut versions).await;
         let events: Api<k8s_openapi::api::core::v1::Event> = self.typed();
         for event in events.list(&ListParams::default()).await.unwrap() {
             let ours = event.reporting_component.as_deref() == Some("stowage.dev/operator");
@@ -254,6 +266,13 @@ impl Scene {
             }
         }
         versions
+    }
+
+    async fn versions_of<K: Reconciled>(&self, versions: &mut BTreeMap<String, String>) {
+        for object in self.typed::<K>().list(&ListParams::default()).await.unwrap() {
+            let version = object.resource_version().unwrap();
+            versions.insert(format!("{} {}", K::KIND, object.name_any()), version);
+        }
     }
 
     /// Looks for a while whether anything is written.
@@ -271,6 +290,14 @@ impl Scene {
             operator.calls.writes() - writes
         );
     }
+}
+
+/// The conditions of a resource that names a Registry.
+pub(crate) fn conditions_of<K: Reconciled>(
+    object: &K,
+) -> Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+    let mut object = serde_json::to_value(object).unwrap();
+    serde_json::from_value(object["status"]["conditions"].take()).unwrap_or_default()
 }
 
 pub(crate) fn of(registry: &Registry) -> &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition] {
@@ -327,4 +354,35 @@ fn merge(into: &mut Value, from: Value) {
         }
         (into, from) => *into = from,
     }
+}
+
+/// A mirror below a path.
+pub(crate) fn mirror(name: &str, path: &str, upstream: Value) -> Value {
+    let mut body = json!({
+        "apiVersion": "stowage.dev/v1alpha1",
+        "kind": "Mirror",
+        "metadata": { "name": name },
+        "spec": {
+            "registryRef": { "name": "main" }, "path": path, "mode": "PullThrough",
+            "upstream": { "url": "https://hub.example.com" },
+        },
+    });
+    merge(&mut body["spec"]["upstream"], upstream);
+    body
+}
+
+/// A virtual repository `all` over repositories of a team and a mirror.
+pub(crate) fn virtual_repository(mirror: &str) -> Value {
+    json!({
+        "apiVersion": "stowage.dev/v1alpha1",
+        "kind": "VirtualRepository",
+        "metadata": { "name": "all" },
+        "spec": {
+            "registryRef": { "name": "main" }, "path": "all", "pushTo": "team",
+            "members": [
+                { "name": "team", "repository": "team-a" },
+                { "name": "hub", "mirrorRef": { "name": mirror } },
+            ],
+        },
+    })
 }

@@ -199,7 +199,11 @@ async fn p17_a_hundred_changes_of_configuration_and_certificate_fail_no_request(
         Arc::clone(&live),
         health,
         tasks.clone(),
-        (http_metrics, CollectionMetrics::default()),
+        (
+            http_metrics,
+            CollectionMetrics::default(),
+            stowage_registry::ops::metrics::MirrorMetrics::default(),
+        ),
         &stores,
     )
     .await

@@ -14,7 +14,7 @@ fn site() -> Site {
 fn parse(request: &str) -> Result<Operation, Refusal> {
     let (method, target) = request.split_once(' ').unwrap();
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-    operation(&site(), &method.parse().unwrap(), path, &Query::parse(query))
+    operation(&site(), &Mirrors::default(), &method.parse().unwrap(), path, &Query::parse(query))
 }
 
 fn name(text: &str) -> Name {

@@ -12,6 +12,7 @@ pub mod deletes;
 pub mod epochs;
 pub mod lists;
 pub mod manifests;
+pub mod mirroring;
 pub mod reconcile;
 pub mod uploads;
 pub mod verify;
@@ -166,6 +167,12 @@ macro_rules! meta_conformance {
                     nothing_is_inspected_in_an_epoch_that_is_not_walked,
                     a_record_is_restored_by_intent_and_the_lost_one_is_queued,
                     a_restored_record_of_a_row_that_went_is_queued;
+                mirroring: when_a_tag_was_checked_is_known_and_never_earlier_than_that,
+                    a_fetch_is_one_owners_until_it_ends_or_its_lease_runs_out,
+                    limits_of_an_upstream_are_known_to_all_and_end,
+                    a_manifest_whose_blobs_are_awaited_is_live_and_its_blobs_are_not_seen,
+                    an_awaited_blob_is_seen_when_it_comes,
+                    an_ordinary_push_does_not_rely_on_an_awaited_blob;
             }
         }
     };
@@ -396,7 +403,7 @@ fn index(content: &str, children: &[Digest]) -> ManifestFacts {
 
 fn pin(repository: &str, facts: ManifestFacts, tags: &[&str]) -> Pin {
     let tags = tags.iter().map(|text| tag(text)).collect();
-    Pin { repository: name(repository), facts, tags, strict: false, generation: fresh() }
+    Pin { repository: name(repository), facts, tags, strict: false, awaited: Vec::new(), generation: fresh() }
 }
 
 fn link_key(repository: &str, digest: Digest, generation: Generation) -> Key {

@@ -15,6 +15,7 @@ mod error;
 mod guard;
 mod leases;
 mod migrate;
+mod mirroring;
 mod mount;
 mod pool;
 mod publish;
@@ -45,7 +46,7 @@ use crate::ops::metrics::Metrics;
 pub use migrate::migrate;
 
 /// The schema this version works with.
-pub const SCHEMA: i32 = 1;
+pub const SCHEMA: i32 = 2;
 
 /// Where the database is and how it is used.
 #[derive(Clone, Debug)]

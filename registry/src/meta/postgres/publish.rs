@@ -15,6 +15,7 @@ use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
 use super::error::Fault;
+use super::mirroring::await_blobs;
 use super::queue::{Removals, candidates};
 use super::receive::ensure_repository;
 use super::tags::{Moved, distinct, move_tag, place, records};
@@ -38,7 +39,13 @@ struct Targets {
 async fn hold_targets(tx: &mut Connection, repo_id: RepositoryId, pin: &Pin) -> Result<Targets, Fault> {
     let ManifestFacts { blobs, children, .. } = &pin.facts;
     let manifests = lock_children(&mut *tx, repo_id, children).await?;
-    let links = lock_links(&mut *tx, repo_id, blobs.iter().chain(children)).await?;
+    let wanted = blobs.iter().chain(children);
+    let links = if pin.awaited.is_empty() {
+        lock_links(&mut *tx, repo_id, include_str!("sql/lock_links.sql"), wanted).await?
+    } else {
+        await_blobs(&mut *tx, repo_id, &pin.awaited).await?;
+        lock_links(&mut *tx, repo_id, include_str!("sql/lock_all_links.sql"), wanted).await?
+    };
     let own: HashSet<&Digest> = blobs.iter().collect();
     let linked: HashSet<Digest> = links.iter().map(|(_, digest)| *digest).collect();
     let mut seen = HashSet::new();
@@ -89,6 +96,7 @@ async fn lock_children(
 async fn lock_links(
     tx: &mut Connection,
     repo_id: RepositoryId,
+    statement: &'static str,
     digests: impl Iterator<Item = &Digest>,
 ) -> Result<Vec<(i64, Digest)>, Fault> {
     let wanted: Vec<Vec<u8>> = digests.map(Digest::to_bytes).collect();
@@ -96,7 +104,7 @@ async fn lock_links(
         return Ok(Vec::new());
     }
     let found: Vec<(i64, Vec<u8>)> =
-        sqlx::query_as(include_str!("sql/lock_links.sql")).bind(repo_id).bind(wanted).fetch_all(tx).await?;
+        sqlx::query_as(statement).bind(repo_id).bind(wanted).fetch_all(tx).await?;
     let links = found.iter().map(|(id, bytes)| Ok((*id, row::digest("repo_blobs", bytes)?)));
     Ok(links.collect::<Result<_, Error>>()?)
 }
@@ -228,7 +236,7 @@ impl PostgresStore {
     /// Pins a manifest without children at once. `None`: something must be made or refused first.
     async fn hold_image(&self, tx: &mut Connection, epoch: Epoch, pin: &Pin) -> Result<Option<Held>, Fault> {
         let Pin { repository, facts, tags, .. } = pin;
-        if !facts.children.is_empty() {
+        if !facts.children.is_empty() || !pin.awaited.is_empty() {
             return Ok(None);
         }
         let rows: Vec<HeldColumns> = sqlx::query_as(include_str!("sql/pin_image.sql"))

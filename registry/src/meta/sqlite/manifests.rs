@@ -197,7 +197,12 @@ impl SqliteStore {
         let mut tx = self.writer.begin_in(epoch).await?;
         let repository = tx.repository(&pin.repository).await?;
         let facts = &pin.facts;
-        let mut missing = tx.missing(include_str!("sql/pin_links.sql"), repository, &facts.blobs).await?;
+        let mut missing = if pin.awaited.is_empty() {
+            tx.missing(include_str!("sql/pin_links.sql"), repository, &facts.blobs).await?
+        } else {
+            tx.await_blobs(repository, &pin.awaited).await?;
+            Vec::new()
+        };
         if pin.strict {
             missing
                 .extend(tx.missing(include_str!("sql/pin_children.sql"), repository, &facts.children).await?);

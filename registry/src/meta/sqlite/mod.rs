@@ -18,6 +18,7 @@ mod journal;
 mod leases;
 mod lock;
 mod manifests;
+mod mirroring;
 mod outbox;
 mod publish;
 mod queue;
@@ -46,7 +47,7 @@ use super::{Error, Leases as _, Timings};
 pub use error::OpenError;
 
 /// The schema that this version works with: the newest of the migrations.
-pub const SCHEMA: i32 = 1;
+pub const SCHEMA: i32 = 2;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 

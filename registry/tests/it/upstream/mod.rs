@@ -10,4 +10,4 @@ mod lies;
 mod limits;
 mod login;
 mod secure;
-mod servers;
+pub(crate) mod servers;

@@ -18,20 +18,20 @@ use crate::purge::Place;
 use crate::support::program::{Program, ask, free_port, program, until};
 
 /// The settings of a client on this machine.
-pub(super) fn settings(origin: &str) -> Settings {
+pub(crate) fn settings(origin: &str) -> Settings {
     let mut settings = Settings::new(origin.parse().unwrap(), "our-registry");
     settings.network = Network::Any;
     settings
 }
 
 /// One that gives up soon.
-pub(super) fn impatient(origin: &str) -> Settings {
+pub(crate) fn impatient(origin: &str) -> Settings {
     let short = std::time::Duration::from_millis(700);
     Settings { patience: Patience { connect: short, answer: short, idle: short }, ..settings(origin) }
 }
 
 /// A folder of a Secret with these files.
-pub(super) fn secret(files: &[(&str, &str)]) -> tempfile::TempDir {
+pub(crate) fn secret(files: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, content) in files {
         fs::write(folder.path().join(name), content).unwrap();
@@ -40,22 +40,22 @@ pub(super) fn secret(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 /// An image that a registry has.
-pub(super) struct Image {
-    pub(super) manifest: Vec<u8>,
-    pub(super) digest: Digest,
-    pub(super) layer: Vec<u8>,
-    pub(super) layer_digest: Digest,
+pub(crate) struct Image {
+    pub(crate) manifest: Vec<u8>,
+    pub(crate) digest: Digest,
+    pub(crate) layer: Vec<u8>,
+    pub(crate) layer_digest: Digest,
 }
 
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// Pushes an image under `tag` to the registry at `address`, with these header fields.
-pub(super) fn push(address: &str, fields: &str, repository: &str, tag: &str, layer: &[u8]) -> Image {
+pub(crate) fn push(address: &str, fields: &str, repository: &str, tag: &str, layer: &[u8]) -> Image {
     push_manifest(address, fields, repository, tag, layer, &Value::Null)
 }
 
 /// The same with a subject.
-pub(super) fn push_manifest(
+pub(crate) fn push_manifest(
     address: &str,
     fields: &str,
     repository: &str,
@@ -104,7 +104,7 @@ fn push_blob(address: &str, fields: &str, repository: &str, content: &[u8]) -> D
 }
 
 /// A process that ends with its guard.
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     folder: tempfile::TempDir,
     address: String,
@@ -125,11 +125,11 @@ impl Process {
         process
     }
 
-    pub(super) fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    pub(super) fn origin(&self) -> String {
+    pub(crate) fn origin(&self) -> String {
         format!("http://{}", self.address)
     }
 }
@@ -151,7 +151,7 @@ fn tool(name: &str) -> PathBuf {
 }
 
 /// distribution, with this `auth`. `files` are written into its folder, which is `FOLDER` in `auth`.
-pub(super) async fn distribution(auth: &Value, files: &[(&str, &str)]) -> Process {
+pub(crate) async fn distribution(auth: &Value, files: &[(&str, &str)]) -> Process {
     let folder = secret(files);
     let port = free_port();
     let auth = auth.to_string().replace("FOLDER", folder.path().to_str().unwrap());
@@ -174,7 +174,7 @@ pub(super) async fn distribution(auth: &Value, files: &[(&str, &str)]) -> Proces
 }
 
 /// A proxy that asks for this name and password, if they are given.
-pub(super) async fn tinyproxy(login: Option<(&str, &str)>) -> Process {
+pub(crate) async fn tinyproxy(login: Option<(&str, &str)>) -> Process {
     let folder = secret(&[]);
     let port = free_port();
     let login = login.map(|(user, password)| format!("BasicAuth {user} {password}\n")).unwrap_or_default();
@@ -188,22 +188,22 @@ pub(super) async fn tinyproxy(login: Option<(&str, &str)>) -> Process {
 }
 
 /// A second Stowage.
-pub(super) struct Stowage {
-    pub(super) place: Place,
-    pub(super) port: u16,
+pub(crate) struct Stowage {
+    pub(crate) place: Place,
+    pub(crate) port: u16,
     program: Option<Program>,
 }
 
 impl Stowage {
     /// One that lets everybody do everything.
-    pub(super) async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let mut stowage = Self { place: Place::embedded(), port: free_port(), program: None };
         stowage.restart("http", "").await;
         stowage
     }
 
     /// The same content with these lines in its spec, and more documents after them.
-    pub(super) async fn restart(&mut self, scheme: &str, lines: &str) {
+    pub(crate) async fn restart(&mut self, scheme: &str, lines: &str) {
         drop(self.program.take());
         self.place.configure("filesystem: {}", "sqlite: {}");
         let file = self.place.path().join("config/registry.yaml");
@@ -216,25 +216,25 @@ impl Stowage {
         self.program = Some(Program::start(&mut serve).await);
     }
 
-    pub(super) fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 }
 
 /// What a scripted server was asked: the head, and the body.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
-    pub(super) head: String,
-    pub(super) body: String,
+pub(crate) struct Asked {
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Asked {
     /// Method and path.
-    pub(super) fn line(&self) -> &str {
+    pub(crate) fn line(&self) -> &str {
         self.head.lines().next().unwrap().trim_end_matches(" HTTP/1.1")
     }
 
-    pub(super) fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (found, value) = line.split_once(": ")?;
             found.eq_ignore_ascii_case(name).then_some(value)
@@ -247,21 +247,21 @@ type Script = dyn Fn(&Asked, &mut TcpStream) + Send + Sync;
 
 /// A server for what no real registry does. It serves for as long as the process lives.
 #[derive(Clone)]
-pub(super) struct Scripted {
-    pub(super) address: String,
+pub(crate) struct Scripted {
+    pub(crate) address: String,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Scripted {
     /// A server that answers with these bytes, and closes.
-    pub(super) fn answering(answer: impl Fn(&Asked) -> Vec<u8> + Send + Sync + 'static) -> Self {
+    pub(crate) fn answering(answer: impl Fn(&Asked) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self::doing(move |asked, stream| {
             // Whoever asked may be gone.
             drop(stream.write_all(&answer(asked)));
         })
     }
 
-    pub(super) fn doing(script: impl Fn(&Asked, &mut TcpStream) + Send + Sync + 'static) -> Self {
+    pub(crate) fn doing(script: impl Fn(&Asked, &mut TcpStream) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let asked = Arc::<Mutex<Vec<Asked>>>::default();
@@ -280,15 +280,15 @@ impl Scripted {
         Self { address, asked }
     }
 
-    pub(super) fn origin(&self) -> String {
+    pub(crate) fn origin(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub(super) fn port(&self) -> &str {
+    pub(crate) fn port(&self) -> &str {
         self.address.split(':').nth(1).unwrap()
     }
 
-    pub(super) fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 }
@@ -310,7 +310,7 @@ fn read(stream: &TcpStream) -> Option<Asked> {
 }
 
 /// An answer with these header fields, each ending in a line end.
-pub(super) fn answer(status: u16, fields: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
+pub(crate) fn answer(status: u16, fields: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let length = body.len();
     let head =
@@ -319,7 +319,7 @@ pub(super) fn answer(status: u16, fields: &str, body: impl AsRef<[u8]>) -> Vec<u
 }
 
 /// A challenge for a token of this realm.
-pub(super) fn challenge(realm: &str, scope: &str) -> Vec<u8> {
+pub(crate) fn challenge(realm: &str, scope: &str) -> Vec<u8> {
     let fields = format!("WWW-Authenticate: Bearer realm=\"{realm}\",service=\"hub\",scope=\"{scope}\"\r\n");
     answer(401, &fields, "{}")
 }

@@ -1,6 +1,9 @@
 -- SPDX-FileCopyrightText: The Stowage authors
 -- SPDX-License-Identifier: EUPL-1.2
 
+DROP TABLE upstreams;
+DROP TABLE fetches;
+DROP TABLE mirror_tags;
 DROP TABLE orphans;
 DROP TABLE losses;
 DROP TABLE shards;

@@ -1,0 +1,201 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! What each kind that names a Registry has for itself. Pure.
+
+use kube::ResourceExt as _;
+use stowage_crds::{
+    AccessPolicy, AccessPolicyStatus, MemberStatus, Mirror, MirrorStatus, VirtualRepository,
+    VirtualRepositoryStatus,
+    conditions::{self, ConditionType, Reason},
+};
+
+use super::{Common, Reconciled, Seen, Set, Standing};
+
+macro_rules! common {
+    ($status:expr) => {
+        Common {
+            observed_generation: &mut $status.observed_generation,
+            conditions: &mut $status.conditions,
+            last_handled_reconcile_at: &mut $status.last_handled_reconcile_at,
+        }
+    };
+}
+
+impl Reconciled for AccessPolicy {
+    const CONTROLLER: &'static str = "accesspolicy";
+    const HAS_PATH: bool = false;
+    type Status = AccessPolicyStatus;
+
+    fn status(&self) -> Option<&AccessPolicyStatus> {
+        self.status.as_ref()
+    }
+
+    fn common(status: &mut AccessPolicyStatus) -> Common<'_> {
+        common!(status)
+    }
+
+    fn suspended(&self) -> Option<&'static str> {
+        self.spec.suspend.then_some("it grants nothing")
+    }
+
+    fn judge(&self, _: &Seen, standing: Standing, _: &mut AccessPolicyStatus, _: &Set<'_>) -> Standing {
+        standing
+    }
+}
+
+impl Reconciled for Mirror {
+    const CONTROLLER: &'static str = "mirror";
+    const HAS_PATH: bool = true;
+    type Status = MirrorStatus;
+
+    fn status(&self) -> Option<&MirrorStatus> {
+        self.status.as_ref()
+    }
+
+    fn common(status: &mut MirrorStatus) -> Common<'_> {
+        common!(status)
+    }
+
+    fn suspended(&self) -> Option<&'static str> {
+        self.spec.suspend.then_some("it asks nothing of its upstream")
+    }
+
+    /// A failing upstream is nothing that a human must change, unless it refuses us or is none.
+    fn judge(&self, seen: &Seen, standing: Standing, status: &mut MirrorStatus, set: &Set<'_>) -> Standing {
+        status.url = seen.url(self.spec.path.as_str());
+        let conditions = &mut status.conditions;
+        if standing != Standing::InForce || !self.spec.asks_upstream() {
+            conditions::clear(conditions, ConditionType::UpstreamReachable);
+            return standing;
+        }
+        let said = seen.said_of(self);
+        if said.iter().all(Option::is_none) {
+            let known = conditions::find(conditions, ConditionType::Ready);
+            return match known.filter(|ready| ready.observed_generation == set.generation) {
+                Some(_) => Standing::Unchanged,
+                None => waiting(Reason::WaitingForReplicas, "no replica told of it yet"),
+            };
+        }
+        let trouble = said.into_iter().flatten().find_map(|said| Some((said.reason.as_deref()?, said)));
+        let Some((word, said)) = trouble else {
+            let text = "no replica reports a failure";
+            set.put(conditions, ConditionType::UpstreamReachable, true, (Reason::Reachable, text));
+            return standing;
+        };
+        // A word of a newer version is some failure.
+        let reason = Reason::ALL.iter().find(|reason| reason.as_str() == word).copied();
+        let reason = reason.unwrap_or(Reason::UpstreamUnreachable);
+        let message = said.message.clone().unwrap_or_default();
+        if reason == Reason::SecretNotFound {
+            conditions::clear(conditions, ConditionType::UpstreamReachable);
+            return Standing::Waiting(reason, message);
+        }
+        set.put(conditions, ConditionType::UpstreamReachable, false, (reason, &message));
+        match reason {
+            Reason::AuthenticationFailed | Reason::CertificateInvalid | Reason::NotARegistry => {
+                Standing::Stuck(reason, message)
+            }
+            _ => Standing::Waiting(reason, message),
+        }
+    }
+}
+
+impl Reconciled for VirtualRepository {
+    const CONTROLLER: &'static str = "virtualrepository";
+    const HAS_PATH: bool = true;
+    type Status = VirtualRepositoryStatus;
+
+    fn status(&self) -> Option<&VirtualRepositoryStatus> {
+        self.status.as_ref()
+    }
+
+    fn common(status: &mut VirtualRepositoryStatus) -> Common<'_> {
+        common!(status)
+    }
+
+    fn suspended(&self) -> Option<&'static str> {
+        self.spec.suspend.then_some("its paths answer 503")
+    }
+
+    /// A member that is not there holds up `Ready`; one that does not work degrades.
+    fn judge(
+        &self,
+        seen: &Seen,
+        standing: Standing,
+        status: &mut VirtualRepositoryStatus,
+        set: &Set<'_>,
+    ) -> Standing {
+        use ConditionType::{MembersDegraded, MembersResolved};
+        status.url = seen.url(self.spec.path.as_str());
+        status.members = failing_members(self, seen);
+        let unresolved =
+            status.members.iter().find(|member| member.reason == Reason::MirrorNotFound.as_str()).cloned();
+        let conditions = &mut status.conditions;
+        match status.members.iter().find(|member| member.reason != Reason::MirrorNotFound.as_str()) {
+            None => conditions::clear(conditions, MembersDegraded),
+            Some(member) => {
+                let text = format!("member {} does not work; the others answer", member.name);
+                let reason = Reason::ALL.iter().find(|reason| reason.as_str() == member.reason).copied();
+                let reason = reason.unwrap_or(Reason::UpstreamUnreachable);
+                set.put(conditions, MembersDegraded, true, (reason, &text));
+            }
+        }
+        if let Standing::Stuck(reason @ (Reason::MemberIsVirtual | Reason::MemberIsMirror), way) = &standing {
+            set.put(conditions, MembersResolved, false, (*reason, way));
+        } else if seen.registry.is_none() {
+            conditions::clear(conditions, MembersResolved);
+        } else if let Some(member) = unresolved {
+            let text = format!("the Mirror of member {} does not exist or is not in force", member.name);
+            set.put(conditions, MembersResolved, false, (Reason::MirrorNotFound, &text));
+            if standing == Standing::InForce {
+                return Standing::Waiting(Reason::MirrorNotFound, text);
+            }
+        } else if let Some(member) = self.spec.shadowing_members().first() {
+            let text = format!("member {member} could answer for a name that a later member has");
+            set.put(conditions, MembersResolved, true, (Reason::RemoteShadowsLocal, &text));
+        } else {
+            let text = "every member can be one";
+            set.put(conditions, MembersResolved, true, (Reason::AllResolved, text));
+        }
+        standing
+    }
+}
+
+fn waiting(reason: Reason, text: &str) -> Standing {
+    Standing::Waiting(reason, text.to_owned())
+}
+
+/// Which words of a Mirror's own condition mean that it does not work, rather than that it is new.
+const FAILURES: [Reason; 6] = [
+    Reason::SecretNotFound,
+    Reason::UpstreamUnreachable,
+    Reason::RateLimited,
+    Reason::AuthenticationFailed,
+    Reason::CertificateInvalid,
+    Reason::NotARegistry,
+];
+
+fn failing_members(of: &VirtualRepository, seen: &Seen) -> Vec<MemberStatus> {
+    let failing = |member: &stowage_crds::Member| {
+        let reason = failure(of, &member.mirror_ref.as_ref()?.name, seen)?;
+        Some(MemberStatus { name: member.name.to_string(), ready: "False".to_owned(), reason })
+    };
+    of.spec.members.iter().filter_map(failing).collect()
+}
+
+/// Why a member's Mirror is of no use, if it is not.
+fn failure(of: &VirtualRepository, mirror: &str, seen: &Seen) -> Option<String> {
+    let found = seen.mirrors.iter().find(|found| {
+        found.name_any() == mirror
+            && found.spec.registry_ref == of.spec.registry_ref
+            && found.metadata.deletion_timestamp.is_none()
+    });
+    let Some(found) = found.filter(|found| seen.conflict(*found).is_none()) else {
+        return Some(Reason::MirrorNotFound.to_string());
+    };
+    let conditions = found.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let ready = conditions::find(conditions, ConditionType::Ready)?;
+    let fails = ready.status == "False" && FAILURES.iter().any(|reason| reason.as_str() == ready.reason);
+    fails.then(|| ready.reason.clone())
+}

@@ -1,0 +1,254 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The mirrors and virtual repositories of the document → values that hold.
+//!
+//! Guarantees: a Secret that is missing is the trouble of its mirror alone. The mirror keeps its path, so that nothing
+//! else answers below it. A member whose mirror is not there is left out, and the others stay.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Uri;
+use stowage_crds::conditions::Reason;
+use stowage_crds::document::{Document, Entry};
+use stowage_crds::{
+    ItemName, KeyRef, Kind, MirrorSecret, MirrorSpec, RemoteShadowing, SecretRef, TagResolution,
+    TlsVerification, UpstreamNetwork, VirtualRepositorySpec,
+};
+use stowage_oci::{Glob, Name};
+
+use super::build::{field, globs};
+use super::error::ConfigError;
+use super::live::Trouble;
+use super::secrets::SecretsDir;
+
+/// Repositories of another registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// Its name.
+    pub name: String,
+    /// What the names of its repositories begin with.
+    pub path: Name,
+    /// The registry it mirrors.
+    pub upstream: Upstream,
+    /// Whether the upstream may be asked at all.
+    pub asks_upstream: bool,
+    /// Whether it takes names that nothing else has.
+    pub is_default: bool,
+    /// How long what was fetched counts as current.
+    pub cache: MirrorCache,
+}
+
+/// How to reach the registry of a mirror. The files are read when they are needed, so that they can change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Scheme, host and port.
+    pub url: Uri,
+    /// Further hosts by which clients know it.
+    pub hosts: Vec<String>,
+    /// A folder with `.dockerconfigjson`, or `username` and `password`, or `token`.
+    pub credentials: Option<PathBuf>,
+    /// A file with authorities in PEM.
+    pub authorities: Option<PathBuf>,
+    /// A folder with `tls.crt` and `tls.key`.
+    pub client_certificate: Option<PathBuf>,
+    /// A file with the URL of an HTTP proxy.
+    pub proxy: Option<PathBuf>,
+    /// Whether its certificate is verified.
+    pub verification: TlsVerification,
+    /// Which addresses it may have.
+    pub network: UpstreamNetwork,
+    /// Requests at the same time.
+    pub max_concurrent: usize,
+}
+
+/// How long what was fetched counts as current.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MirrorCache {
+    /// How long a tag is not asked for again.
+    pub tag_ttl: Duration,
+    /// How long what was not there is not asked for again.
+    pub negative_ttl: Duration,
+    /// How long past that a tag is answered while the upstream fails.
+    pub stale_for: Duration,
+}
+
+/// One path over several sources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Virtual {
+    /// Its name.
+    pub name: String,
+    /// What its names begin with.
+    pub path: Name,
+    /// Its sources by precedence; those that cannot be resolved are left out.
+    pub members: Vec<Member>,
+    /// The prefix of the repositories that take pushes.
+    pub push_to: Option<Name>,
+    /// Which tags are listed.
+    pub tag_resolution: TagResolution,
+    /// Whether a mirror may answer for a name that exists here.
+    pub remote_shadowing: RemoteShadowing,
+    /// Whether its paths answer 503.
+    pub is_suspended: bool,
+}
+
+/// One source of a virtual repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub source: Source,
+    /// Names it is asked for; all if there are none.
+    pub include: Vec<Glob>,
+    /// Names it is not asked for.
+    pub exclude: Vec<Glob>,
+}
+
+/// Where a member's repositories are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Below this prefix, here.
+    Local(Name),
+    /// Below the path of a mirror.
+    Mirror {
+        /// The mirror.
+        name: String,
+        /// Its path.
+        path: Name,
+    },
+}
+
+impl Member {
+    /// What its names begin with.
+    #[must_use]
+    pub const fn prefix(&self) -> &Name {
+        match &self.source {
+            Source::Local(prefix) | Source::Mirror { path: prefix, .. } => prefix,
+        }
+    }
+
+    /// The name that it has for `rest`, what follows the path of the virtual repository; `None` if it is not to be
+    /// asked, or the name would be too long.
+    #[must_use]
+    pub fn name_of(&self, rest: &Name) -> Option<Name> {
+        let fits = |globs: &[Glob]| globs.iter().any(|glob| glob.matches(rest.as_str()));
+        let asked = (self.include.is_empty() || fits(&self.include)) && !fits(&self.exclude);
+        asked.then(|| format!("{}/{rest}", self.prefix()).parse().ok()).flatten()
+    }
+}
+
+pub(super) fn mirrors(document: &Document, secrets: &SecretsDir) -> Result<Vec<Mirror>, ConfigError> {
+    document.mirrors.iter().map(|entry| mirror(entry, secrets)).collect()
+}
+
+fn mirror(entry: &Entry<MirrorSpec>, secrets: &SecretsDir) -> Result<Mirror, ConfigError> {
+    let (spec, upstream) = (&entry.spec, &entry.spec.upstream);
+    let at = |path: &str| format!("Mirror {}: spec.{path}", entry.name);
+    let file = |path: &str, key: Option<&KeyRef>| {
+        let file = key.map(|key| secrets.file(&key.name, &key.key)).transpose();
+        file.map_err(|error| field(at(path), error))
+    };
+    let folder = |path: &str, secret: Option<&SecretRef>| {
+        let folder = secret.map(|secret| secrets.folder(&secret.name)).transpose();
+        folder.map_err(|error| field(at(path), error))
+    };
+    let url = upstream.url.as_str().parse::<Uri>();
+    let cache = spec.cache();
+    Ok(Mirror {
+        name: entry.name.clone(),
+        path: spec.path.parse().map_err(|error| field(at("path"), error))?,
+        upstream: Upstream {
+            url: url.map_err(|error| field(at("upstream.url"), error))?,
+            hosts: upstream.hosts.iter().map(ToString::to_string).collect(),
+            credentials: folder("upstream.secretRef", upstream.secret_ref.as_ref())?,
+            authorities: file("upstream.caSecretRef", upstream.ca_secret_ref.as_ref())?,
+            client_certificate: folder(
+                "upstream.clientCertSecretRef",
+                upstream.client_cert_secret_ref.as_ref(),
+            )?,
+            proxy: file("upstream.proxySecretRef", upstream.proxy_secret_ref.as_ref())?,
+            verification: upstream.tls_verification,
+            network: upstream.network,
+            max_concurrent: usize::try_from(upstream.max_concurrent).unwrap_or(1).max(1),
+        },
+        asks_upstream: spec.asks_upstream(),
+        is_default: spec.default,
+        cache: MirrorCache {
+            tag_ttl: cache.tag_ttl.to_std(),
+            negative_ttl: cache.negative_ttl.to_std(),
+            stale_for: cache.stale_for.to_std(),
+        },
+    })
+}
+
+/// Which mirrors miss a Secret.
+pub(super) fn troubles(document: &Document, secrets: &SecretsDir) -> Vec<Trouble> {
+    let missing = |entry: &Entry<MirrorSpec>| {
+        let secret = entry.spec.secrets().into_iter().find(|secret| !is_there(secret, secrets))?;
+        Some(Trouble {
+            kind: Kind::Mirror,
+            name: entry.name.clone(),
+            reason: Reason::SecretNotFound,
+            message: format!("{}: Secret {} must have {}", secret.path, secret.name, wanted(&secret)),
+        })
+    };
+    document.mirrors.iter().filter_map(missing).collect()
+}
+
+fn is_there(secret: &MirrorSecret, secrets: &SecretsDir) -> bool {
+    let readable = |key: &String| secrets.bytes(&secret.name, key).is_ok();
+    secret.forms.iter().any(|keys| keys.iter().all(readable))
+}
+
+/// `a, or b and c`.
+fn wanted(secret: &MirrorSecret) -> String {
+    secret.forms.iter().map(|keys| keys.join(" and ")).collect::<Vec<_>>().join(", or ")
+}
+
+pub(super) fn virtuals(document: &Document, mirrors: &[Mirror]) -> Result<Vec<Virtual>, ConfigError> {
+    document.virtual_repositories.iter().map(|entry| virtual_repository(entry, mirrors)).collect()
+}
+
+fn virtual_repository(
+    entry: &Entry<VirtualRepositorySpec>,
+    mirrors: &[Mirror],
+) -> Result<Virtual, ConfigError> {
+    let spec = &entry.spec;
+    let at = |path: &str| format!("VirtualRepository {}: spec.{path}", entry.name);
+    let mut members = Vec::new();
+    for (place, asked) in spec.members.iter().enumerate() {
+        let path = |name: &str| at(&format!("members[{place}].{name}"));
+        let source = match (&asked.repository, &asked.mirror_ref) {
+            (Some(prefix), _) => {
+                Some(Source::Local(prefix.parse().map_err(|error| field(path("repository"), error))?))
+            }
+            (None, Some(wanted)) => mirrors.iter().find(|mirror| mirror.name == wanted.name).map(Source::of),
+            (None, None) => None,
+        };
+        let Some(source) = source else { continue };
+        members.push(Member {
+            name: asked.name.to_string(),
+            source,
+            include: globs(&path("include"), &asked.include)?,
+            exclude: globs(&path("exclude"), &asked.exclude)?,
+        });
+    }
+    let takes = |member: &&Member| Some(member.name.as_str()) == spec.push_to.as_ref().map(ItemName::as_str);
+    Ok(Virtual {
+        name: entry.name.clone(),
+        path: spec.path.parse().map_err(|error| field(at("path"), error))?,
+        push_to: members.iter().find(takes).map(Member::prefix).cloned(),
+        members,
+        tag_resolution: spec.tag_resolution,
+        remote_shadowing: spec.remote_shadowing,
+        is_suspended: spec.suspend,
+    })
+}
+
+impl Source {
+    fn of(mirror: &Mirror) -> Self {
+        Self::Mirror { name: mirror.name.clone(), path: mirror.path.clone() }
+    }
+}

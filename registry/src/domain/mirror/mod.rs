@@ -1,0 +1,262 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Repositories of other registries: fetched when they are asked for, kept, and answered while the other is away.
+//!
+//! A manifest is stored like any other, by the push protocol, before its blobs are here: they have hidden links and
+//! rows without data until somebody asks for them. A tag is answered for its TTL without asking, then compared with the
+//! upstream by a HEAD. A blob is fetched once for all who want it ([`fetch`]), in a task that no client holds up.
+//! Guarantees: wrong bytes are never stored and never complete an answer. What was fetched is answered while the
+//! upstream fails. A mirror that may not ask makes no connection.
+//! Assumes: the database is what replicas agree by about who asks; without it each asks for itself, and stores nothing.
+
+mod content;
+mod fetch;
+mod flights;
+mod limits;
+mod manifests;
+mod memory;
+mod names;
+mod reader;
+mod window;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use stowage_oci::{Digest, Name, Reference};
+
+use super::Error;
+use crate::blobs;
+use crate::ops::metrics::MirrorMetrics;
+use crate::ops::permits::Permits;
+use crate::upstream::{self, Settings, Upstream};
+
+pub use content::MirroredBlob;
+pub use names::{Mirrored, Place};
+pub use reader::Reader;
+
+use fetch::Fetches;
+use flights::Flights;
+use memory::Memory;
+
+/// A mirror, as it is configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorSettings {
+    /// What it is called.
+    pub name: String,
+    /// What the names of its repositories begin with.
+    pub path: Name,
+    /// The registry that it mirrors.
+    pub upstream: Settings,
+    /// Whether that may be asked at all.
+    pub asks_upstream: bool,
+    /// Whether it takes the names that nothing else has.
+    pub is_default: bool,
+    /// How long what was fetched counts as current.
+    pub cache: Cache,
+}
+
+/// How long what was fetched counts as current.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// How long a tag is answered without asking again.
+    pub tag_ttl: Duration,
+    /// How long what was not there is not asked for again.
+    pub negative_ttl: Duration,
+    /// How long past that a tag is answered while the upstream fails or refuses us.
+    pub stale_for: Duration,
+}
+
+/// A mirror at work.
+#[derive(Debug)]
+pub struct Mirror {
+    /// As it is configured.
+    pub settings: MirrorSettings,
+    upstream: Upstream,
+    /// What replicas call its upstream, as this credential sees it.
+    key: String,
+    /// What it did not have.
+    missing: Memory<(Name, Reference), ()>,
+    /// Blobs that were not what they should be.
+    wrong: Memory<Digest, upstream::Error>,
+    /// Why it could not be asked a moment ago.
+    down: Memory<(), upstream::Error>,
+    /// Whether it said that few requests are left.
+    is_scarce: AtomicBool,
+    /// The trouble that it is in, for a human.
+    trouble: ArcSwap<Option<upstream::Error>>,
+}
+
+impl Mirror {
+    fn new(settings: MirrorSettings) -> Self {
+        let upstream = Upstream::new(settings.upstream.clone());
+        Self {
+            key: format!("{}@{}", settings.name, upstream.name()),
+            upstream,
+            missing: Memory::new(),
+            wrong: Memory::new(),
+            down: Memory::new(),
+            is_scarce: AtomicBool::new(false),
+            trouble: ArcSwap::default(),
+            settings,
+        }
+    }
+
+    /// Why its upstream did not answer the last time it was asked; `None` if it did, or was not asked yet.
+    #[must_use]
+    pub fn trouble(&self) -> Option<upstream::Error> {
+        Option::clone(&self.trouble.load())
+    }
+}
+
+/// All mirrors. Their paths do not lie within one another.
+#[derive(Clone, Debug, Default)]
+pub struct Mirrors(Vec<Arc<Mirror>>);
+
+impl Mirrors {
+    /// These from now on; those that are configured as before stay with all that they know.
+    #[must_use]
+    pub fn with(&self, settings: Vec<MirrorSettings>) -> Self {
+        let kept = |settings: MirrorSettings| {
+            let same = self.all().find(|mirror| mirror.settings == settings).cloned();
+            same.unwrap_or_else(|| Arc::new(Mirror::new(settings)))
+        };
+        Self(settings.into_iter().map(kept).collect())
+    }
+
+    /// Each of them.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Mirror>> {
+        self.0.iter()
+    }
+}
+
+/// How a request to a mirror was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MirrorResult {
+    /// From what was here; a tag may have been compared.
+    Hit,
+    /// From the upstream.
+    Miss,
+    /// From what was here, though it should have been compared.
+    Stale,
+    /// There is no such thing, as far as may be asked.
+    Negative,
+    /// Not at all.
+    Error,
+}
+
+impl MirrorResult {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Hit, Self::Miss, Self::Stale, Self::Negative, Self::Error];
+
+    /// Its name in logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+            Self::Negative => "negative",
+            Self::Error => "error",
+        }
+    }
+
+    fn of_error(error: &Error) -> Self {
+        match error {
+            Error::ManifestUnknown | Error::BlobUnknown | Error::NameUnknown => Self::Negative,
+            _ => Self::Error,
+        }
+    }
+}
+
+/// Whether an upstream may be asked for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// As the mirror says.
+    AsConfigured,
+    /// No: the request came from ourselves, over other mirrors.
+    InALoop,
+}
+
+/// Why something was not fetched; several may be told.
+#[derive(Clone, Debug)]
+pub(super) enum Failure {
+    /// Because of the upstream.
+    Upstream(upstream::Error),
+    /// Because of us.
+    Own(Arc<Error>),
+}
+
+impl From<upstream::Error> for Failure {
+    fn from(error: upstream::Error) -> Self {
+        Self::Upstream(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Upstream(error) => Self::Upstream(error),
+            error => Self::Own(Arc::new(error)),
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Upstream(error) => Self::Upstream(error),
+            Failure::Own(error) => again(&error),
+        }
+    }
+}
+
+/// The same, for another who is told.
+fn again(error: &Arc<Error>) -> Error {
+    let shared = || Box::new(Shared(Arc::clone(error)));
+    match &**error {
+        Error::DatabaseAway(cause) => Error::DatabaseAway(cause.again()),
+        Error::RebuildRequired => Error::RebuildRequired,
+        Error::NotCompared => Error::NotCompared,
+        Error::Stopping => Error::Stopping,
+        Error::Overtaken => Error::Overtaken,
+        Error::TooManyUploads => Error::TooManyUploads,
+        Error::ManifestUnknown => Error::ManifestUnknown,
+        Error::BlobUnknown => Error::BlobUnknown,
+        Error::StoreAway(_) => Error::StoreAway(blobs::Error::Unavailable {
+            operation: "fetch",
+            key: String::new(),
+            source: shared(),
+        }),
+        _ => Error::Internal(shared()),
+    }
+}
+
+/// An error of ours that several are told.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Shared(Arc<Error>);
+
+/// What all mirrors of a process share.
+pub(super) struct Shelf {
+    pub(super) mirrors: Arc<ArcSwap<Mirrors>>,
+    manifests: Flights<(Name, Reference), Result<manifests::Found, Failure>>,
+    fetches: Fetches,
+    /// Memory for windows, in windows.
+    windows: Permits,
+    pub(super) metrics: MirrorMetrics,
+}
+
+impl Shelf {
+    pub(super) fn new(metrics: MirrorMetrics) -> Self {
+        Self {
+            mirrors: Arc::default(),
+            manifests: Flights::default(),
+            fetches: Fetches::default(),
+            windows: Permits::new(fetch::WINDOWS),
+            metrics,
+        }
+    }
+}

@@ -1,0 +1,130 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! What replicas share about other registries, and content that is awaited.
+#![expect(missing_docs, reason = "a claim is its name")]
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{Fixture, World, digest, facts, name, pin, tag};
+use crate::meta::{Claim, Fetched, NewLimits, Pin, PinOutcome, PublishOutcome, UpstreamLimits};
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+pub async fn when_a_tag_was_checked_is_known_and_never_earlier_than_that(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    let (repository, latest) = (name("hub/a"), tag("latest"));
+    let checked = || async { world.store.tag_checked(&repository, &latest).await.expect("checked") };
+    let note = |ago| world.store.note_tag_checked(&repository, &latest, ago);
+    note(Duration::ZERO).await.expect("note");
+    assert_eq!(checked().await, None, "there is no such repository, and none is made");
+    assert!(world.store.repositories(world.epoch, None, 10).await.expect("repositories").is_empty());
+
+    world.push("hub/a", "x").await;
+    note(3 * MINUTE).await.expect("note");
+    let ago = checked().await.expect("known");
+    assert!(ago >= 3 * MINUTE && ago < 4 * MINUTE, "{ago:?}");
+    note(9 * MINUTE).await.expect("note");
+    assert!(checked().await.expect("known") < 4 * MINUTE, "that it was checked later is known");
+    note(Duration::ZERO).await.expect("note");
+    assert!(checked().await.expect("known") < MINUTE);
+    assert_eq!(world.store.tag_checked(&repository, &tag("other")).await.expect("checked"), None);
+}
+
+pub async fn a_fetch_is_one_owners_until_it_ends_or_its_lease_runs_out(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    let (one, other) = (Uuid::new_v4(), Uuid::new_v4());
+    let far = |done| Fetched { done, total: 9 };
+    let claim = |owner, done, lease| world.store.claim_fetch("blob x", owner, far(done), lease);
+    assert_eq!(claim(one, 0, MINUTE).await.expect("claim"), Claim::Ours);
+    assert_eq!(claim(other, 0, MINUTE).await.expect("claim"), Claim::Theirs(far(0)));
+    assert_eq!(claim(one, 5, MINUTE).await.expect("claim"), Claim::Ours, "and tells how far it is");
+    assert_eq!(claim(other, 0, MINUTE).await.expect("claim"), Claim::Theirs(far(5)));
+    let elsewhere = world.store.claim_fetch("blob y", other, far(0), MINUTE).await.expect("claim");
+    assert_eq!(elsewhere, Claim::Ours);
+
+    world.store.end_fetch("blob x", other).await.expect("end");
+    assert_eq!(claim(other, 0, MINUTE).await.expect("claim"), Claim::Theirs(far(5)), "it was not its own");
+    world.store.end_fetch("blob x", one).await.expect("end");
+    assert_eq!(claim(other, 0, MINUTE).await.expect("claim"), Claim::Ours);
+
+    world.rows.pass(2 * MINUTE).await;
+    assert_eq!(claim(one, 1, MINUTE).await.expect("claim"), Claim::Ours, "the other's lease ran out");
+}
+
+pub async fn limits_of_an_upstream_are_known_to_all_and_end(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    let limits = || async { world.store.upstream_limits("hub").await.expect("limits") };
+    let note = |pause, scarce_for| world.store.note_upstream_limits("hub", NewLimits { pause, scarce_for });
+    assert_eq!(limits().await, UpstreamLimits::default());
+    note(Some(3 * MINUTE), None).await.expect("note");
+    let found = limits().await;
+    assert!(found.paused.is_some_and(|left| left > 2 * MINUTE) && !found.scarce, "{found:?}");
+    note(Some(MINUTE), Some(MINUTE)).await.expect("note");
+    let found = limits().await;
+    assert!(found.paused.is_some_and(|left| left > 2 * MINUTE) && found.scarce, "the later end: {found:?}");
+    note(None, Some(Duration::ZERO)).await.expect("note");
+    let found = limits().await;
+    assert!(found.paused.is_some() && !found.scarce, "{found:?}");
+    assert_eq!(world.store.upstream_limits("quay").await.expect("limits"), UpstreamLimits::default());
+    world.rows.pass(5 * MINUTE).await;
+    assert_eq!(limits().await, UpstreamLimits::default());
+}
+
+/// A manifest of these blobs, of which none need be there.
+fn lenient(repository: &str, content: &str, blobs: &[(&str, u64)]) -> Pin {
+    let awaited: Vec<_> = blobs.iter().map(|(content, size)| (digest(content), *size)).collect();
+    let digests: Vec<_> = awaited.iter().map(|(digest, _)| *digest).collect();
+    Pin { awaited, ..pin(repository, facts(content, &digests), &["v1"]) }
+}
+
+async fn publish(world: &World, pin: Pin) {
+    let pinned = match world.store.pin_manifest(world.epoch, &pin).await.expect("pin") {
+        PinOutcome::Pinned(pinned) => Some(pinned),
+        PinOutcome::Missing(_) => None,
+    };
+    let pinned = pinned.expect("nothing is missing");
+    assert_eq!(world.publish(&pinned).await, PublishOutcome::Published);
+}
+
+pub async fn a_manifest_whose_blobs_are_awaited_is_live_and_its_blobs_are_not_seen(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    let elsewhere = world.push("b", "stored").await;
+    publish(&world, lenient("hub/a", "m", &[("absent", 7), ("stored", 6)])).await;
+    assert_eq!(world.tag("hub/a", "v1").await, Some(digest("m")));
+    assert_eq!(world.blob("hub/a", digest("absent")).await, None);
+    assert_eq!(world.blob("hub/a", elsewhere.digest).await, None, "another repository's is not shown");
+    assert!(world.blob("b", elsewhere.digest).await.is_some());
+    let awaited = |content: &str| {
+        let (repository, digest) = (name("hub/a"), digest(content));
+        let store = &world.store;
+        async move { store.awaited_blob(&repository, &digest).await.expect("awaited") }
+    };
+    assert_eq!((awaited("absent").await, awaited("stored").await), (Some(7), Some(6)));
+    assert_eq!(awaited("never").await, None);
+    let other = world.store.awaited_blob(&name("b"), &digest("stored")).await.expect("awaited");
+    assert_eq!(other, None, "no manifest of it lists that");
+}
+
+pub async fn an_awaited_blob_is_seen_when_it_comes(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    publish(&world, lenient("hub/a", "m", &[("x", 1)])).await;
+    publish(&world, lenient("hub/b", "m", &[("x", 1)])).await;
+    let stored = world.push("hub/a", "x").await;
+    assert_eq!(world.blob("hub/a", stored.digest).await.map(|row| row.location), Some(stored.location));
+    assert_eq!(world.blob("hub/b", stored.digest).await, None, "that repository still hides it");
+    assert_eq!(world.rows.blobs().await, 1);
+    // The manifest again, now that one of its blobs is there.
+    publish(&world, lenient("hub/a", "m", &[("x", 1)])).await;
+    assert!(world.blob("hub/a", stored.digest).await.is_some());
+}
+
+pub async fn an_ordinary_push_does_not_rely_on_an_awaited_blob(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    publish(&world, lenient("hub/a", "m", &[("x", 1)])).await;
+    let ordinary = pin("hub/a", facts("other", &[digest("x")]), &["v2"]);
+    let outcome = world.store.pin_manifest(world.epoch, &ordinary).await.expect("pin");
+    assert!(matches!(outcome, PinOutcome::Missing(missing) if missing == [digest("x")]));
+}

@@ -1,0 +1,82 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! What replicas share about other registries.
+//!
+//! Nothing here carries safety: it spares upstreams. All of it may be lost, and two replicas may do the same.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use stowage_oci::{Digest, Name, Tag};
+use uuid::Uuid;
+
+use super::Error;
+
+/// The state of mirrors.
+#[async_trait]
+pub trait Mirroring: Send + Sync {
+    /// How long ago the upstream said what this tag is. `None`: nobody knows.
+    async fn tag_checked(&self, repository: &Name, tag: &Tag) -> Result<Option<Duration>, Error>;
+
+    /// The upstream said so `ago`; an earlier time than is known changes nothing. Nor does a repository that does
+    /// not exist.
+    async fn note_tag_checked(&self, repository: &Name, tag: &Tag, ago: Duration) -> Result<(), Error>;
+
+    /// The length of a blob that a live manifest of the repository lists, stored or not; 0 where it was not told.
+    async fn awaited_blob(&self, repository: &Name, digest: &Digest) -> Result<Option<u64>, Error>;
+
+    /// Takes the fetch of `what` for `lease`, or keeps it, and says how far it is.
+    async fn claim_fetch(
+        &self,
+        what: &str,
+        owner: Uuid,
+        progress: Fetched,
+        lease: Duration,
+    ) -> Result<Claim, Error>;
+
+    /// Gives a fetch up, if it is ours.
+    async fn end_fetch(&self, what: &str, owner: Uuid) -> Result<(), Error>;
+
+    /// What is known of how often an upstream may be asked.
+    async fn upstream_limits(&self, upstream: &str) -> Result<UpstreamLimits, Error>;
+
+    /// Notes what an upstream said; the later end of a pause counts.
+    async fn note_upstream_limits(&self, upstream: &str, limits: NewLimits) -> Result<(), Error>;
+}
+
+/// How far a fetch is, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fetched {
+    /// What is here.
+    pub done: u64,
+    /// What there is; 0 while that is not known.
+    pub total: u64,
+}
+
+/// Whose a fetch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Ours.
+    Ours,
+    /// Somebody else's, who is so far.
+    Theirs(Fetched),
+}
+
+/// How often an upstream may be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamLimits {
+    /// Not before so long.
+    pub paused: Option<Duration>,
+    /// Whether few requests are left.
+    pub scarce: bool,
+}
+
+/// What an upstream said about how often it may be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NewLimits {
+    /// Not before so long.
+    pub pause: Option<Duration>,
+    /// For how long there are few requests left; zero: there are enough.
+    pub scarce_for: Option<Duration>,
+}

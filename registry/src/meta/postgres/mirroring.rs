@@ -1,0 +1,125 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The role [`Mirroring`], and the rows of content that is awaited from an upstream.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use stowage_oci::{Digest, Name, Tag};
+use uuid::Uuid;
+
+use super::error::Fault;
+use super::tx::{Connection, read, write};
+use super::{PostgresStore, row, seconds};
+use crate::meta::{Claim, Error, Fetched, Mirroring, NewLimits, RepositoryId, UpstreamLimits};
+
+/// Makes hidden links to `awaited`, digests and lengths, where the repository has none.
+pub(super) async fn await_blobs(
+    tx: &mut Connection,
+    repo_id: RepositoryId,
+    awaited: &[(Digest, u64)],
+) -> Result<(), Fault> {
+    let digests: Vec<Vec<u8>> = awaited.iter().map(|(digest, _)| digest.to_bytes()).collect();
+    let sizes = awaited.iter().map(|(_, size)| row::stored(*size)).collect::<Result<Vec<_>, _>>()?;
+    sqlx::query(include_str!("sql/insert_awaited.sql")).bind(&digests).bind(sizes).execute(&mut *tx).await?;
+    sqlx::query(include_str!("sql/lock_awaited.sql")).bind(&digests).execute(&mut *tx).await?;
+    sqlx::query(include_str!("sql/link_awaited.sql")).bind(repo_id).bind(&digests).execute(tx).await?;
+    Ok(())
+}
+
+fn duration(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}
+
+impl PostgresStore {
+    async fn try_claim_fetch(
+        &self,
+        what: &str,
+        owner: Uuid,
+        progress: Fetched,
+        lease: Duration,
+    ) -> Result<Claim, Fault> {
+        let claim = sqlx::query(include_str!("sql/claim_fetch.sql"))
+            .bind(what)
+            .bind(owner)
+            .bind(seconds(lease))
+            .bind(row::stored(progress.done)?)
+            .bind(row::stored(progress.total)?);
+        if self.changes(claim).await? {
+            return Ok(Claim::Ours);
+        }
+        let select = sqlx::query_as("SELECT done, total FROM fetches WHERE what = $1").bind(what);
+        // It may have ended since.
+        let (done, total): (i64, i64) = self.row(select).await?.unwrap_or_default();
+        Ok(Claim::Theirs(Fetched {
+            done: row::number("fetches", done)?,
+            total: row::number("fetches", total)?,
+        }))
+    }
+}
+
+#[async_trait]
+impl Mirroring for PostgresStore {
+    async fn tag_checked(&self, repository: &Name, tag: &Tag) -> Result<Option<Duration>, Error> {
+        let select = sqlx::query_as(include_str!("sql/tag_checked.sql"));
+        let found: Option<(f64,)> =
+            read(self.row(select.bind(repository.as_str()).bind(tag.as_str()))).await?;
+        Ok(found.map(|(ago,)| duration(ago)))
+    }
+
+    async fn note_tag_checked(&self, repository: &Name, tag: &Tag, ago: Duration) -> Result<(), Error> {
+        let noted = write(async || {
+            let note = sqlx::query(include_str!("sql/note_tag_checked.sql"))
+                .bind(repository.as_str())
+                .bind(tag.as_str())
+                .bind(seconds(ago));
+            self.changes(note).await
+        });
+        noted.await.map(drop)
+    }
+
+    async fn awaited_blob(&self, repository: &Name, digest: &Digest) -> Result<Option<u64>, Error> {
+        let select = sqlx::query_as(include_str!("sql/awaited_blob.sql"))
+            .bind(repository.as_str())
+            .bind(digest.to_bytes());
+        let found: Option<(i64,)> = read(self.row(select)).await?;
+        found.map(|(size,)| row::number("blobs", size)).transpose()
+    }
+
+    async fn claim_fetch(
+        &self,
+        what: &str,
+        owner: Uuid,
+        progress: Fetched,
+        lease: Duration,
+    ) -> Result<Claim, Error> {
+        write(|| self.try_claim_fetch(what, owner, progress, lease)).await
+    }
+
+    async fn end_fetch(&self, what: &str, owner: Uuid) -> Result<(), Error> {
+        let ended = write(async || {
+            let end = "DELETE FROM fetches WHERE what = $1 AND owner = $2";
+            self.changes(sqlx::query(end).bind(what).bind(owner)).await
+        });
+        ended.await.map(drop)
+    }
+
+    async fn upstream_limits(&self, upstream: &str) -> Result<UpstreamLimits, Error> {
+        let select = sqlx::query_as(include_str!("sql/upstream_limits.sql")).bind(upstream);
+        let found: Option<(Option<f64>, bool)> = read(self.row(select)).await?;
+        let (paused, scarce) = found.unwrap_or_default();
+        Ok(UpstreamLimits { paused: paused.map(duration).filter(|left| !left.is_zero()), scarce })
+    }
+
+    async fn note_upstream_limits(&self, upstream: &str, limits: NewLimits) -> Result<(), Error> {
+        let noted = write(async || {
+            let note = sqlx::query(include_str!("sql/note_upstream_limits.sql"))
+                .bind(upstream)
+                .bind(limits.pause.map(seconds))
+                .bind(limits.scarce_for.map(seconds));
+            self.changes(note).await
+        });
+        noted.await.map(drop)
+    }
+}

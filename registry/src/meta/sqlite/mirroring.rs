@@ -1,0 +1,111 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The role [`Mirroring`], and the rows of content that is awaited from an upstream.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use stowage_oci::{Digest, Name, Tag};
+use uuid::Uuid;
+
+use super::SqliteStore;
+use super::tx::Tx;
+use super::values::{digest_hex, integer, micros, to_json, unreadable};
+use crate::meta::{Claim, Error, Fetched, Mirroring, NewLimits, UpstreamLimits};
+
+fn duration(micros: i64) -> Duration {
+    // A clock that was set back.
+    Duration::from_micros(u64::try_from(micros).unwrap_or_default())
+}
+
+fn number(table: &'static str, column: i64) -> Result<u64, Error> {
+    u64::try_from(column).map_err(|error| unreadable(table, error))
+}
+
+impl Tx<'_> {
+    /// Makes hidden links to `awaited`, digests and lengths, where the repository has none.
+    pub(super) async fn await_blobs(
+        &mut self,
+        repository_id: i32,
+        awaited: &[(Digest, u64)],
+    ) -> Result<(), Error> {
+        let pairs: Vec<(String, i64)> =
+            awaited.iter().map(|(digest, size)| (digest_hex(digest), integer(*size))).collect();
+        let pairs = to_json(&pairs);
+        self.run(sqlx::query(include_str!("sql/insert_awaited.sql")).bind(pairs.as_str())).await?;
+        let link = sqlx::query(include_str!("sql/link_awaited.sql")).bind(repository_id);
+        self.run(link.bind(pairs.as_str())).await?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Mirroring for SqliteStore {
+    async fn tag_checked(&self, repository: &Name, tag: &Tag) -> Result<Option<Duration>, Error> {
+        let select = sqlx::query_as(include_str!("sql/tag_checked.sql"));
+        let found: Option<(i64,)> =
+            self.readers.one(select.bind(repository.as_str()).bind(tag.as_str())).await?;
+        Ok(found.map(|(ago,)| duration(ago)))
+    }
+
+    async fn note_tag_checked(&self, repository: &Name, tag: &Tag, ago: Duration) -> Result<(), Error> {
+        let note = sqlx::query(include_str!("sql/note_tag_checked.sql"))
+            .bind(repository.as_str())
+            .bind(tag.as_str())
+            .bind(micros(ago));
+        self.writer.note(note).await.map(drop)
+    }
+
+    async fn awaited_blob(&self, repository: &Name, digest: &Digest) -> Result<Option<u64>, Error> {
+        let select = sqlx::query_as(include_str!("sql/awaited_blob.sql"))
+            .bind(repository.as_str())
+            .bind(digest.to_bytes());
+        let found: Option<(i64,)> = self.readers.one(select).await?;
+        found.map(|(size,)| number("blobs", size)).transpose()
+    }
+
+    async fn claim_fetch(
+        &self,
+        what: &str,
+        owner: Uuid,
+        progress: Fetched,
+        lease: Duration,
+    ) -> Result<Claim, Error> {
+        let mut tx = self.writer.begin().await?;
+        let claim = sqlx::query(include_str!("sql/claim_fetch.sql"))
+            .bind(what)
+            .bind(owner)
+            .bind(micros(lease))
+            .bind(integer(progress.done))
+            .bind(integer(progress.total));
+        let is_ours = tx.run(claim).await? > 0;
+        let select = sqlx::query_as("SELECT done, total FROM fetches WHERE what = ?1").bind(what);
+        let (done, total): (i64, i64) = tx.single(select).await?;
+        tx.commit_unflushed().await?;
+        if is_ours {
+            return Ok(Claim::Ours);
+        }
+        Ok(Claim::Theirs(Fetched { done: number("fetches", done)?, total: number("fetches", total)? }))
+    }
+
+    async fn end_fetch(&self, what: &str, owner: Uuid) -> Result<(), Error> {
+        let end = "DELETE FROM fetches WHERE what = ?1 AND owner = ?2";
+        self.writer.note(sqlx::query(end).bind(what).bind(owner)).await.map(drop)
+    }
+
+    async fn upstream_limits(&self, upstream: &str) -> Result<UpstreamLimits, Error> {
+        let select = sqlx::query_as(include_str!("sql/upstream_limits.sql")).bind(upstream);
+        let found: Option<(Option<i64>, bool)> = self.readers.one(select).await?;
+        let (paused, scarce) = found.unwrap_or_default();
+        Ok(UpstreamLimits { paused: paused.map(duration).filter(|left| !left.is_zero()), scarce })
+    }
+
+    async fn note_upstream_limits(&self, upstream: &str, limits: NewLimits) -> Result<(), Error> {
+        let note = sqlx::query(include_str!("sql/note_upstream_limits.sql"))
+            .bind(upstream)
+            .bind(limits.pause.map(micros))
+            .bind(limits.scarce_for.map(micros));
+        self.writer.note(note).await.map(drop)
+    }
+}

@@ -1,0 +1,145 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! A line to a real registry that counts what is asked for, and does to the answers what upstreams do.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// What happens to requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// They are answered.
+    Open,
+    /// Connections are closed.
+    Gone,
+    /// They are answered with this status, and a `Retry-After` of a minute.
+    Refused(u16),
+    /// After so many bytes of a body nothing comes, until the way is another.
+    Withheld(usize),
+    /// The last byte of a body is another.
+    Wrong,
+}
+
+/// The line; ends when it is dropped.
+pub(super) struct Line {
+    pub(super) address: String,
+    way: watch::Sender<Way>,
+    asked: Arc<Mutex<Vec<String>>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Line {
+    pub(super) async fn to(target: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (way, state) = watch::channel(Way::Open);
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let (record, target) = (Arc::clone(&asked), target.to_owned());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut open = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let carrying = carry(client, target.clone(), state.clone(), Arc::clone(&record));
+                open.spawn(async move { drop(carrying.await) });
+            }
+        });
+        Self { address, way, asked, _tasks: tasks }
+    }
+
+    pub(super) fn set(&self, way: Way) {
+        self.way.send_replace(way);
+    }
+
+    /// The request lines since the last time, without the version.
+    pub(super) fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+}
+
+async fn carry(
+    client: TcpStream,
+    target: String,
+    mut way: watch::Receiver<Way>,
+    asked: Arc<Mutex<Vec<String>>>,
+) -> std::io::Result<()> {
+    let (from_client, mut to_client) = client.into_split();
+    let mut from_client = BufReader::new(from_client);
+    let server = TcpStream::connect(&target).await?;
+    let (from_server, mut to_server) = server.into_split();
+    let mut from_server = BufReader::new(from_server);
+    while let Some(head) = head(&mut from_client).await? {
+        let line = head.lines().next().unwrap().trim_end_matches(" HTTP/1.1").to_owned();
+        asked.lock().unwrap().push(line.clone());
+        let now = *way.borrow();
+        match now {
+            Way::Gone => return Ok(()),
+            Way::Refused(status) => {
+                let answer = format!("HTTP/1.1 {status} X\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n");
+                to_client.write_all(answer.as_bytes()).await?;
+                continue;
+            }
+            Way::Open | Way::Withheld(_) | Way::Wrong => {}
+        }
+        to_server.write_all(head.as_bytes()).await?;
+        let Some(answer) = self::head(&mut from_server).await? else { return Ok(()) };
+        to_client.write_all(answer.as_bytes()).await?;
+        if !line.starts_with("HEAD") {
+            body(&mut from_server, &mut to_client, length(&answer), &mut way).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn body(
+    from: &mut BufReader<OwnedReadHalf>,
+    to: &mut OwnedWriteHalf,
+    length: usize,
+    way: &mut watch::Receiver<Way>,
+) -> std::io::Result<()> {
+    let (mut buffer, mut carried) = (vec![0; 64 << 10], 0);
+    while carried < length {
+        let mut most = buffer.len().min(length - carried);
+        let now = *way.borrow();
+        if let Way::Withheld(limit) = now {
+            if carried >= limit {
+                drop(way.wait_for(|way| !matches!(way, Way::Withheld(_))).await);
+                continue;
+            }
+            most = most.min(limit - carried);
+        }
+        let read = from.read(&mut buffer[..most]).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        carried += read;
+        if carried == length && *way.borrow() == Way::Wrong {
+            buffer[read - 1] ^= 1;
+        }
+        to.write_all(&buffer[..read]).await?;
+    }
+    Ok(())
+}
+
+async fn head(from: &mut BufReader<OwnedReadHalf>) -> std::io::Result<Option<String>> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if from.read_line(&mut head).await? == 0 {
+            return Ok(None);
+        }
+    }
+    Ok(Some(head))
+}
+
+fn length(head: &str) -> usize {
+    let field = |line: &str| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.parse().ok()).flatten()
+    };
+    head.lines().find_map(field).unwrap_or(0)
+}

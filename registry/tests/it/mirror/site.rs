@@ -1,0 +1,134 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Replicas that mirror a real registry, over either pair of stores.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use bytes::Bytes;
+use http::{HeaderMap, Request};
+use stowage_registry::Registry;
+use stowage_registry::blobs::{Filesystem, Store};
+use stowage_registry::domain::{MirrorCache, MirrorSettings};
+use stowage_registry::meta::MetaStore;
+use stowage_registry::meta::postgres::{self, PostgresStore};
+use stowage_registry::meta::sqlite::{Options, SqliteStore};
+use tempfile::TempDir;
+use tower::ServiceExt as _;
+
+use super::line::Line;
+use crate::support::postgres::database;
+use crate::support::s3;
+use crate::upstream::servers::{Process, distribution, settings};
+
+pub(super) const HOUR: Duration = Duration::from_hours(1);
+
+/// Two replicas, and what they mirror.
+pub(super) struct Site {
+    pub(super) one: Registry,
+    pub(super) other: Registry,
+    pub(super) upstream: Process,
+    pub(super) line: Line,
+    pub(super) mirror: MirrorSettings,
+    meta: Arc<dyn MetaStore>,
+    store: Arc<dyn Store>,
+    _folder: TempDir,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+impl Site {
+    pub(super) async fn embedded() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Filesystem::open(folder.path()).await.unwrap());
+        let meta = Arc::new(SqliteStore::open(folder.path(), Options::default()).await.unwrap());
+        Self::over(meta, store, folder).await
+    }
+
+    pub(super) async fn clustered() -> Self {
+        let (store, ()) = s3::store(s3::Kind::Versitygw).await;
+        let meta = PostgresStore::connect(&postgres::Options::new(database().await)).await.unwrap();
+        Self::over(Arc::new(meta), store, tempfile::tempdir().unwrap()).await
+    }
+
+    async fn over(meta: Arc<dyn MetaStore>, store: Arc<dyn Store>, folder: TempDir) -> Self {
+        let upstream = distribution(&serde_json::Value::Null, &[]).await;
+        let line = Line::to(upstream.address()).await;
+        let mut settings = settings(&format!("http://{}", line.address));
+        settings.hosts = vec!["hub.example.com".to_owned()];
+        let cache = MirrorCache { tag_ttl: HOUR, negative_ttl: HOUR, stale_for: HOUR };
+        let mirror = MirrorSettings {
+            name: "hub".to_owned(),
+            path: "hub".parse().unwrap(),
+            upstream: settings,
+            asks_upstream: true,
+            is_default: false,
+            cache,
+        };
+        let [one, other] = [replica(&meta, &store).await, replica(&meta, &store).await];
+        let site = Self { one, other, upstream, line, mirror, meta, store, _folder: folder };
+        site.apply(&site.mirror);
+        site
+    }
+
+    fn apply(&self, mirror: &MirrorSettings) {
+        for replica in [&self.one, &self.other] {
+            replica.set_mirrors(vec![mirror.clone()]);
+        }
+    }
+
+    /// Other settings from now on.
+    pub(super) fn set(&mut self, change: impl FnOnce(&mut MirrorSettings)) {
+        change(&mut self.mirror);
+        self.apply(&self.mirror);
+    }
+
+    /// A third replica, that was not there before.
+    pub(super) async fn newcomer(&self) -> Registry {
+        let replica = replica(&self.meta, &self.store).await;
+        replica.set_mirrors(vec![self.mirror.clone()]);
+        replica
+    }
+}
+
+async fn replica(meta: &Arc<dyn MetaStore>, store: &Arc<dyn Store>) -> Registry {
+    Registry::builder().over(Arc::clone(meta), Arc::clone(store)).await.unwrap()
+}
+
+/// Begins to ask; the body is to be read.
+pub(super) async fn start(
+    registry: &Registry,
+    method: &str,
+    target: &str,
+    fields: &[(&str, &str)],
+) -> http::Response<Body> {
+    let mut request = Request::builder().method(method).uri(target);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    registry.router().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+}
+
+pub(super) async fn ask(registry: &Registry, method: &str, target: &str, fields: &[(&str, &str)]) -> Answer {
+    let (parts, body) = start(registry, method, target, fields).await.into_parts();
+    let body = to_bytes(body, usize::MAX).await.expect("the answer is complete");
+    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+}
+
+pub(super) async fn get(registry: &Registry, target: &str) -> Answer {
+    ask(registry, "GET", target, &[]).await
+}
