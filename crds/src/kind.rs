@@ -16,13 +16,11 @@ pub enum Kind {
     AccessPolicy,
     /// [`crate::Mirror`]
     Mirror,
-    /// [`crate::VirtualRepository`]
-    VirtualRepository,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Registry, Self::AccessPolicy, Self::Mirror, Self::VirtualRepository];
+    pub const ALL: [Self; 3] = [Self::Registry, Self::AccessPolicy, Self::Mirror];
 
     /// The word in `kind:`.
     #[must_use]
@@ -31,7 +29,6 @@ impl Kind {
             Self::Registry => "Registry",
             Self::AccessPolicy => "AccessPolicy",
             Self::Mirror => "Mirror",
-            Self::VirtualRepository => "VirtualRepository",
         }
     }
 

@@ -34,7 +34,6 @@ mod schema;
 pub mod strict;
 mod summary;
 mod text;
-mod virtual_repository;
 pub mod yaml;
 
 pub use access_policy::{AccessPolicy, AccessPolicySpec, AccessPolicyStatus, Action, Subject, SubjectKind};
@@ -59,11 +58,7 @@ pub use report::Report;
 pub use schedule::{NotASchedule, Schedule};
 pub use schema::{crd, manifests};
 pub use summary::{Outcome, Summary};
-pub use text::{BaseUrl, Cron, Glob, HostName, HttpUrl, ItemName, MountPath, Repository, TimeZone};
-pub use virtual_repository::{
-    Member, MemberStatus, RemoteShadowing, TagResolution, VirtualRepository, VirtualRepositorySpec,
-    VirtualRepositoryStatus,
-};
+pub use text::{BaseUrl, Cron, Glob, HostName, HttpUrl, MountPath, TimeZone};
 
 /// The API group of every kind.
 pub const GROUP: &str = "stowage.dev";
