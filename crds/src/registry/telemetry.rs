@@ -12,8 +12,8 @@ use crate::HttpUrl;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Telemetry {
-    /// URL of an OpenTelemetry collector that takes OTLP over HTTP, as http://otel.monitoring:4318. Traces go to
-    /// `/v1/traces` below it. OTLP over gRPC is not spoken.
+    /// URL of an OpenTelemetry collector that takes OTLP over HTTP, as `http://otel.monitoring:4318`. Traces go
+    /// to `/v1/traces` below it. OTLP over gRPC is not spoken.
     pub otlp_endpoint: HttpUrl,
     /// Of how many in a hundred requests a trace is made, where the client has not decided it by its `traceparent`.
     #[serde(default = "Telemetry::default_sampling_percentage")]

@@ -59,6 +59,8 @@ pub use reconcile::{Pace, Verified, Verify, VerifyOptions, Walk, WalkError, Walk
 pub use trust::{Token, Trust};
 pub use upload::{Body, BodyError, Chunk};
 
+pub use crate::upstream::{Error as UpstreamError, Kind as UpstreamFault};
+
 /// What may be set from outside, per process.
 #[derive(Clone, Debug)]
 pub struct Limits {

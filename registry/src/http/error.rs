@@ -19,9 +19,8 @@ use stowage_oci::{ContentRangeError, Digest, ErrorCode};
 use super::parse::Refusal;
 use super::respond::{self, value};
 use crate::auth;
-use crate::domain::Error;
+use crate::domain::{Error, UpstreamError, UpstreamFault};
 use crate::operation::Operation;
-use crate::upstream::{self, Kind};
 
 /// When a client should try again after a fault that passes.
 const RETRY: Duration = Duration::from_secs(5);
@@ -193,30 +192,32 @@ impl Failure {
 }
 
 /// When the upstream of a mirror may be asked again.
-fn upstream_retry(error: &upstream::Error) -> Duration {
+fn upstream_retry(error: &UpstreamError) -> Duration {
     match error.kind {
-        Kind::RateLimited { retry_after } | Kind::Unavailable { retry_after } => retry_after.unwrap_or(RETRY),
-        Kind::NotFound
-        | Kind::Refused(_)
-        | Kind::CertificateInvalid
-        | Kind::NotARegistry
-        | Kind::TooLarge
-        | Kind::WrongContent => RETRY,
+        UpstreamFault::RateLimited { retry_after } | UpstreamFault::Unavailable { retry_after } => {
+            retry_after.unwrap_or(RETRY)
+        }
+        UpstreamFault::NotFound
+        | UpstreamFault::Refused(_)
+        | UpstreamFault::CertificateInvalid
+        | UpstreamFault::NotARegistry
+        | UpstreamFault::TooLarge
+        | UpstreamFault::WrongContent => RETRY,
     }
 }
 
 /// What a client is told of an upstream that did not give what a mirror should fetch (W-116).
-fn upstream_verdict(error: &upstream::Error, operation: Option<&Operation>) -> (StatusCode, ErrorCode) {
+fn upstream_verdict(error: &UpstreamError, operation: Option<&Operation>) -> (StatusCode, ErrorCode) {
     match error.kind {
-        Kind::NotFound | Kind::Refused(_) => {
+        UpstreamFault::NotFound | UpstreamFault::Refused(_) => {
             let of_blob = matches!(operation, Some(Operation::GetBlob { .. }));
             (StatusCode::NOT_FOUND, if of_blob { ErrorCode::BlobUnknown } else { ErrorCode::ManifestUnknown })
         }
-        Kind::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests),
-        Kind::Unavailable { .. } | Kind::CertificateInvalid => {
+        UpstreamFault::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests),
+        UpstreamFault::Unavailable { .. } | UpstreamFault::CertificateInvalid => {
             (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable)
         }
-        Kind::NotARegistry | Kind::TooLarge | Kind::WrongContent => {
+        UpstreamFault::NotARegistry | UpstreamFault::TooLarge | UpstreamFault::WrongContent => {
             (StatusCode::BAD_GATEWAY, ErrorCode::Unknown)
         }
     }
