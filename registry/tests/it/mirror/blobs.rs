@@ -16,8 +16,8 @@ const MIB: usize = 1 << 20;
 const HELD_BACK: usize = 64 << 10;
 
 super::both_stores!(
-    n8_o12_w454_w871_fifty_clients_of_two_replicas_cost_one_download,
-    l37_n8_w453_w870_while_the_last_byte_is_withheld_clients_have_the_rest,
+    w454_w871_n8_o12_fifty_clients_of_two_replicas_cost_one_download,
+    w453_w870_l37_n8_while_the_last_byte_is_withheld_clients_have_the_rest,
     l39_f20_slow_and_vanished_clients_hold_up_nobody,
     w145_wrong_bytes_never_end_an_answer_and_are_not_stored,
     l43_a_layer_that_another_repository_has_is_not_fetched_again,
@@ -44,7 +44,7 @@ fn downloads(site: &Site) -> usize {
     site.line.asked().iter().filter(|line| line.starts_with("GET") && line.contains("/blobs/")).count()
 }
 
-async fn n8_o12_w454_w871_fifty_clients_of_two_replicas_cost_one_download(site: Site) {
+async fn w454_w871_n8_o12_fifty_clients_of_two_replicas_cost_one_download(site: Site) {
     let (image, target) = image(&site, 16 * MIB);
     assert_eq!(get(&site.one, "/v2/hub/team/app/manifests/1.0").await.status, 200);
     site.line.asked();
@@ -67,7 +67,7 @@ async fn n8_o12_w454_w871_fifty_clients_of_two_replicas_cost_one_download(site: 
     assert_eq!(downloads(&site), 1);
 }
 
-async fn l37_n8_w453_w870_while_the_last_byte_is_withheld_clients_have_the_rest(site: Site) {
+async fn w453_w870_l37_n8_while_the_last_byte_is_withheld_clients_have_the_rest(site: Site) {
     let length = 4 * MIB;
     let (image, target) = image(&site, length);
     site.line.set(Way::Withheld(length - 1));

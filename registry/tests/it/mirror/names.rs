@@ -9,14 +9,14 @@ use super::site::{Site, ask, get};
 use crate::upstream::servers::push;
 
 super::both_stores!(
-    f17_o8_w432_w445_w448_w452_all_ways_of_naming_give_the_bytes_of_the_upstream_once,
-    o1_w108_w449_a_mirror_takes_no_writes,
+    w432_w445_w448_w452_f17_o8_all_ways_of_naming_give_the_bytes_of_the_upstream_once,
+    w108_w449_o1_a_mirror_takes_no_writes,
     o4_w433_w447_w450_what_is_not_configured_is_never_contacted,
     w433_the_default_takes_what_is_not_ours,
     a_request_that_we_made_ourselves_is_not_sent_on,
 );
 
-async fn f17_o8_w432_w445_w448_w452_all_ways_of_naming_give_the_bytes_of_the_upstream_once(site: Site) {
+async fn w432_w445_w448_w452_f17_o8_all_ways_of_naming_give_the_bytes_of_the_upstream_once(site: Site) {
     let image = push(site.upstream.address(), "", "team/app", "1.0", &vec![7; 100_000]);
     for (name, query) in [
         ("hub/team/app", ""),
@@ -41,7 +41,7 @@ async fn f17_o8_w432_w445_w448_w452_all_ways_of_naming_give_the_bytes_of_the_ups
     assert_eq!(&tags.body[..], br#"{"name":"team/app","tags":["1.0"]}"#);
 }
 
-async fn o1_w108_w449_a_mirror_takes_no_writes(site: Site) {
+async fn w108_w449_o1_a_mirror_takes_no_writes(site: Site) {
     let digest = push(site.upstream.address(), "", "team/app", "1.0", b"layer").digest;
     assert_eq!(get(&site.one, "/v2/hub/team/app/manifests/1.0").await.status, 200);
     for (name, query) in [("hub/team/app", ""), ("team/app", "?ns=hub.example.com"), ("hub", "")] {

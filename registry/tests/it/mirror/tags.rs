@@ -13,7 +13,7 @@ use crate::upstream::servers::push;
 const TAG: &str = "/v2/hub/team/app/manifests/1.0";
 
 super::both_stores!(
-    f19_f38b_w876_within_the_ttl_nobody_is_asked_and_after_it_by_head,
+    w876_f19_f38b_within_the_ttl_nobody_is_asked_and_after_it_by_head,
     w874_a_moved_tag_is_seen_and_one_that_moved_back_is_not_fetched,
     p18_w872_while_the_upstream_is_away_a_tag_is_answered_with_a_warning,
     w873_a_tag_that_the_upstream_ended_is_ended,
@@ -26,7 +26,7 @@ super::both_stores!(
     w453_w877_of_an_index_only_what_is_asked_for_is_fetched,
 );
 
-async fn f19_f38b_w876_within_the_ttl_nobody_is_asked_and_after_it_by_head(mut site: Site) {
+async fn w876_f19_f38b_within_the_ttl_nobody_is_asked_and_after_it_by_head(mut site: Site) {
     push(site.upstream.address(), "", "team/app", "1.0", b"layer");
     assert_eq!(get(&site.one, TAG).await.status, 200);
     site.line.asked();
