@@ -80,13 +80,6 @@ impl<'a> Postgres<'a> {
         succeed(&mut psql).await.map(drop)
     }
 
-    /// What the server prints for a statement in a database.
-    pub async fn ask(&self, database: &str, statement: &str) -> Result<String> {
-        let mut psql = command("psql");
-        psql.arg(self.url(database)).args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]);
-        succeed(psql.args(["--command", statement])).await
-    }
-
     /// Starts the server; its data is made when there is none. Returns when it answers.
     pub async fn start(&self) -> Result<()> {
         let data = self.data();

@@ -5,7 +5,6 @@
 
 #[path = "../support/clients.rs"]
 mod clients;
-mod storm;
 mod uploads;
 
 use std::fs;

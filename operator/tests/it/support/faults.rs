@@ -95,7 +95,9 @@ impl Service<Request<Body>> for Faulty {
             let Some(planned) = planned else { return Ok(inner.send(request).await?) };
             if let Break::Answer(code) = planned {
                 calls.broke.notify_one();
-                return Ok(refusal(code));
+                // To a request that creates, a conflict means that the object is there: no server lies about that.
+                let lies = code == StatusCode::CONFLICT && request.method() == Method::POST;
+                return Ok(refusal(if lies { StatusCode::INTERNAL_SERVER_ERROR } else { code }));
             }
             drop(inner.send(request).await?);
             calls.broke.notify_one();
