@@ -10,4 +10,6 @@ mod manifests;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]
+mod table;
+#[cfg(test)]
 mod verdicts;

@@ -3,68 +3,11 @@
 
 //! Two verdicts on every object of `verdicts.yaml`: ours, and that of the CEL rules in the shipped definitions.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use stowage_crds::{AccessPolicy, Kind, Mirror, Registry, check, crd, strict};
+use stowage_crds::{AccessPolicy, Kind, Mirror, Registry, check, strict};
 
-#[derive(Deserialize)]
-struct Table {
-    bases: BTreeMap<String, Value>,
-    cases: Vec<Case>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    claim: String,
-    base: String,
-    before: Option<Value>,
-    #[serde(default)]
-    patch: Value,
-    refused: Option<String>,
-}
-
-struct Verdict {
-    claim: String,
-    kind: Kind,
-    before: Option<Value>,
-    object: Value,
-    refused: Option<String>,
-}
-
-fn verdicts() -> Vec<Verdict> {
-    let table: Table = serde_saphyr::from_str(include_str!("../verdicts.yaml")).unwrap();
-    let verdict = |case: Case| {
-        let base = &table.bases[&case.base];
-        Verdict {
-            claim: case.claim,
-            kind: Kind::of(base).unwrap(),
-            before: case.before.map(|patch| patched(base, &patch)),
-            object: patched(base, &case.patch),
-            refused: case.refused,
-        }
-    };
-    table.cases.into_iter().map(verdict).collect()
-}
-
-/// A JSON merge patch.
-fn patched(base: &Value, patch: &Value) -> Value {
-    let Some(fields) = patch.as_object() else {
-        return if patch.is_null() { base.clone() } else { patch.clone() };
-    };
-    let mut object = base.as_object().cloned().unwrap_or_default();
-    for (name, field) in fields {
-        if field.is_null() {
-            object.remove(name);
-        } else {
-            let merged = patched(object.get(name).unwrap_or(&json!({})), field);
-            object.insert(name.clone(), merged);
-        }
-    }
-    object.into()
-}
+use crate::table::{messages, patched, schema, verdicts};
 
 #[test]
 fn our_check_gives_the_verdict_of_the_table() {
@@ -103,15 +46,10 @@ fn breaks_cel(kind: Kind, object: &Value, before: Option<&Value>) -> bool {
     true
 }
 
-fn schema(kind: Kind) -> Value {
-    serde_json::to_value(crd(kind)).unwrap()["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take()
-}
-
 #[test]
 fn every_rule_is_broken_by_an_object_of_the_table_and_by_no_good_one() {
     for kind in Kind::ALL {
-        let mut unbroken = BTreeSet::new();
-        messages(&schema(kind), &mut unbroken);
+        let mut unbroken = messages(kind);
         for case in verdicts().into_iter().filter(|case| case.kind == kind) {
             for violation in
                 check::resource(kind, case.before.as_ref(), &case.object).err().unwrap_or_default()
@@ -121,14 +59,6 @@ fn every_rule_is_broken_by_an_object_of_the_table_and_by_no_good_one() {
         }
         assert!(unbroken.is_empty(), "no bad object for: {unbroken:?}");
     }
-}
-
-fn messages(node: &Value, found: &mut BTreeSet<String>) {
-    for rule in node["x-kubernetes-validations"].as_array().into_iter().flatten() {
-        found.insert(rule["message"].as_str().unwrap().to_owned());
-    }
-    let children = node["properties"].as_object().into_iter().flat_map(|fields| fields.values());
-    children.chain(node.get("items")).for_each(|child| messages(child, found));
 }
 
 #[test]

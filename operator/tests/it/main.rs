@@ -29,4 +29,7 @@ mod registry;
 #[cfg(test)]
 mod rendered;
 #[cfg(test)]
+#[path = "../../../crds/tests/it/table.rs"]
+mod table;
+#[cfg(test)]
 mod verdicts;
