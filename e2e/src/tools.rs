@@ -27,7 +27,7 @@ pub(crate) fn search_path() -> String {
     format!("{}:{SYSTEM_PATH}", folder().display())
 }
 
-/// A release binary of the product, from `$STOWAGE_BINARIES` or the release folder of the target.
+/// A program of the product, from `$STOWAGE_BINARIES` or the release folder of the target.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let target =
         || env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);

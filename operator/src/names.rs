@@ -25,6 +25,8 @@ pub const MONITORING_LABEL: &str = "stowage.dev/monitoring";
 pub const RECONCILE_REQUESTED_AT: &str = "stowage.dev/reconcile-requested-at";
 /// One more collection now; the value is echoed in `status.lastHandledRunAt`.
 pub const RUN_REQUESTED_AT: &str = "stowage.dev/run-requested-at";
+/// Its value is the id of the bucket's registry: an empty database is made again from that bucket.
+pub const REBUILD: &str = "stowage.dev/rebuild";
 /// `disabled` acts as `spec.suspend: true`.
 pub const RECONCILE: &str = "stowage.dev/reconcile";
 /// Releases a migration under `migrations.policy: Manual`; its value is the version to migrate to.
@@ -93,6 +95,8 @@ pub enum Component {
     Migrate,
     /// The collector.
     GarbageCollection,
+    /// The Job that makes the database again from the bucket.
+    Rebuild,
     /// The Job that removes all data before the Registry goes.
     Purge,
     /// What watches it.
@@ -107,6 +111,7 @@ impl Component {
             Self::Registry => "registry",
             Self::Migrate => "migrate",
             Self::GarbageCollection => "gc",
+            Self::Rebuild => "rebuild",
             Self::Purge => "purge",
             Self::Monitoring => "monitoring",
         }
@@ -182,6 +187,12 @@ impl<'a> Names<'a> {
         self.with(&format!("gc-run-{}", short_hash(asked)))
     }
 
+    /// The Job that makes the database again.
+    #[must_use]
+    pub fn rebuild(self) -> String {
+        self.with("rebuild")
+    }
+
     /// The Job that removes all data.
     #[must_use]
     pub fn purge(self) -> String {
@@ -255,6 +266,7 @@ mod tests {
             names.migration("image|database"),
             names.garbage_collection(),
             names.collection_run("2026-01-01T00:00:00Z"),
+            names.rebuild(),
             names.purge(),
             names.dashboard(),
         ] {

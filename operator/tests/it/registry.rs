@@ -21,6 +21,7 @@ use stowage_crds::{
 };
 use stowage_operator::objects::Kind;
 
+use crate::support::kubelet::Behaviour;
 use crate::support::scene::{Scene, filesystem_registry, of, shared_registry, wait};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,13 +270,70 @@ async fn an_empty_database_of_a_used_bucket_asks_for_a_rebuild_until_it_is_one_n
     ] {
         let found = stowage_crds::conditions::find(of(&registry), condition).unwrap();
         assert_eq!(found.reason, reason.as_str(), "{condition}");
-        let advises = found.message.contains("rebuild --adopt");
+        let advises = found.message.contains("stowage.dev/rebuild");
         assert_eq!(advises, reason == Reason::RebuildRequired, "{}", found.message);
     }
     scene.assert_quiet(&operator, Duration::from_secs(8)).await;
     says("Ok");
     let registry = scene.ready().await;
     assert!(!is_true(of(&registry), ConditionType::Stalled));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_database_is_made_again_by_a_job_when_the_bucket_is_confirmed() {
+    let Some(scene) = Scene::set().await else { return };
+    let _operator = scene.operator();
+    scene.apply(shared_registry(json!({ "replicas": 1 }))).await;
+    scene.ready().await;
+    let id = "7d444840-9dc0-41d1-b245-5ffdce74fad2";
+    scene.patch(json!({ "metadata": { "annotations": { "stowage.dev/rebuild": id } } })).await;
+    let job = async || scene.typed::<Job>().get_opt("main-rebuild").await.unwrap();
+    let behave = |change: &dyn Fn(&mut Behaviour)| change(&mut scene.kubelet.behaviour.lock().unwrap());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(job().await.is_none(), "nothing is lost");
+
+    behave(&|kubelet| {
+        kubelet.jobs_hang = true;
+        kubelet.database = Some("Empty".to_owned());
+    });
+    scene.until_reason(ConditionType::DatabaseMigrated, Reason::Rebuilding).await;
+    let registry = scene.until_reason(ConditionType::Reconciling, Reason::Rebuilding).await;
+    assert!(!is_true(of(&registry), ConditionType::Stalled));
+    let pod = job().await.unwrap().spec.unwrap().template.spec.unwrap();
+    let args = pod.containers[0].args.clone().unwrap();
+    assert_eq!(args[0], "rebuild");
+    assert!(args.ends_with(&["--adopt".to_owned(), format!("--confirm={id}")]), "{args:?}");
+
+    // It is not empty any more, and not complete.
+    behave(&|kubelet| kubelet.database = Some("Ok".to_owned()));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    scene.until_reason(ConditionType::DatabaseMigrated, Reason::Rebuilding).await;
+    behave(&|kubelet| kubelet.jobs_hang = false);
+    scene.ready().await;
+    assert!(wait(async || job().await.is_none()).await, "it is taken away when it is done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_that_is_refused_says_why() {
+    let Some(scene) = Scene::set().await else { return };
+    let _operator = scene.operator();
+    scene.apply(shared_registry(json!({ "replicas": 1 }))).await;
+    scene.ready().await;
+    {
+        let mut kubelet = scene.kubelet.behaviour.lock().unwrap();
+        kubelet.database = Some("Empty".to_owned());
+        kubelet.job_exit = 3;
+        kubelet.job_message = Some(
+            r#"{"command":"rebuild","result":"Refused","message":"the bucket is another's"}"#.to_owned(),
+        );
+    }
+    scene.patch(json!({ "metadata": { "annotations": { "stowage.dev/rebuild": "somebody" } } })).await;
+    let registry = scene.until_reason(ConditionType::Stalled, Reason::RebuildRequired).await;
+    let says = |registry: &Registry| {
+        let found = stowage_crds::conditions::find(of(registry), ConditionType::DatabaseMigrated).unwrap();
+        found.message.contains("the bucket is another's")
+    };
+    assert!(says(&registry) || says(&scene.until("it says why", says).await));
 }
 
 #[tokio::test(flavor = "multi_thread")]

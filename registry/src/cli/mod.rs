@@ -123,6 +123,9 @@ struct Rebuild {
     /// Make an empty database that of the bucket's registry
     #[arg(long, env = "STOWAGE_ADOPT")]
     adopt: bool,
+    /// Do nothing unless the bucket is that of the registry with this id
+    #[arg(long, value_name = "UID", env = "STOWAGE_CONFIRM")]
+    confirm: Option<Uuid>,
     /// Go on when more than 1 % (and more than 100) of the rows of a kind have no object in the bucket
     #[arg(long, env = "STOWAGE_ACCEPT_LOSS")]
     accept_loss: bool,
@@ -247,6 +250,7 @@ fn rebuild(asked: &Rebuild) -> Result<Counts, Failure> {
     let options = RebuildOptions {
         dry_run: asked.dry_run,
         adopt: asked.adopt,
+        confirm: asked.confirm,
         accept_loss: asked.accept_loss,
         requests_per_second: asked.requests_per_second,
     };

@@ -284,7 +284,17 @@ pub(super) async fn rebuild(
     let meta: Arc<dyn MetaStore> = match &backing.database {
         Database::Sqlite => Arc::new(sqlite(data_dir, timings).await?),
         Database::Postgres(server) => {
-            Arc::new(PostgresStore::connect(&server_options(server, timings).patiently()).await?)
+            let server = server_options(server, timings).patiently();
+            Arc::new(match PostgresStore::connect(&server).await {
+                // Empty to the last table.
+                Err(ConnectError::Meta(meta::Error::Schema { found: 0, .. }))
+                    if options.adopt && !options.dry_run =>
+                {
+                    postgres::migrate(&server).await?;
+                    PostgresStore::connect(&server).await?
+                }
+                connected => connected?,
+            })
         }
     };
     let progress = Progress::begin();

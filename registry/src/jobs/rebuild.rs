@@ -32,6 +32,8 @@ pub struct RebuildOptions {
     pub dry_run: bool,
     /// An empty database may be made that of the bucket's registry.
     pub adopt: bool,
+    /// Only if the bucket is that registry's.
+    pub confirm: Option<Uuid>,
     /// Rows go whose objects are missing, however many.
     pub accept_loss: bool,
     /// Requests to the bucket a second.
@@ -79,6 +81,16 @@ pub enum RebuildError {
          `rebuild --adopt`; nothing was changed"
     )]
     AdoptionNotAsked(Uuid),
+    /// The bucket is another's than it was meant to be.
+    #[error(
+        "the bucket belongs to registry {bucket}, not to {confirmed}: check bucket and prefix; nothing was changed"
+    )]
+    NotConfirmed {
+        /// Who `FORMAT` names.
+        bucket: Uuid,
+        /// Who was asked for.
+        confirmed: Uuid,
+    },
     /// The database has entered epochs that the bucket does not know.
     #[error(
         "the database is ahead of the bucket (epoch {} against {}): this is an older copy of the bucket, or \
@@ -177,6 +189,9 @@ async fn prepare(
         return Err(if is_empty { RebuildError::EmptyBucket } else { RebuildError::Unowned });
     };
     let bucket = format.registry;
+    if let Some(confirmed) = options.confirm.filter(|confirmed| *confirmed != bucket) {
+        return Err(RebuildError::NotConfirmed { bucket, confirmed });
+    }
     let Some(envelope) = meta.envelope().await? else {
         if options.dry_run {
             return Ok(false);

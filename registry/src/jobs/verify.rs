@@ -146,7 +146,7 @@ pub fn log(finding: &Finding) {
     let Finding { problem, key, repaired } = finding;
     let (found, advice) = (problem.name(), advice(finding));
     match problem {
-        Problem::Missing | Problem::WrongLength | Problem::WrongContent => {
+        Problem::Missing | Problem::WrongLength | Problem::WrongContent | Problem::Marked => {
             tracing::error!(object.key = key, found, repaired, advice, "database and bucket disagree");
         }
         Problem::Unknown | Problem::Spare | Problem::Foreign | Problem::Multipart => {
@@ -162,10 +162,9 @@ pub fn advice(finding: &Finding) -> &'static str {
         (Problem::Missing | Problem::WrongLength | Problem::WrongContent, true, true) => {
             "the blob answers 404 now; push it again"
         }
-        (Problem::Missing | Problem::WrongLength | Problem::WrongContent, true, false) => {
-            "the record was written again"
-        }
-        (Problem::Missing | Problem::WrongLength | Problem::WrongContent, false, _) => {
+        (Problem::Missing | Problem::WrongLength | Problem::WrongContent, true, false)
+        | (Problem::Marked, true, _) => "the record was written again",
+        (Problem::Missing | Problem::WrongLength | Problem::WrongContent | Problem::Marked, false, _) => {
             "run `verify --repair`; if that does not help, delete what needs it and push it again"
         }
         (Problem::Unknown, ..) => "run `rebuild`, which takes it over",

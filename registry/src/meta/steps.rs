@@ -378,10 +378,16 @@ impl Leftovers {
                 steps.push(remove(&location.blob_key(plan.digest)));
             }
         }
-        if let (Some(id), true) = (&self.multipart, self.kept != Some(Form::Upload)) {
-            steps.extend([abort(generation, id), remove(&Key::Upload { generation })]);
+        let planned = self.plan.as_ref().and_then(|(_, plan)| plan.form);
+        if self.kept != Some(Form::Upload) {
+            steps.extend(self.multipart.iter().map(|id| abort(generation, id)));
+            if self.multipart.is_some() || planned == Some(Form::Upload) {
+                steps.push(remove(&Key::Upload { generation }));
+            }
         }
         let mut leases = self.leases.clone();
+        // A row that was restored to before its end knows of neither.
+        leases.extend(planned.and_then(|form| if let Form::Tail(lease) = form { Some(lease) } else { None }));
         leases.sort_unstable();
         leases.dedup();
         leases.retain(|lease| self.kept != Some(Form::Tail(*lease)));

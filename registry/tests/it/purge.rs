@@ -111,6 +111,16 @@ impl Place {
         }
     }
 
+    /// Somebody makes the database anew behind the registry's back, under the same address.
+    pub(crate) async fn drop_tables(&self) {
+        let url = std::fs::read_to_string(self.path().join("secrets/database/url")).unwrap();
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        sqlx::raw_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+
     /// Whose the database is that the configuration names.
     pub(crate) async fn owner(&self) -> Option<Uuid> {
         let meta: Arc<dyn MetaStore> = if self.shared.is_some() {

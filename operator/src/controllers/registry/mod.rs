@@ -179,6 +179,10 @@ async fn apply(
     }
     hand_over_replicas(valid, seen, applier).await?;
     finish(&plan, seen, applier).await?;
+    if let Some(rebuild) = &plan.rebuild {
+        // How it stands is for the status to tell: the replicas do not wait for it.
+        gate::run(valid, rebuild, seen, applier, cx).await?;
+    }
     Ok(Stage::Applied)
 }
 

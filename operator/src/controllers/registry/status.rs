@@ -20,8 +20,9 @@ use super::{
     Outcome, Stage, collection,
     exposed::exposed,
     failure::Failure,
+    jobs::JobState,
     replicas::{self, Numbers},
-    validate::{Gate, Valid, too_large},
+    validate::{Gate, Valid, rebuilding, too_large},
 };
 use crate::{
     names::{Component, RECONCILE_REQUESTED_AT, selector_text},
@@ -153,11 +154,21 @@ fn migrated(valid: &Valid, outcome: &Outcome) -> Finding {
             Reason::MigrationFailed,
             &format!("the migration failed: {}", failure.message),
         ),
+        Ok(Stage::Applied) if valid.rebuild.is_some() => match rebuilding(&valid.name, &outcome.seen) {
+            Some(JobState::Failed(failure)) => found(
+                Verdict::False,
+                Reason::RebuildRequired,
+                &format!("the rebuild of the database failed: {}", failure.message),
+            ),
+            _ => {
+                found(Verdict::False, Reason::Rebuilding, "the database is being made again from the storage")
+            }
+        },
         Ok(Stage::Applied) if replicas::needs_rebuild(&outcome.seen.reports) => found(
             Verdict::False,
             Reason::RebuildRequired,
-            "the database is empty and the storage is not: restore the database, or run `stowage-registry rebuild \
-             --adopt`; until then only pulls are answered",
+            "the database is empty and the storage is not: restore the database, or annotate \
+             stowage.dev/rebuild=REGISTRY-ID to make it again; until then only pulls are answered",
         ),
         Ok(Stage::Applied) => found(Verdict::True, Reason::SchemaCurrent, "the schema fits the image"),
         // What is true of the database is not known here; what was said of it stays.

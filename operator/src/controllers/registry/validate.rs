@@ -11,7 +11,10 @@ use std::{
 };
 
 use k8s_openapi::{
-    api::core::v1::{PodTemplateSpec, ResourceRequirements},
+    api::{
+        batch::v1::Job,
+        core::v1::{PodTemplateSpec, ResourceRequirements},
+    },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 use kube::{Resource as _, ResourceExt as _};
@@ -24,11 +27,19 @@ use stowage_crds::{
 };
 use thiserror::Error;
 
-use super::{build::pod, freeform, observe::Observed};
+use super::{
+    build::pod,
+    freeform,
+    jobs::{self, JobState},
+    observe::Observed,
+    replicas,
+};
 use crate::{
     image::ImageRef,
-    names::{APPROVE_MIGRATION, Component, Names, RECONCILE_REQUESTED_AT, RUN_REQUESTED_AT, short_hash},
-    objects::OptionalApi,
+    names::{
+        APPROVE_MIGRATION, Component, Names, REBUILD, RECONCILE_REQUESTED_AT, RUN_REQUESTED_AT, short_hash,
+    },
+    objects::{Kind, OptionalApi},
 };
 
 /// What the operator was started with.
@@ -143,6 +154,8 @@ pub struct Valid {
     pub mirror_secrets: BTreeSet<String>,
     /// Whether it is the newest one.
     pub gate: Gate,
+    /// Of which registry the bucket must be from which a lost database is being made again.
+    pub rebuild: Option<String>,
     /// The optional APIs of this cluster.
     pub apis: BTreeSet<OptionalApi>,
     /// What the operator was started with.
@@ -329,10 +342,27 @@ pub fn validate(registry: &Arc<Registry>, seen: &Observed, settings: &Settings) 
         has_policies: !document.access_policies.is_empty(),
         document: document.encode(),
         gate,
+        rebuild: rebuild(registry, seen),
         apis: seen.apis.clone(),
         settings: settings.clone(),
         registry: Arc::clone(registry),
     })
+}
+
+/// What was confirmed, while the database is empty, and until a rebuild that has begun is done.
+fn rebuild(registry: &Registry, seen: &Observed) -> Option<String> {
+    let confirmed =
+        registry.annotations().get(REBUILD).filter(|_| backing(&registry.spec) == Backing::Shared)?;
+    let is_under_way =
+        rebuilding(&registry.name_any(), seen).is_some_and(|state| state != JobState::Complete);
+    (is_under_way || replicas::needs_rebuild(&seen.reports)).then(|| confirmed.clone())
+}
+
+/// How the rebuild stands, if there is one.
+#[must_use]
+pub fn rebuilding(registry: &str, seen: &Observed) -> Option<JobState> {
+    let job: Job = seen.live.typed(Kind::Job, &Names::of(registry).rebuild())?;
+    Some(jobs::state(&job, &seen.pods))
 }
 
 /// Two registries in one place of one bucket would destroy each other's content; the elder stays.

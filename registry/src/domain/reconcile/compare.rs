@@ -358,7 +358,10 @@ impl Work {
             self.comparer.meta.settle(&self.scope, &difference).await?
         };
         match outcome {
-            Outcome::Settled(settled) => {
+            Outcome::Settled(mut settled) => {
+                if self.scope.mode.verifies() {
+                    self.confirm(&mut settled).await?;
+                }
                 self.run_errands(&settled.errands).await?;
                 self.tally.add(&settled.changes);
                 if self.scope.mode.verifies() {

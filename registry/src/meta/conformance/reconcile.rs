@@ -16,9 +16,9 @@ use super::{
 };
 use crate::key::{Form, Generation, Version};
 use crate::meta::{
-    BlobFound, Difference, Epoch, Error, Kind, LinkFound, Location, ManifestFacts, ManifestFound, Mode,
-    Outcome, PinOutcome, PublishOutcome, ReferrersFound, Scope, Settled, Shard, ShardOutcome, TagEntry,
-    TagFound, UploadFound,
+    BlobCommit, BlobFound, CommitOutcome, Difference, Epoch, Error, Kind, LinkFound, Location, ManifestFacts,
+    ManifestFound, Mode, Outcome, PinOutcome, PublishOutcome, ReferrersFound, Scope, Settled, Shard,
+    ShardOutcome, TagEntry, TagFound, UploadFound,
 };
 
 /// A world in an epoch that is not walked.
@@ -198,6 +198,72 @@ pub async fn a_blob_is_not_swept_while_its_upload_counts_as_open(fixture: Fixtur
     world.rows.pass(HOUR * 2).await;
     let taken = world.store.take_removals(world.epoch, crate::meta::Which::All, 100).await.expect("take");
     assert!(!taken.is_empty());
+}
+
+/// Its commit was lost, and somebody else has stored the same content since.
+pub async fn what_an_upload_wrote_that_was_restored_to_before_its_end_goes_with_it(fixture: Fixture) {
+    let world = unwalked(fixture).await;
+    let key = world.open("a").await;
+    let (upload, token) = world.lease(&key).await;
+    let (x, generation, shown) = (digest("x"), upload.generation, fresh());
+    let (other, ours) = (at(fresh()), Location { generation, form: Form::Upload, size: 9 });
+    world.settle(Difference::Links(&name("a"), &[link(x, &[shown], &[], false)])).await;
+    world.settle(Difference::Links(&name("a"), &[link(x, &[shown, generation], &[], false)])).await;
+    world.settle(Difference::Blobs(&[data(x, &[other], &[])])).await;
+    world.settle(Difference::Blobs(&[data(x, &[other, ours], &[])])).await;
+    assert!(world.steps().await.is_empty(), "of an open upload everything may be in use");
+    assert!(world.store.drop_upload(upload.id, token).await.expect("drop"));
+    let steps = world.steps().await;
+    for gone in [link_key("a", x, generation), ours.blob_key(x), ours.data_key(x)] {
+        assert!(steps.contains(&format!("-{gone}")), "{gone}: {steps:?}");
+    }
+    assert!(world.store.finish_walk(world.epoch).await.expect("walk"));
+    world.rows.pass(3 * DAY).await;
+    world
+        .store
+        .take_removals(world.epoch, crate::meta::Which::All, 100)
+        .await
+        .expect("nothing of it is live");
+}
+
+/// The content was stored already when the upload was closed, and is gone when its commit comes.
+pub async fn a_link_that_was_adopted_outlives_a_commit_that_finds_no_data(fixture: Fixture) {
+    let world = unwalked(fixture).await;
+    let key = world.open("a").await;
+    let (upload, token) = world.lease(&key).await;
+    let (x, generation) = (digest("x"), upload.generation);
+    world.settle(Difference::Links(&name("a"), &[link(x, &[generation], &[], false)])).await;
+    let commit = BlobCommit { upload: upload.id, token, digest: x, location: None, link: generation };
+    assert_eq!(world.store.commit_blob(world.epoch, &commit).await.expect("commit"), CommitOutcome::DataGone);
+    assert!(world.store.finish_walk(world.epoch).await.expect("walk"));
+    world.rows.pass(HOUR * 2).await;
+    world
+        .store
+        .take_removals(world.epoch, crate::meta::Which::All, 100)
+        .await
+        .expect("nothing of it is live");
+}
+
+/// It may yet take it back.
+pub async fn the_record_of_a_mount_under_way_is_left_to_it(fixture: Fixture) {
+    let world = unwalked(fixture).await;
+    let (from, to) = (name("a"), name("b"));
+    let stored = world.push("a", "x").await;
+    let (x, generation) = (stored.digest, fresh());
+    let begun = world.store.begin_mount(world.epoch, &from, &to, &x, generation).await.expect("begin");
+    let mount = begun.expect("the source is there");
+    let settled = world.settle(Difference::Links(&to, &[link(x, &[generation], &[], false)])).await;
+    assert!(settled.changes.is_empty(), "{settled:?}");
+    world.settle(Difference::Links(&from, &[link(x, &[], &[stored.generation], true)])).await;
+    assert!(!world.store.finish_mount(world.epoch, &mount).await.expect("finish"), "the source went");
+    assert!(world.queued(&format!("-{}", link_key("b", x, generation))).await.is_some());
+    assert!(world.store.finish_walk(world.epoch).await.expect("walk"));
+    world.rows.pass(HOUR * 2).await;
+    world
+        .store
+        .take_removals(world.epoch, crate::meta::Which::All, 100)
+        .await
+        .expect("nothing of it is live");
 }
 
 /// A row of another incarnation may have the same number.

@@ -103,6 +103,14 @@ pub(super) async fn link(
     Ok(Linked { generation: Generation::from_uuid(generation) })
 }
 
+/// Whether who compared the bucket with the database has adopted our link record. The upload's row is ours: nobody
+/// does so from now on.
+async fn is_shown_by(tx: &mut Connection, repo_id: i32, commit: &BlobCommit) -> Result<bool, sqlx::Error> {
+    let exists = "SELECT EXISTS (SELECT FROM repo_blobs WHERE repo_id = $1 AND digest = $2 AND gen = $3)";
+    let adopted = sqlx::query_scalar(exists).bind(repo_id).bind(commit.digest.to_bytes());
+    adopted.bind(commit.link.to_uuid()).fetch_one(tx).await
+}
+
 async fn lock_blob(tx: &mut Connection, digest: Digest) -> Result<Option<BlobColumns>, sqlx::Error> {
     sqlx::query_as(include_str!("sql/lock_blob.sql")).bind(digest.to_bytes()).fetch_optional(tx).await
 }
@@ -196,7 +204,9 @@ impl PostgresStore {
             removals.extend((linked.generation != commit.link).then_some(our_link));
             CommitOutcome::Committed
         } else {
-            removals.push(our_link);
+            if !is_shown_by(&mut tx, ended.repo_id, commit).await? {
+                removals.push(our_link);
+            }
             CommitOutcome::DataGone
         };
         Removals::from(removals).queue_any(&mut tx, self.timings.tombstone_delay).await?;

@@ -52,7 +52,8 @@ impl From<sqlx::Error> for Fault {
             Kind::Conflict => Self::Conflict(error),
             Kind::Unavailable => Self::Final(Error::Unavailable(error)),
             Kind::Full => Self::Final(Error::Full(error)),
-            Kind::NoSchema => Self::Final(Error::Schema { found: 0, supported: super::SCHEMA }),
+            // The tables were there when we connected: this is another database than we knew.
+            Kind::NoTable => Self::Final(Error::Superseded),
             Kind::Broken => Self::Final(Error::Broken(error)),
         }
     }
@@ -62,7 +63,7 @@ enum Kind {
     Conflict,
     Unavailable,
     Full,
-    NoSchema,
+    NoTable,
     Broken,
 }
 
@@ -77,7 +78,7 @@ fn state(code: &str) -> Kind {
         // disk_full
         "53100" => Kind::Full,
         // undefined_table
-        "42P01" => Kind::NoSchema,
+        "42P01" => Kind::NoTable,
         // Connections, authorization (a rotated password), resources, shutdown, the server's own I/O.
         _ if ["08", "28", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => Kind::Unavailable,
         _ => Kind::Broken,

@@ -25,8 +25,12 @@ struct EnvelopeColumns {
 #[async_trait]
 impl Leases for PostgresStore {
     async fn envelope(&self) -> Result<Option<Envelope>, Error> {
-        let found: Option<EnvelopeColumns> =
-            read(self.row(sqlx::query_as(include_str!("sql/envelope.sql")))).await?;
+        let found = read(self.row(sqlx::query_as(include_str!("sql/envelope.sql")))).await;
+        let found: Option<EnvelopeColumns> = match found {
+            // Without its tables it is as empty as without rows.
+            Err(Error::Superseded) => None,
+            found => found?,
+        };
         found
             .map(|found| {
                 Ok(Envelope {

@@ -156,15 +156,20 @@ impl EndingColumns {
     }
 }
 
-/// What the upload may have left. `None` for `token`: nobody holds it.
+/// Locks the upload; what it may have left. `None` for `token`: nobody holds it.
 pub(super) async fn lock_ending(
     tx: &mut Connection,
     id: Uuid,
     token: Option<Uuid>,
 ) -> Result<Option<Leftovers>, Fault> {
-    let found: Option<EndingColumns> =
-        sqlx::query_as(include_str!("sql/lock_upload.sql")).bind(id).bind(token).fetch_optional(tx).await?;
-    Ok(found.map(EndingColumns::read).transpose()?)
+    let lock = sqlx::query(include_str!("sql/lock_upload.sql")).bind(id).bind(token);
+    if lock.fetch_optional(&mut *tx).await?.is_none() {
+        return Ok(None);
+    }
+    // In a statement after the lock: who compared the bucket with the database may have adopted it.
+    let ending: EndingColumns =
+        sqlx::query_as(include_str!("sql/ending_upload.sql")).bind(id).fetch_one(tx).await?;
+    Ok(Some(ending.read()?))
 }
 
 /// The row of a repository; makes it if need be.

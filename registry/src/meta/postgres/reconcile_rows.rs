@@ -513,6 +513,29 @@ impl Rows for PgRows<'_> {
         Ok(found.into_iter().map(Generation::from_uuid).collect())
     }
 
+    async fn hold_uploads(&mut self, generations: &[Generation]) -> Result<HashMap<Generation, bool>, Fault> {
+        let found: Vec<(Uuid, bool)> = sqlx::query_as(include_str!("sql/hold_uploads.sql"))
+            .bind(uuids(generations))
+            .fetch_all(&mut *self.tx)
+            .await?;
+        Ok(found.into_iter().map(|(generation, held)| (Generation::from_uuid(generation), held)).collect())
+    }
+
+    async fn learn_plans(&mut self, plans: &[(Generation, Digest, Option<Location>)]) -> Result<(), Fault> {
+        for (generation, digest, location) in plans {
+            let (form, tail) = row::plan_columns(location.map(|location| location.form))?;
+            sqlx::query(include_str!("sql/learn_plan.sql"))
+                .bind(generation.to_uuid())
+                .bind(digest.to_bytes())
+                .bind(form)
+                .bind(tail)
+                .bind(location.map(|location| row::stored(location.size)).transpose()?)
+                .execute(&mut *self.tx)
+                .await?;
+        }
+        Ok(())
+    }
+
     async fn stored(&mut self, generations: &[Generation]) -> Result<HashMap<Generation, Form>, Fault> {
         let found: Vec<(Uuid, i16, Option<i32>)> = sqlx::query_as(include_str!("sql/stored_of.sql"))
             .bind(uuids(generations))

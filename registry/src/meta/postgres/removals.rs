@@ -96,25 +96,27 @@ impl PostgresStore {
 
     pub(super) async fn try_settle(&self, epoch: Epoch, rows: &[i64]) -> Result<(), Fault> {
         let mut tx = self.begin_collecting(epoch).await?;
-        self.forget(&mut tx, rows, None).await?;
+        let forgotten =
+            sqlx::query_as(include_str!("sql/forget_removals.sql")).bind(rows).fetch_all(&mut *tx).await?;
+        self.follow(&mut tx, &forgotten).await?;
         tx.commit().await
     }
 
     /// The same for a request that has carried its own row out. In another incarnation that may be somebody else's.
     pub(super) async fn try_finish(&self, removal: &Removal) -> Result<bool, Fault> {
         let mut tx = self.begin().await?;
-        let known = self.forget(&mut tx, &[removal.outbox], Some(&removal.steps)).await? > 0;
+        let forgotten = sqlx::query_as(include_str!("sql/forget_removal.sql"))
+            .bind(removal.outbox)
+            .bind(&removal.steps)
+            .fetch_all(&mut *tx)
+            .await?;
+        self.follow(&mut tx, &forgotten).await?;
         tx.commit().await?;
-        Ok(known)
+        Ok(!forgotten.is_empty())
     }
 
-    /// Only now that the records above are gone may the level below become a candidate. How many there were.
-    async fn forget(&self, tx: &mut Tx, rows: &[i64], steps: Option<&[String]>) -> Result<usize, Fault> {
-        let settled: Vec<SettledColumns> = sqlx::query_as(include_str!("sql/forget_removals.sql"))
-            .bind(rows)
-            .bind(steps)
-            .fetch_all(&mut **tx)
-            .await?;
+    /// Only now that the records above are gone may the level below become a candidate.
+    async fn follow(&self, tx: &mut Tx, settled: &[SettledColumns]) -> Result<(), Fault> {
         let follows = |kind: Candidate| -> Vec<i64> {
             let of_kind = settled.iter().filter(|row| row.then_kind.as_deref() == Some(kind.code()));
             of_kind.filter_map(|row| row.then_ref).collect()
@@ -130,7 +132,7 @@ impl PostgresStore {
             sqlx::query(include_str!("sql/touch_links.sql")).bind(&links).execute(&mut **tx).await?;
             candidates(tx, Candidate::Link, &links, self.timings.lease).await?;
         }
-        Ok(settled.len())
+        Ok(())
     }
 
     /// Deletes doomed manifests. What they held, and their referrers, are looked at; the links are returned.

@@ -246,6 +246,16 @@ pub(in crate::meta) trait Rows {
     async fn announced(&mut self, epoch: Epoch, keys: &[String]) -> Result<HashSet<String>, Self::Fault>;
     /// Which of these generations are of open uploads.
     async fn uploading(&mut self, generations: &[Generation]) -> Result<HashSet<Generation>, Self::Fault>;
+    /// The same, held so that they do not end meanwhile. `false`: somebody is changing or ending it.
+    async fn hold_uploads(
+        &mut self,
+        generations: &[Generation],
+    ) -> Result<HashMap<Generation, bool>, Self::Fault>;
+    /// Records of uploads, which are held, how the bucket says that they were closed. One that knows keeps its plan.
+    async fn learn_plans(
+        &mut self,
+        plans: &[(Generation, Digest, Option<Location>)],
+    ) -> Result<(), Self::Fault>;
     /// Which data of these generations blobs are made of.
     async fn stored(&mut self, generations: &[Generation]) -> Result<HashMap<Generation, Form>, Self::Fault>;
     /// Remembers objects that no row names; those that were first seen at least `age` ago.
@@ -280,17 +290,19 @@ pub(super) async fn fate<R: Rows>(
     keys: &[Key],
     generations: &[Generation],
 ) -> Result<Fate, R::Fault> {
+    // In this order: whoever ends an upload or an intent queues, in the same transaction, what it left.
+    let uploads = match generations {
+        [] => HashMap::new(),
+        _ => rows.hold_uploads(generations).await?,
+    };
+    let of =
+        |held: bool| uploads.iter().filter(move |(_, is)| **is == held).map(|(generation, _)| *generation);
+    let texts: Vec<String> = keys.iter().map(Key::to_string).collect();
+    let announced = if texts.is_empty() { HashSet::new() } else { rows.announced(epoch, &texts).await? };
     let both = |key: &Key| [steps::remove(key), steps::write(key)];
     let queued: Vec<String> = keys.iter().flat_map(both).collect();
-    let texts: Vec<String> = keys.iter().map(Key::to_string).collect();
-    Ok(Fate {
-        queued: if queued.is_empty() { HashSet::new() } else { rows.queued(&queued).await? },
-        announced: if texts.is_empty() { HashSet::new() } else { rows.announced(epoch, &texts).await? },
-        uploading: match generations {
-            [] => HashSet::new(),
-            _ => rows.uploading(generations).await?,
-        },
-    })
+    let queued = if queued.is_empty() { HashSet::new() } else { rows.queued(&queued).await? };
+    Ok(Fate { queued, announced, uploading: of(true).collect(), busy: of(false).collect() })
 }
 
 /// Counts.
@@ -423,6 +435,15 @@ pub(super) async fn suspect_blobs<R: Rows>(
     Ok(Some(Suspects { at: suspects, facts, fate }))
 }
 
+/// An upload was restored to before its end when there is what only its end writes. Recorded as its plan, that goes
+/// with the upload.
+async fn learn<R: Rows>(
+    rows: &mut R,
+    plans: &[(Generation, Digest, Option<Location>)],
+) -> Result<(), R::Fault> {
+    if plans.is_empty() { Ok(()) } else { rows.learn_plans(plans).await }
+}
+
 /// Of the names that were to be inserted, those that somebody else was faster with.
 fn late<N: Clone + Eq + Hash, T>(wanted: &[(N, T)], inserted: &HashSet<N>) -> HashSet<N> {
     let names = wanted.iter().map(|(name, _)| name);
@@ -437,10 +458,11 @@ async fn blobs<R: Rows>(rows: &mut R, scope: &Scope, found: &[BlobFound]) -> Res
     let (mut inserts, mut moves, mut losses) = (Vec::new(), Vec::new(), Vec::new());
     let mut moved: Vec<(Digest, Option<Location>)> = Vec::new();
     let mut spares: Vec<(usize, Vec<Location>)> = Vec::new();
+    let mut learned: Vec<(Generation, Digest, Option<Location>)> = Vec::new();
     for at in suspects {
         let BlobFound { digest, .. } = found[at];
         let fact = facts.get(&digest);
-        let Judgement::Plan { action, spare } = blob(&found[at], fact, &fate) else {
+        let Judgement::Plan { action, spare, unfinished } = blob(&found[at], fact, &fate) else {
             settled.again.push(at);
             continue;
         };
@@ -453,8 +475,10 @@ async fn blobs<R: Rows>(rows: &mut R, scope: &Scope, found: &[BlobFound]) -> Res
             (Some(BlobAction::Lose), Some(fact)) => losses.push((fact.id, None)),
             _ => {}
         }
+        learned.extend(unfinished.iter().map(|one| (one.generation, digest, Some(*one))));
         spares.push((at, spare));
     }
+    learn(rows, &learned).await?;
     let late = match &inserts[..] {
         [] => HashSet::new(),
         _ => late(&inserts, &rows.insert_blobs(&inserts).await?),
@@ -558,6 +582,7 @@ async fn links<R: Rows>(
     };
     let (mut inserts, mut changes, mut owed, mut lost) = (Vec::new(), Vec::new(), Vec::new(), 0);
     let mut spares: Vec<(usize, Vec<Generation>)> = Vec::new();
+    let mut learned: Vec<(Generation, Digest, Option<Location>)> = Vec::new();
     for at in suspects {
         let LinkFound { digest, gone, .. } = &found[at];
         let fact = facts.get(digest);
@@ -567,10 +592,11 @@ async fn links<R: Rows>(
             _ => None,
         };
         let judged = link(repository, &found[at], fact, holders.as_ref(), &fate);
-        let Judgement::Plan { action, spare } = judged else {
+        let Judgement::Plan { action, spare, unfinished } = judged else {
             settled.again.push(at);
             continue;
         };
+        learned.extend(unfinished.iter().map(|one| (*one, *digest, None)));
         match (action, fact) {
             (Some(LinkAction::Insert(generation)), _) => inserts.push((*digest, Some(generation))),
             (Some(LinkAction::Show(generation)), Some(fact)) => changes.push((fact.id, Some(generation))),
@@ -592,6 +618,7 @@ async fn links<R: Rows>(
         }
         spares.push((at, spare));
     }
+    learn(rows, &learned).await?;
     let late = late(&inserts, &insert_links(rows, repo_id, &inserts).await?);
     for (at, spare) in spares {
         let digest = found[at].digest;

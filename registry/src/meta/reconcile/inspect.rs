@@ -43,6 +43,8 @@ pub enum Problem {
     WrongLength,
     /// An object of another content than its digest says.
     WrongContent,
+    /// A live manifest whose record is marked as deleted: by a request of a database that is lost.
+    Marked,
     /// An object without a row, which a rebuild would believe.
     Unknown,
     /// An object without a row, which a rebuild would discard.
@@ -55,10 +57,11 @@ pub enum Problem {
 
 impl Problem {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Missing,
         Self::WrongLength,
         Self::WrongContent,
+        Self::Marked,
         Self::Unknown,
         Self::Spare,
         Self::Foreign,
@@ -72,6 +75,7 @@ impl Problem {
             Self::Missing => "missing",
             Self::WrongLength => "wrong_length",
             Self::WrongContent => "wrong_content",
+            Self::Marked => "marked",
             Self::Unknown => "unknown",
             Self::Spare => "spare",
             Self::Foreign => "foreign",
@@ -225,7 +229,7 @@ impl<R: Rows> Inspection<'_, R> {
         let Some(Suspects { at, facts, fate }) = suspects else { return Ok(()) };
         for at in at {
             let (found, fact) = (&found[at], facts.get(&found[at].digest));
-            let Judgement::Plan { action, spare } = plan::blob(found, fact, &fate) else {
+            let Judgement::Plan { action, spare, .. } = plan::blob(found, fact, &fate) else {
                 self.settled.again.push(at);
                 continue;
             };
@@ -284,7 +288,7 @@ impl<R: Rows> Inspection<'_, R> {
         for at in at {
             let (found, fact) = (&found[at], facts.get(&found[at].digest));
             let judged = plan::link(repository, found, fact, None, &fate);
-            let Judgement::Plan { action, spare } = judged else {
+            let Judgement::Plan { action, spare, .. } = judged else {
                 self.settled.again.push(at);
                 continue;
             };
@@ -335,9 +339,13 @@ impl<R: Rows> Inspection<'_, R> {
             };
             let live = facts.get(&found.digest).into_iter().flatten().find(|row| row.state == State::Live);
             let own = live.and_then(|row| row.generation);
-            if let (Some(generation), true) = (own, plan.trash.is_some_and(|trash| trash.lost)) {
+            if let (Some(generation), Some(trash)) = (own, plan.trash) {
                 let damage = found.damaged.iter().find(|(other, _)| *other == generation);
-                let problem = damage.map_or(Problem::Missing, |(_, damage)| Problem::from(*damage));
+                let problem = match damage {
+                    Some((_, damage)) => Problem::from(*damage),
+                    None if trash.lost => Problem::Missing,
+                    None => Problem::Marked,
+                };
                 self.settled.restores.push(Restore { digest: found.digest, generation, problem });
                 continue;
             }
@@ -356,11 +364,9 @@ impl<R: Rows> Inspection<'_, R> {
         let digest = found.digest;
         let record = |generation| Key::Manifest { repository: repository.clone(), digest, generation };
         let marker = |generation| Key::ManifestDeleted { repository: repository.clone(), digest, generation };
-        // A row that lives although it is marked as deleted.
-        let contradicted = own.filter(|_| plan.trash.is_some()).map(marker);
         let adopted = plan.adopt.map(|adopt| record(adopt.generation));
         let buried = plan.bury.iter().map(|generation| record(*generation));
-        let unknown: Vec<Key> = contradicted.into_iter().chain(adopted).chain(buried).collect();
+        let unknown: Vec<Key> = adopted.into_iter().chain(buried).collect();
         let is_unknown = !unknown.is_empty();
         self.orphans.extend(unknown.into_iter().map(Orphan::unknown));
         for (generation, damage) in found.damaged.iter().filter(|(generation, _)| Some(*generation) != own) {
@@ -409,7 +415,8 @@ impl<R: Rows> Inspection<'_, R> {
         Ok(())
     }
 
-    /// The record of a tag, or its tombstone, is written again at the same place.
+    /// The record of a tag is written again at the same place. So is its tombstone, under the same key: it may just
+    /// have been written.
     async fn renew_tag(
         &mut self,
         repo_id: i32,
@@ -419,9 +426,12 @@ impl<R: Rows> Inspection<'_, R> {
     ) -> Result<(), R::Fault> {
         self.find(Problem::Missing, &entry_key(repository, tag, &lost));
         if self.repairs() {
-            let generation = Generation::at(clock::milliseconds());
-            self.rows.renew_tag(repo_id, tag, generation).await?;
-            let steps = vec![steps::write(&entry_key(repository, tag, &TagEntry { generation, ..lost }))];
+            let mut entry = lost;
+            if lost.target.is_some() {
+                entry.generation = Generation::at(clock::milliseconds());
+                self.rows.renew_tag(repo_id, tag, entry.generation).await?;
+            }
+            let steps = vec![steps::write(&entry_key(repository, tag, &entry))];
             let lane = Some(steps::lane(repository, tag));
             let outbox = self.rows.owe(Owed { steps: steps.clone(), lane, ..Owed::default() }).await?;
             self.settled.errands.push(crate::meta::Removal { outbox, steps });

@@ -22,8 +22,10 @@ pub(super) struct Fate {
     pub(super) queued: HashSet<String>,
     /// Records that an open push of this epoch has announced.
     pub(super) announced: HashSet<String>,
-    /// Generations of open uploads.
+    /// Generations of open uploads, which are held.
     pub(super) uploading: HashSet<Generation>,
+    /// The same of uploads that somebody else is changing or ending.
+    pub(super) busy: HashSet<Generation>,
 }
 
 impl Fate {
@@ -54,13 +56,15 @@ pub(super) enum Judgement<A, S> {
         action: Option<A>,
         /// What is superfluous.
         spare: Vec<S>,
+        /// What is superfluous too, and goes with the open upload that it is of.
+        unfinished: Vec<S>,
     },
 }
 
 impl<A, S> Judgement<A, S> {
     /// Whether there is nothing to do.
     pub(super) fn stands(&self) -> bool {
-        matches!(self, Self::Plan { action: None, spare } if spare.is_empty())
+        matches!(self, Self::Plan { action: None, spare, .. } if spare.is_empty())
     }
 }
 
@@ -81,6 +85,9 @@ pub(super) fn blob(
     row: Option<&BlobFact>,
     fate: &Fate,
 ) -> Judgement<BlobAction, Location> {
+    if found.listed.iter().any(|location| fate.busy.contains(&location.generation)) {
+        return Judgement::Changed;
+    }
     let key = |location: &Location| location.blob_key(found.digest);
     let own = row.and_then(|row| row.location);
     let evidence = || found.listed.iter().filter(|location| !fate.decided(&key(location))).copied();
@@ -100,10 +107,9 @@ pub(super) fn blob(
             None => (None, None),
         },
     };
-    let spare = evidence()
-        .filter(|other| Some(*other) != kept && !fate.uploading.contains(&other.generation))
-        .collect();
-    Judgement::Plan { action, spare }
+    let superfluous = evidence().filter(|other| Some(*other) != kept);
+    let (unfinished, spare) = superfluous.partition(|other| fate.uploading.contains(&other.generation));
+    Judgement::Plan { action, spare, unfinished }
 }
 
 /// What is to be done with the row of a link.
@@ -137,7 +143,12 @@ pub(super) fn link(
         digest: found.digest,
         generation: *generation,
     };
-    let evidence = || found.listed.iter().filter(|generation| !fate.decided(&key(generation))).copied();
+    if found.listed.iter().any(|generation| fate.busy.contains(generation)) {
+        return Judgement::Changed;
+    }
+    // A mount of this epoch decides about its record: it may yet take it back.
+    let evidence =
+        || found.listed.iter().filter(|generation| !fate.is_left_to_others(&key(generation))).copied();
     let own = row.and_then(|row| row.generation);
     let (kept, action) = match (row, own) {
         (_, Some(own)) if found.listed.contains(&own) || fate.owed(&key(&own)) => (Some(own), None),
@@ -155,12 +166,9 @@ pub(super) fn link(
             (shown, shown.map(LinkAction::Insert))
         }
     };
-    let spare = evidence()
-        .filter(|other| Some(*other) != kept && !fate.uploading.contains(other))
-        // A mount of this epoch decides about its record.
-        .filter(|other| !fate.is_left_to_others(&key(other)))
-        .collect();
-    Judgement::Plan { action, spare }
+    let superfluous = evidence().filter(|other| Some(*other) != kept);
+    let (unfinished, spare) = superfluous.partition(|other| fate.uploading.contains(other));
+    Judgement::Plan { action, spare, unfinished }
 }
 
 /// A link whose record is gone.
@@ -203,7 +211,7 @@ mod tests {
     }
 
     fn plan<A, S>(action: Option<A>, spare: Vec<S>) -> Judgement<A, S> {
-        Judgement::Plan { action, spare }
+        Judgement::Plan { action, spare, unfinished: vec![] }
     }
 
     #[test]
@@ -241,7 +249,28 @@ mod tests {
         assert!(blob(&data(&[1], &[]), None, &fate).stands());
         assert!(blob(&data(&[1], &[]), Some(&row(Some(location(1)))), &fate).stands(), "the row is right");
         fate.uploading.insert(at(3));
-        assert!(blob(&data(&[2, 3], &[]), Some(&row(Some(location(2)))), &fate).stands());
+        let left = Judgement::Plan { action: None, spare: vec![], unfinished: vec![location(3)] };
+        assert_eq!(blob(&data(&[2, 3], &[]), Some(&row(Some(location(2)))), &fate), left);
+    }
+
+    #[test]
+    fn nothing_is_decided_while_an_upload_that_shows_is_about_to_end() {
+        let fate = Fate { busy: HashSet::from([at(1)]), ..Fate::default() };
+        assert_eq!(blob(&data(&[1], &[]), None, &fate), Judgement::Changed);
+        assert_eq!(
+            link(&"a".parse().unwrap(), &links(&[1], &[], false), None, None, &fate),
+            Judgement::Changed
+        );
+    }
+
+    #[test]
+    fn the_record_of_a_mount_under_way_shows_nothing_yet() {
+        let repository: Name = "a".parse().unwrap();
+        let key = Key::Link { repository: repository.clone(), digest: digest(), generation: at(1) };
+        let fate = Fate { announced: HashSet::from([key.to_string()]), ..Fate::default() };
+        assert!(link(&repository, &links(&[1], &[], false), None, None, &fate).stands());
+        let hidden = link_row(None);
+        assert!(link(&repository, &links(&[1], &[], false), Some(&hidden), None, &fate).stands());
     }
 
     fn links(listed: &[u64], gone: &[u64], manifests_compared: bool) -> LinkFound {

@@ -67,6 +67,14 @@ impl Tx<'_> {
         Ok(ours)
     }
 
+    /// Whether who compared the folder with the database has adopted the link record.
+    async fn is_shown_by(&mut self, link: &NewLink<'_>) -> Result<bool, Error> {
+        let exists =
+            "SELECT EXISTS (SELECT 1 FROM repo_blobs WHERE repo_id = ?1 AND digest = ?2 AND gen = ?3)";
+        let adopted = sqlx::query_as(exists).bind(link.repository_id).bind(link.digest.to_bytes());
+        Ok(self.single::<(bool,)>(adopted.bind(link.generation.to_uuid())).await?.0)
+    }
+
     /// Queues a link record that shows nothing.
     pub(super) async fn discard_link(
         &mut self,
@@ -109,6 +117,7 @@ impl SqliteStore {
             Some((blob, _)) => {
                 tx.show_link(self, &link, blob).await?;
             }
+            None if tx.is_shown_by(&link).await? => {}
             None => tx.discard_link(self, &link).await?,
         }
         let generation = stored.map(|(_, generation)| generation);

@@ -13,8 +13,8 @@ use super::queue::Owed as Queued;
 use super::tags::TagColumns;
 use super::tx::Tx;
 use super::values::{
-    digest as digest_column, digests_json, form, form_columns, from_json, integer, location, micros, to_json,
-    unreadable,
+    digest as digest_column, digests_json, form, form_columns, from_json, integer, location, micros,
+    plan_columns, to_json, unreadable,
 };
 use crate::key::{Form, Generation, Key};
 use crate::meta::reconcile::{
@@ -388,6 +388,25 @@ impl Rows for SqliteRows<'_, '_> {
         let select = sqlx::query_as(include_str!("sql/uploading.sql")).bind(generations_json(generations));
         let found: Vec<(Uuid,)> = self.tx.all(select).await?;
         Ok(found.into_iter().map(|(generation,)| Generation::from_uuid(generation)).collect())
+    }
+
+    /// There is one writer: nobody else is at them.
+    async fn hold_uploads(&mut self, generations: &[Generation]) -> Result<HashMap<Generation, bool>, Error> {
+        Ok(self.uploading(generations).await?.into_iter().map(|generation| (generation, true)).collect())
+    }
+
+    async fn learn_plans(&mut self, plans: &[(Generation, Digest, Option<Location>)]) -> Result<(), Error> {
+        for (generation, digest, location) in plans {
+            let (form, tail) = plan_columns(location.map(|location| location.form));
+            let update = sqlx::query(include_str!("sql/learn_plan.sql"))
+                .bind(generation.to_uuid())
+                .bind(digest.to_bytes())
+                .bind(form)
+                .bind(tail)
+                .bind(location.map(|location| integer(location.size)));
+            self.tx.run(update).await?;
+        }
+        Ok(())
     }
 
     async fn stored(&mut self, generations: &[Generation]) -> Result<HashMap<Generation, Form>, Error> {

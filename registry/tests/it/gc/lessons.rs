@@ -141,7 +141,6 @@ super::both_sites! {
 
 /// Everybody at the same few rows, in every order. `SQLite` has one writer and no locks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "one deadlock in two runs was seen on a busy machine; it is repeated, and its cause is not known yet"]
 async fn l_20_writers_and_collectors_of_the_same_rows_never_wait_for_each_other_in_a_circle() {
     const LAYERS: [&[u8]; 4] = [b"one", b"two", b"three", b"four"];
     const ROUNDS: usize = 20;

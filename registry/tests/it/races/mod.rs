@@ -169,7 +169,6 @@ async fn l_55_l_75_l_78_no_disaster_loses_what_was_acknowledged_in_sqlite() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "on a busy machine about one run in ten ends with collectors that refuse to go on; `make soak` runs it"]
 async fn l_55_l_75_l_78_no_disaster_loses_what_was_acknowledged_in_postgres() {
     holds(&struck(Kind::Postgres), DISASTERS).await;
 }

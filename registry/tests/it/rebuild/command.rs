@@ -56,10 +56,28 @@ async fn h9_a_database_is_made_again_from_its_bucket_when_that_is_asked_for() {
         let counted = String::from_utf8(dry.stdout).unwrap();
         assert!(counted.contains("adoptedBlobs 1\n"), "{counted}");
         assert_ends(&rebuild(&place, &[]), 3, "run `rebuild --adopt`");
+        let other = Uuid::new_v4().to_string();
+        assert_ends(&rebuild(&place, &["--adopt", "--confirm", &other]), 3, &format!("not to {other}"));
         assert_ends(&rebuild(&place, &["--adopt", "--requests-per-second", "1000"]), 0, "took over");
         assert_eq!(place.owner().await, Some(id));
-        assert_ends(&rebuild(&place, &["--adopt"]), 0, "");
+        assert_ends(&rebuild(&place, &["--adopt", "--confirm", &id.to_string()]), 0, "");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_loses_its_tables_is_an_empty_one_and_gets_them_again() {
+    let place = Place::clustered().await;
+    place.founded().await;
+    let replica = Program::start(&mut serve(place.path())).await;
+    let blob = format!("/v2/a/b/blobs/{}", Digest::of(Algorithm::Sha256, b"content"));
+    assert_eq!(replica.ask("GET", &blob, "", b"").0, 200);
+    place.drop_tables().await;
+    assert_eq!(replica.ask("GET", &blob, "", b"").0, 200, "the bucket has it");
+    assert_eq!(replica.ask("POST", "/v2/a/b/blobs/uploads/", "", b"").0, 503);
+    assert_ends(&rebuild(&place, &[]), 3, "");
+    assert_ends(&rebuild(&place, &["--adopt"]), 0, "took over");
+    let upload = format!("/v2/a/b/blobs/uploads/?digest={}", Digest::of(Algorithm::Sha256, b"more"));
+    until("pushes work again", || (replica.ask("POST", &upload, "", b"more").0 == 201).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

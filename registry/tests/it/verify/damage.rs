@@ -20,6 +20,7 @@ on_both!(
     a_lost_record_is_written_again_and_the_bucket_alone_shows_it,
     a_lost_tombstone_is_written_again,
     a_manifest_record_that_is_cut_or_overwritten_is_written_again,
+    l_75_a_live_manifest_that_a_lost_deletion_marks_is_written_again,
     a_long_manifest_that_is_lost_is_told_and_left,
     an_absent_blob_is_no_finding,
 );
@@ -192,6 +193,26 @@ async fn a_manifest_record_that_is_cut_or_overwritten_is_written_again(stand: St
     }
     site.replica.api.assert_pullable("app", "v1").await;
     assert_eq!(site.replica.api.referrers("app", image).await, [note.to_string()]);
+    site.replica.stop().await;
+}
+
+/// Its database was lost with the deletion, and pushed to again, before the marker came.
+async fn l_75_a_live_manifest_that_a_lost_deletion_marks_is_written_again(stand: Stand) {
+    let mut site = Site::on(stand).await;
+    let (image, _) = noted(&site).await;
+    let prefix = Key::manifest_prefix(&"app".parse().unwrap(), &image);
+    let key = site.only(&prefix, |key| matches!(key, Key::Manifest { .. })).await;
+    let Ok(Key::Manifest { repository, digest, generation }) = key.parse() else { panic!("{key}") };
+    site.put(&Key::ManifestDeleted { repository, digest, generation }.to_string(), b"").await;
+    assert_eq!(site.found(SHALLOW).await, [format!("marked {key}")]);
+    assert_eq!(site.found(REPAIR).await, [format!("marked {key}!")]);
+    site.assert_clean().await;
+    site.replica.stop().await;
+    site.stand.lose().await;
+    site.stand.adopt().await;
+    let site = Site::on(site.stand).await;
+    site.replica.api.assert_pullable("app", "v1").await;
+    assert_eq!(site.replica.api.resolve("app", "v1").await, Some(image));
     site.replica.stop().await;
 }
 

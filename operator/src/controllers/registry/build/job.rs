@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! The Jobs of a Registry: the migration that a rollout waits for, the purge that a deletion waits for, the schedule of
-//! the collector, and a run of it that was asked for.
+//! The Jobs of a Registry: the migration that a rollout waits for, the rebuild of a lost database, the purge that a
+//! deletion waits for, the schedule of the collector, and a run of it that was asked for.
 //!
 //! Exit codes 2 and 3 are decisions, not accidents: they end the Job at once. A pod that a drain took does not count.
 
@@ -36,6 +36,17 @@ pub(super) fn migration(valid: &Valid) -> Option<Object> {
             Some(Object::typed(Kind::Job, &Job { metadata, spec: Some(spec(template, HOUR)), status: None }))
         }
     }
+}
+
+/// Makes an empty database that of the bucket's registry, if that is the one that was confirmed.
+pub(super) fn rebuild(valid: &Valid) -> Option<Object> {
+    let confirmed = valid.rebuild.as_ref()?;
+    let mut args = pod::command("rebuild");
+    args.extend(["--adopt".to_owned(), format!("--confirm={confirmed}")]);
+    let template = pod::job(valid, Component::Rebuild, args, &valid.job_secrets());
+    let mut metadata = metadata(valid, valid.names().rebuild(), Component::Rebuild);
+    metadata.annotations = Some([(MADE_FOR.to_owned(), valid.made_for())].into());
+    Some(Object::typed(Kind::Job, &Job { metadata, spec: Some(spec(template, 24 * HOUR)), status: None }))
 }
 
 /// Removes every key under the prefix and every table. `confirm` is the registry's own id, so that a bucket that

@@ -42,6 +42,8 @@ pub struct Plan {
     pub migration: Option<Object>,
     /// The replicas and their number.
     pub workload: Vec<Object>,
+    /// What makes a lost database again, beside the replicas.
+    pub rebuild: Option<Object>,
     /// Ways in, schedules, monitoring.
     pub surroundings: Vec<Object>,
 }
@@ -54,6 +56,7 @@ impl Plan {
             .chain([&self.document])
             .chain(&self.migration)
             .chain(&self.workload)
+            .chain(&self.rebuild)
             .chain(&self.surroundings)
     }
 
@@ -86,6 +89,7 @@ pub fn build(valid: &Valid) -> Plan {
         foundation,
         document: document::build(valid),
         migration: job::migration(valid),
+        rebuild: job::rebuild(valid),
         workload,
         surroundings,
     }

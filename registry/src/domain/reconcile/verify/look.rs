@@ -35,6 +35,24 @@ impl Work {
         }
     }
 
+    /// Of what was found, leaves what is still so: an object without a row may have been removed since it was listed,
+    /// and a tombstone, which follows its row, may have been written since it was looked for.
+    pub(in crate::domain::reconcile) async fn confirm(&self, settled: &mut Settled) -> Result<(), Broken> {
+        let mut confirmed = Vec::with_capacity(settled.findings.len());
+        for finding in std::mem::take(&mut settled.findings) {
+            let stands = match finding.key.parse::<Key>() {
+                Ok(key) if finding.is_orphan() => self.head(&key).await?,
+                Ok(key @ Key::Tag { target: None, .. }) => !self.head(&key).await?,
+                _ => true,
+            };
+            if stands {
+                confirmed.push(finding);
+            }
+        }
+        settled.findings = confirmed;
+        Ok(())
+    }
+
     /// Tells what was found, and does what the transaction could not.
     pub(in crate::domain::reconcile) async fn follow_up(
         &self,
@@ -42,14 +60,7 @@ impl Work {
         settled: &Settled,
     ) -> Result<(), Broken> {
         for finding in &settled.findings {
-            // An object without a row may have been removed since it was listed.
-            let is_gone = match finding.key.parse::<Key>() {
-                Ok(key) if finding.is_orphan() => !self.head(&key).await?,
-                _ => false,
-            };
-            if !is_gone {
-                self.report(finding);
-            }
+            self.report(finding);
         }
         if let Difference::Manifests(repository, _) = difference {
             for restore in &settled.restores {
