@@ -12,7 +12,7 @@ use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 
 use crate::{
-    Dependent, Kind, Mirror, Registry,
+    Dependent, Kind, Mirror, Registry, VirtualRepository,
     document::Dated,
     paths, rules,
     schema::{Step, steps},
@@ -193,15 +193,30 @@ pub fn together(resources: &[Value]) -> Vec<Misfit> {
     misfits
 }
 
-/// What is wrong with the mirrors of a Registry taken together.
+/// What is wrong with the mirrors and virtual repositories of a Registry taken together.
 fn misfits_of_paths(registry: &Registry, resources: &[Value]) -> Vec<Misfit> {
-    let (places, mirrors) = dependents_of::<Mirror>(registry, resources);
-    let place = |name: &str| mirrors.iter().position(|found| found.entry.name == name).map(|at| places[at]);
-    let conflicts = paths::conflicts(registry, &mirrors).into_iter().filter_map(|found| {
+    let (mirror_places, mirrors) = dependents_of::<Mirror>(registry, resources);
+    let (virtual_places, virtuals) = dependents_of::<VirtualRepository>(registry, resources);
+    let place = |kind: Kind, name: &str| match kind {
+        Kind::Mirror => mirrors.iter().position(|found| found.entry.name == name).map(|at| mirror_places[at]),
+        _ => virtuals.iter().position(|found| found.entry.name == name).map(|at| virtual_places[at]),
+    };
+    let conflicts = paths::conflicts(registry, &mirrors, &virtuals).into_iter().filter_map(|found| {
         let violation = Violation { path: found.path.into(), message: found.message };
-        place(&found.name).map(|resource| Misfit { resource, violation })
+        place(found.kind, &found.name).map(|resource| Misfit { resource, violation })
     });
-    conflicts.collect()
+    let mut misfits: Vec<_> = conflicts.collect();
+    for (resource, found) in virtual_places.iter().zip(&virtuals) {
+        for (at, member) in found.entry.spec.members.iter().enumerate() {
+            let wanted = member.mirror_ref.as_ref().map(|wanted| &wanted.name);
+            if let Some(wanted) = wanted.filter(|wanted| place(Kind::Mirror, wanted).is_none()) {
+                let path = FieldPath::from("spec.members").item(at).field("mirrorRef").field("name");
+                let message = format!("there is no Mirror named {wanted:?} of this Registry");
+                misfits.push(Misfit { resource: *resource, violation: Violation { path, message } });
+            }
+        }
+    }
+    misfits
 }
 
 /// The resources of a kind that name a Registry, with their places in the list.

@@ -70,6 +70,10 @@ words! {
         GarbageCollectionHealthy,
         /// Mirror: the upstream answers, and takes our credential.
         UpstreamReachable,
+        /// VirtualRepository: every member is something that can be one.
+        MembersResolved,
+        /// VirtualRepository: a member does not work, and the others do. Absent otherwise.
+        MembersDegraded,
     }
 }
 
@@ -179,6 +183,16 @@ words! {
         NotARegistry,
         /// The upstream is this registry itself.
         MirrorLoop,
+        /// Every member is something that can be one.
+        AllResolved,
+        /// A mirror that is named does not exist, or is not in force.
+        MirrorNotFound,
+        /// A member is a virtual repository.
+        MemberIsVirtual,
+        /// A member is below the path of a mirror.
+        MemberIsMirror,
+        /// A mirror could answer for a name of ours.
+        RemoteShadowsLocal,
 
         /// A change is being rolled out.
         RollingOut,

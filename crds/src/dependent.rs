@@ -9,7 +9,10 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::Resource;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{AccessPolicy, AccessPolicySpec, Document, Kind, Mirror, MirrorSpec, Ref, document::Entry};
+use crate::{
+    AccessPolicy, AccessPolicySpec, Document, Kind, Mirror, MirrorSpec, Ref, VirtualRepository,
+    VirtualRepositorySpec, document::Entry,
+};
 
 /// A resource that names a Registry.
 pub trait Dependent:
@@ -57,6 +60,7 @@ macro_rules! dependent {
 
 dependent!(AccessPolicy, AccessPolicySpec, access_policies);
 dependent!(Mirror, MirrorSpec, mirrors);
+dependent!(VirtualRepository, VirtualRepositorySpec, virtual_repositories);
 
 /// Resources that name a Registry, of every kind.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -65,4 +69,6 @@ pub struct Dependents {
     pub access_policies: Vec<AccessPolicy>,
     /// Mirrors.
     pub mirrors: Vec<Mirror>,
+    /// Virtual repositories.
+    pub virtual_repositories: Vec<VirtualRepository>,
 }

@@ -23,6 +23,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     API_VERSION, AccessPolicySpec, Kind, MirrorSpec, OPERATOR_FIELDS, Registry, RegistrySpec,
+    VirtualRepositorySpec,
     check::{self, Violation},
     dependent::{Dependent, Dependents},
     paths::{self, Conflict},
@@ -52,6 +53,9 @@ pub struct Document {
     /// Mirrors, by name. From version 1.1 on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<Entry<MirrorSpec>>,
+    /// Virtual repositories, by name. From version 1.1 on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub virtual_repositories: Vec<Entry<VirtualRepositorySpec>>,
 }
 
 /// The Registry of a document.
@@ -120,8 +124,8 @@ impl DocumentVersion {
     pub const SUPPORTED: Self = Self { major: 1, minor: 1 };
     /// The first one.
     const FIRST: Self = Self { major: 1, minor: 0 };
-    /// The first one with mirrors.
-    const WITH_MIRRORS: Self = Self { major: 1, minor: 1 };
+    /// The first one with mirrors and virtual repositories.
+    const WITH_PATHS: Self = Self { major: 1, minor: 1 };
 }
 
 impl fmt::Display for DocumentVersion {
@@ -205,12 +209,16 @@ pub fn compile(sources: &Sources<'_>) -> Result<Compiled, InvalidRegistry> {
     let mut invalid = Vec::new();
     let access_policies = entries(sources, &sources.dependents.access_policies, &mut invalid);
     let mut mirrors = entries(sources, &sources.dependents.mirrors, &mut invalid);
-    let conflicts = paths::conflicts(registry, &mirrors);
-    mirrors.retain(|found| conflicts.iter().all(|conflict| conflict.name != found.entry.name));
+    let mut virtuals = entries(sources, &sources.dependents.virtual_repositories, &mut invalid);
+    let conflicts = paths::conflicts(registry, &mirrors, &virtuals);
+    let is_out = |kind, name: &str| conflicts.iter().any(|found| found.kind == kind && found.name == name);
+    mirrors.retain(|found| !is_out(Kind::Mirror, &found.entry.name));
+    virtuals.retain(|found| !is_out(Kind::VirtualRepository, &found.entry.name));
+    let has_paths = !mirrors.is_empty() || !virtuals.is_empty();
     let document = Document {
         api_version: API_VERSION.to_owned(),
         kind: KIND.to_owned(),
-        version: if mirrors.is_empty() { DocumentVersion::FIRST } else { DocumentVersion::WITH_MIRRORS },
+        version: if has_paths { DocumentVersion::WITH_PATHS } else { DocumentVersion::FIRST },
         registry: RegistryEntry {
             namespace: registry.metadata.namespace.clone(),
             name: registry.metadata.name.clone().unwrap_or_default(),
@@ -220,6 +228,7 @@ pub fn compile(sources: &Sources<'_>) -> Result<Compiled, InvalidRegistry> {
         runtime: Runtime { schedules: sources.schedules },
         access_policies: plain(access_policies),
         mirrors: plain(mirrors),
+        virtual_repositories: plain(virtuals),
     };
     invalid.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
     Ok(Compiled { document, invalid, conflicts })
@@ -390,7 +399,7 @@ impl Document {
     /// How many resources it holds, the Registry among them.
     #[must_use]
     pub fn resource_count(&self) -> usize {
-        1 + self.access_policies.len() + self.mirrors.len()
+        1 + self.access_policies.len() + self.mirrors.len() + self.virtual_repositories.len()
     }
 }
 

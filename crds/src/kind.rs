@@ -16,11 +16,13 @@ pub enum Kind {
     AccessPolicy,
     /// [`crate::Mirror`]
     Mirror,
+    /// [`crate::VirtualRepository`]
+    VirtualRepository,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Registry, Self::AccessPolicy, Self::Mirror];
+    pub const ALL: [Self; 4] = [Self::Registry, Self::AccessPolicy, Self::Mirror, Self::VirtualRepository];
 
     /// The word in `kind:`.
     #[must_use]
@@ -29,6 +31,7 @@ impl Kind {
             Self::Registry => "Registry",
             Self::AccessPolicy => "AccessPolicy",
             Self::Mirror => "Mirror",
+            Self::VirtualRepository => "VirtualRepository",
         }
     }
 

@@ -34,6 +34,7 @@ mod schema;
 pub mod strict;
 mod summary;
 mod text;
+mod virtual_repository;
 pub mod yaml;
 
 pub use access_policy::{AccessPolicy, AccessPolicySpec, AccessPolicyStatus, Action, Subject, SubjectKind};
@@ -58,7 +59,11 @@ pub use report::Report;
 pub use schedule::{NotASchedule, Schedule};
 pub use schema::{crd, manifests};
 pub use summary::{Outcome, Summary};
-pub use text::{BaseUrl, Cron, Glob, HostName, HttpUrl, MountPath, TimeZone};
+pub use text::{BaseUrl, Cron, Glob, HostName, HttpUrl, ItemName, MountPath, Repository, TimeZone};
+pub use virtual_repository::{
+    Member, MemberStatus, RemoteShadowing, TagResolution, VirtualRepository, VirtualRepositorySpec,
+    VirtualRepositoryStatus,
+};
 
 /// The API group of every kind.
 pub const GROUP: &str = "stowage.dev";

@@ -1,17 +1,19 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! Which mirrors of a Registry stand in each other's way. Pure.
+//! Which mirrors and virtual repositories of a Registry stand in each other's way. Pure.
 //!
 //! Two of them whose paths are equal, or of which one is the beginning of the other, cannot both be; nor can two
-//! defaults. A mirror of the Registry itself would ask itself.
-//! Guarantees: the elder stays and the younger is out (the time of creation, then the name), whatever the order of
-//! the list. What is out stands in nobody's way.
+//! defaults. A member is a repository of the Registry or a mirror: where its prefix is at or below the path of a
+//! virtual repository or a mirror, its names would lead on from there, perhaps back. A mirror of the Registry itself
+//! would ask itself.
+//! Guarantees: the elder stays and the younger is out (the time of creation, then kind and name), whatever the order
+//! of the list. What is out stands in nobody's way.
 
 use stowage_oci::Name;
 
 use crate::{
-    Kind, MirrorSpec, Registry,
+    Kind, MirrorSpec, Registry, VirtualRepositorySpec,
     conditions::Reason,
     document::{Dated, Entry},
 };
@@ -37,17 +39,26 @@ pub struct Conflict {
 /// What takes names away from the Registry's own repositories.
 #[derive(Debug)]
 struct Place<'a> {
+    kind: Kind,
     name: &'a str,
     path: &'a str,
     is_default: bool,
+    /// The members with a prefix, by name.
+    members: Vec<(&'a str, &'a str)>,
     /// The hosts that it mirrors.
     hosts: Vec<&'a str>,
 }
 
 /// Which of these stay out.
-pub(crate) fn conflicts(registry: &Registry, mirrors: &[Dated<MirrorSpec>]) -> Vec<Conflict> {
-    let mut places: Vec<_> = mirrors.iter().map(|dated| (&dated.made, mirror(&dated.entry))).collect();
-    places.sort_by(|(a_made, a), (b_made, b)| (a_made, a.name).cmp(&(b_made, b.name)));
+pub(crate) fn conflicts(
+    registry: &Registry,
+    mirrors: &[Dated<MirrorSpec>],
+    virtuals: &[Dated<VirtualRepositorySpec>],
+) -> Vec<Conflict> {
+    let mirrors = mirrors.iter().map(|dated| (&dated.made, mirror(&dated.entry)));
+    let virtuals = virtuals.iter().map(|dated| (&dated.made, virtual_repository(&dated.entry)));
+    let mut places: Vec<_> = mirrors.chain(virtuals).collect();
+    places.sort_by(|(a_made, a), (b_made, b)| (a_made, a.name, a.kind).cmp(&(b_made, b.name, b.kind)));
 
     let own_hosts = hosts(registry);
     let (mut kept, mut conflicts): (Vec<Place<'_>>, _) = (Vec::new(), Vec::new());
@@ -57,7 +68,7 @@ pub(crate) fn conflicts(registry: &Registry, mirrors: &[Dated<MirrorSpec>]) -> V
             None => kept.push(place),
             Some((reason, path, message)) => {
                 conflicts.push(Conflict {
-                    kind: Kind::Mirror,
+                    kind: place.kind,
                     name: place.name.to_owned(),
                     reason,
                     path,
@@ -73,10 +84,27 @@ fn mirror(entry: &Entry<MirrorSpec>) -> Place<'_> {
     let upstream = &entry.spec.upstream;
     let hosts = upstream.hosts.iter().map(crate::HostName::as_str);
     Place {
+        kind: Kind::Mirror,
         name: &entry.name,
         path: entry.spec.path.as_str(),
         is_default: entry.spec.default,
+        members: Vec::new(),
         hosts: std::iter::once(host_of(upstream.url.as_str())).chain(hosts).collect(),
+    }
+}
+
+fn virtual_repository(entry: &Entry<VirtualRepositorySpec>) -> Place<'_> {
+    let local = |member: &'_ crate::Member| member.repository.is_some();
+    let members = entry.spec.members.iter().filter(|member| local(member));
+    Place {
+        kind: Kind::VirtualRepository,
+        name: &entry.name,
+        path: entry.spec.path.as_str(),
+        is_default: false,
+        members: members
+            .filter_map(|member| Some((member.name.as_str(), member.repository.as_ref()?.as_str())))
+            .collect(),
+        hosts: Vec::new(),
     }
 }
 
@@ -84,20 +112,43 @@ type Found = (Reason, &'static str, String);
 
 impl Place<'_> {
     fn in_itself(&self, own_hosts: &[String]) -> Option<Found> {
-        let is_own = |host: &&&str| own_hosts.iter().any(|own| is_same_host(own, host));
-        let host = self.hosts.iter().find(is_own)?;
-        Some((Reason::MirrorLoop, "spec.upstream", format!("{host} is this registry itself")))
+        if let Some(host) = self.hosts.iter().find(|host| own_hosts.iter().any(|own| is_same_host(own, host)))
+        {
+            let text = format!("{host} is this registry itself");
+            return Some((Reason::MirrorLoop, "spec.upstream", text));
+        }
+        self.member_in(self)
     }
 
     /// Why this cannot be beside an elder one.
     fn beside(&self, elder: &Self) -> Option<Found> {
-        let other = format!("{} {}", Kind::Mirror, elder.name);
+        let other = format!("{} {}", elder.kind, elder.name);
         if is_below(self.path, elder.path) || is_below(elder.path, self.path) {
             let text = format!("{other} has the path {}", elder.path);
             return Some((Reason::PathConflict, "spec.path", text));
         }
-        (self.is_default && elder.is_default)
-            .then(|| (Reason::PathConflict, "spec.default", format!("{other} is the default already")))
+        if self.is_default && elder.is_default {
+            return Some((Reason::PathConflict, "spec.default", format!("{other} is the default already")));
+        }
+        let (_, _, way) = match (self.member_in(elder), elder.member_in(self)) {
+            (Some(found), _) => return Some(found),
+            (None, found) => found?,
+        };
+        Some((Reason::PathConflict, "spec.path", way))
+    }
+
+    /// Why a member of this one is not its own to have, if that is because of `other`.
+    fn member_in(&self, other: &Self) -> Option<Found> {
+        let (member, prefix) = self.members.iter().find(|(_, prefix)| is_below(prefix, other.path))?;
+        let reason = match other.kind {
+            Kind::Mirror => Reason::MemberIsMirror,
+            _ => Reason::MemberIsVirtual,
+        };
+        let text = format!(
+            "{} {} → member {member} ({prefix}) → {} {} ({})",
+            self.kind, self.name, other.kind, other.name, other.path
+        );
+        Some((reason, "spec.members", text))
     }
 }
 
@@ -146,9 +197,10 @@ fn is_same_host(one: &str, other: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::{Dependent as _, Mirror, VirtualRepository};
 
     fn registry() -> Registry {
         serde_json::from_value(json!({
@@ -162,18 +214,30 @@ mod tests {
         .unwrap()
     }
 
-    fn mirror(name: &str, second: i64, path: &str, url: &str) -> Dated<MirrorSpec> {
+    fn dated<S>(name: &str, second: i64, spec: S) -> Dated<S> {
         let made = k8s_openapi::jiff::Timestamp::from_second(second).unwrap();
         let made = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(made));
-        let spec = json!({
-            "registryRef": { "name": "main" }, "path": path, "mode": "PullThrough", "upstream": { "url": url },
-        });
-        let spec = serde_json::from_value(spec).unwrap();
         Dated { entry: Entry { name: name.to_owned(), generation: 1, spec }, made }
     }
 
-    fn found(mirrors: &[Dated<MirrorSpec>]) -> Vec<(String, Reason)> {
-        let conflicts = conflicts(&registry(), mirrors);
+    fn mirror(name: &str, made: i64, path: &str, url: &str) -> Dated<MirrorSpec> {
+        let spec = json!({
+            "registryRef": { "name": "main" }, "path": path, "mode": "PullThrough", "upstream": { "url": url },
+        });
+        dated(name, made, serde_json::from_value(spec).unwrap())
+    }
+
+    fn all(name: &str, made: i64, path: &str, repository: &str) -> Dated<VirtualRepositorySpec> {
+        let members: Value = json!([{ "name": "team", "repository": repository }]);
+        let spec = json!({ "registryRef": { "name": "main" }, "path": path, "members": members });
+        dated(name, made, serde_json::from_value(spec).unwrap())
+    }
+
+    fn found(
+        mirrors: &[Dated<MirrorSpec>],
+        virtuals: &[Dated<VirtualRepositorySpec>],
+    ) -> Vec<(String, Reason)> {
+        let conflicts = conflicts(&registry(), mirrors, virtuals);
         conflicts.into_iter().map(|found| (found.name, found.reason)).collect()
     }
 
@@ -184,27 +248,29 @@ mod tests {
         for (one, other) in [("a", "a"), ("a", "a/b"), ("a/b", "a")] {
             let (elder, younger) = (mirror("elder", 1, one, UPSTREAM), mirror("younger", 2, other, UPSTREAM));
             let expected = [("younger".to_owned(), Reason::PathConflict)];
-            assert_eq!(found(&[elder.clone(), younger.clone()]), expected, "{one} {other}");
-            assert_eq!(found(&[younger, elder]), expected, "{one} {other}");
+            assert_eq!(found(&[elder.clone(), younger.clone()], &[]), expected, "{one} {other}");
+            assert_eq!(found(&[younger, elder], &[]), expected, "{one} {other}");
         }
         let beside = [mirror("one", 1, "a", UPSTREAM), mirror("other", 2, "ab", UPSTREAM)];
-        assert!(found(&beside).is_empty());
+        assert!(found(&beside, &[all("all", 3, "b/a", "team")]).is_empty());
     }
 
     #[test]
     fn of_two_of_an_age_the_first_by_name_stays() {
         let both = [mirror("b", 1, "a", UPSTREAM), mirror("a", 1, "a", UPSTREAM)];
-        assert_eq!(found(&both), [("b".to_owned(), Reason::PathConflict)]);
+        assert_eq!(found(&both, &[]), [("b".to_owned(), Reason::PathConflict)]);
+        let twins = found(&[mirror("a", 1, "x", UPSTREAM)], &[all("a", 1, "x", "team")]);
+        assert_eq!(twins, [("a".to_owned(), Reason::PathConflict)]);
     }
 
     #[test]
     fn what_is_out_stands_in_nobodys_way() {
-        let places =
-            [mirror("a", 1, "x/y", UPSTREAM), mirror("b", 2, "x", UPSTREAM), mirror("c", 3, "x/z", UPSTREAM)];
-        assert_eq!(found(&places), [("b".to_owned(), Reason::PathConflict)], "c is below b alone");
+        let places = [mirror("a", 1, "x", UPSTREAM), mirror("b", 2, "x/y", UPSTREAM)];
+        let third = all("c", 3, "x/y/z", "team");
+        assert_eq!(found(&places, std::slice::from_ref(&third)).len(), 2, "both are below x");
         let loops = mirror("loops", 1, "x", "https://registry.example.com");
         assert_eq!(
-            found(&[loops, mirror("b", 2, "x", UPSTREAM)]),
+            found(&[loops, mirror("b", 2, "x", UPSTREAM)], &[]),
             [("loops".to_owned(), Reason::MirrorLoop)]
         );
     }
@@ -212,11 +278,35 @@ mod tests {
     #[test]
     fn there_is_one_default() {
         let mut both = [mirror("one", 2, "a", UPSTREAM), mirror("other", 1, "b", UPSTREAM)];
-        assert!(found(&both).is_empty());
+        assert!(found(&both, &[]).is_empty());
         for mirror in &mut both {
             mirror.entry.spec.default = true;
         }
-        assert_eq!(found(&both), [("one".to_owned(), Reason::PathConflict)]);
+        assert_eq!(found(&both, &[]), [("one".to_owned(), Reason::PathConflict)]);
+    }
+
+    #[test]
+    fn a_member_is_neither_virtual_nor_below_a_mirror() {
+        let hub = [mirror("hub", 1, "hub", UPSTREAM)];
+        assert_eq!(
+            found(&hub, &[all("all", 2, "all", "hub/acme")]),
+            [("all".to_owned(), Reason::MemberIsMirror)]
+        );
+        let elder = all("elder", 1, "elder", "team");
+        let over = all("over", 2, "over", "elder");
+        assert_eq!(found(&[], &[elder, over]), [("over".to_owned(), Reason::MemberIsVirtual)]);
+        assert_eq!(
+            found(&[], &[all("itself", 1, "all", "all/apps")]),
+            [("itself".to_owned(), Reason::MemberIsVirtual)]
+        );
+    }
+
+    #[test]
+    fn a_path_over_the_member_of_an_elder_is_out() {
+        let conflicts =
+            conflicts(&registry(), &[mirror("hub", 2, "team", UPSTREAM)], &[all("all", 1, "all", "team/a")]);
+        assert_eq!((conflicts[0].kind, conflicts[0].reason), (Kind::Mirror, Reason::PathConflict));
+        assert_eq!(conflicts[0].message, "VirtualRepository all → member team (team/a) → Mirror hub (team)");
     }
 
     #[test]
@@ -228,12 +318,16 @@ mod tests {
             "http://main.oci.svc:5000",
             "http://main.oci.svc.cluster.local:5000",
         ] {
-            assert_eq!(found(&[mirror("m", 1, "m", url)]), [("m".to_owned(), Reason::MirrorLoop)], "{url}");
+            assert_eq!(
+                found(&[mirror("m", 1, "m", url)], &[]),
+                [("m".to_owned(), Reason::MirrorLoop)],
+                "{url}"
+            );
         }
         let mut named = mirror("m", 1, "m", UPSTREAM);
-        assert!(found(std::slice::from_ref(&named)).is_empty());
+        assert!(found(std::slice::from_ref(&named), &[]).is_empty());
         named.entry.spec.upstream.hosts = vec!["registry.example.com".into()];
-        assert_eq!(found(&[named]), [("m".to_owned(), Reason::MirrorLoop)]);
+        assert_eq!(found(&[named], &[]), [("m".to_owned(), Reason::MirrorLoop)]);
     }
 
     #[test]
@@ -242,5 +336,10 @@ mod tests {
         assert_eq!(below(&name("hub/library/alpine"), &name("hub")), Some(name("library/alpine")));
         assert_eq!(below(&name("hub"), &name("hub")), None);
         assert_eq!(below(&name("hubs/a"), &name("hub")), None);
+    }
+
+    #[test]
+    fn every_kind_of_place_is_a_dependent() {
+        assert_eq!((Mirror::KIND, VirtualRepository::KIND), (Kind::Mirror, Kind::VirtualRepository));
     }
 }

@@ -200,6 +200,49 @@ static RULES: &[Rule] = &[
             ["registryRef", "mode", "path"].iter().all(|field| spec[field] == before[field])
         }),
     },
+    Rule {
+        kind: Kind::VirtualRepository,
+        at: "",
+        cel: NAME_CEL,
+        message: NAME_MESSAGE,
+        holds: Holds::Always(is_named),
+    },
+    Rule {
+        kind: Kind::VirtualRepository,
+        at: "spec",
+        cel: "self.registryRef == oldSelf.registryRef && self.path == oldSelf.path",
+        message: "registryRef and path cannot change: make a new VirtualRepository",
+        holds: Holds::Transition(|spec, before| {
+            ["registryRef", "path"].iter().all(|field| spec[field] == before[field])
+        }),
+    },
+    Rule {
+        kind: Kind::VirtualRepository,
+        at: "spec",
+        cel: "self.members.all(m, self.members.exists_one(o, o.name == m.name))",
+        message: "every member needs a name of its own",
+        holds: Holds::Always(|spec| {
+            let named = |name: &Value| items(spec, "members").filter(|other| other["name"] == *name).count();
+            items(spec, "members").all(|member| named(&member["name"]) == 1)
+        }),
+    },
+    Rule {
+        kind: Kind::VirtualRepository,
+        at: "spec",
+        cel: "!has(self.pushTo) || self.members.exists(m, m.name == self.pushTo && has(m.repository))",
+        message: "pushTo must name a member with a repository: nobody can push to a mirror",
+        holds: Holds::Always(|spec| {
+            let takes = |member: &Value| member["name"] == spec["pushTo"] && has(member, "repository");
+            !has(spec, "pushTo") || items(spec, "members").any(takes)
+        }),
+    },
+    Rule {
+        kind: Kind::VirtualRepository,
+        at: "spec.members[*]",
+        cel: "[has(self.repository), has(self.mirrorRef)].filter(x, x).size() == 1",
+        message: "exactly one of repository and mirrorRef must be set",
+        holds: Holds::Always(|member| has_one_of(member, &["repository", "mirrorRef"])),
+    },
 ];
 
 fn is_named(object: &Value) -> bool {

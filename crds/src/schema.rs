@@ -10,7 +10,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt as _;
 use serde_json::{Map, Value, json};
 
-use crate::{AccessPolicy, Kind, Mirror, Registry, rules, yaml};
+use crate::{AccessPolicy, Kind, Mirror, Registry, VirtualRepository, rules, yaml};
 
 const HEADER: &str = "# SPDX-FileCopyrightText: The Stowage authors\n# SPDX-License-Identifier: EUPL-1.2\n#\n\
                       # Generated from the types by `stowage-operator crds`; changes are made there.\n---\n";
@@ -48,6 +48,7 @@ fn definition(kind: Kind) -> Value {
         Kind::Registry => Registry::crd(),
         Kind::AccessPolicy => AccessPolicy::crd(),
         Kind::Mirror => Mirror::crd(),
+        Kind::VirtualRepository => VirtualRepository::crd(),
     };
     let mut definition = serde_json::to_value(derived).expect("a definition is JSON");
     let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];

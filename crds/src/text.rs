@@ -82,9 +82,21 @@ text! {
 }
 
 text! {
+    /// The name of a repository, or what the names of some begin with.
+    Repository, max 255,
+    pattern r"^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$"
+}
+
+text! {
     /// `host[:port]` in lower case.
     HostName, max 253,
     pattern r"^(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:[0-9]{1,5})?$"
+}
+
+text! {
+    /// The name of an item in a list.
+    ItemName, max 63,
+    pattern r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 }
 
 text! {
@@ -113,6 +125,13 @@ impl MountPath {
     }
 }
 
+impl Repository {
+    /// The name itself.
+    pub fn parse(&self) -> Result<stowage_oci::Name, stowage_oci::NameError> {
+        self.as_str().parse()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -135,8 +154,9 @@ mod tests {
         }
 
         #[test]
-        fn the_schema_and_the_parser_agree_on_paths(text in "[a0._/A-]{0,9}") {
+        fn the_schema_and_the_parser_agree_on_names_of_repositories(text in "[a0._/A-]{0,9}") {
             let text = text.as_str();
+            prop_assert_eq!(accepts::<Repository>(text), Repository::from(text).parse().is_ok());
             prop_assert_eq!(accepts::<MountPath>(text), MountPath::from(text).parse().is_ok());
         }
 

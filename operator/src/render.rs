@@ -126,6 +126,7 @@ fn typed(resources: &[Value]) -> (Vec<Arc<Registry>>, Dependents) {
     let dependents = Dependents {
         access_policies: of_kind(resources, ResourceKind::AccessPolicy),
         mirrors: of_kind(resources, ResourceKind::Mirror),
+        virtual_repositories: of_kind(resources, ResourceKind::VirtualRepository),
     };
     (registries.into_iter().map(Arc::new).collect(), dependents)
 }

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 use stowage_crds::{
-    AccessPolicy, Dependents, Document, Kind, Mirror, Registry,
+    AccessPolicy, Dependents, Document, Kind, Mirror, Registry, VirtualRepository,
     conditions::Reason,
     document::{self, Compiled, DocumentVersion, ParseError, Schedules, Sources, compile},
 };
@@ -44,6 +44,18 @@ fn mirror(name: &str, path: &str) -> Mirror {
         "spec": {
             "registryRef": { "name": "main" }, "path": path, "mode": "PullThrough",
             "upstream": { "url": "https://hub.example.com" },
+        },
+    }))
+    .unwrap()
+}
+
+fn all(path: &str) -> VirtualRepository {
+    serde_json::from_value(json!({
+        "apiVersion": "stowage.dev/v1alpha1", "kind": "VirtualRepository",
+        "metadata": { "name": "all", "namespace": "oci", "generation": 1 },
+        "spec": {
+            "registryRef": { "name": "main" }, "path": path,
+            "members": [{ "name": "hub", "mirrorRef": { "name": "gone" } }],
         },
     }))
     .unwrap()
@@ -169,32 +181,38 @@ fn a_newer_minor_version_is_read_and_a_newer_major_is_not() {
 }
 
 #[test]
-fn only_a_document_with_mirrors_needs_a_newer_version() {
+fn only_a_document_with_mirrors_or_virtual_repositories_needs_a_newer_version() {
     let before = compiled(&registry(), &[policy("a", 1)], None).document;
     assert_eq!(before.version.to_string(), "1.0");
     assert!(!before.encode().json.contains("mirrors"));
     let hub = Dependents { mirrors: vec![mirror("hub", "hub")], ..Dependents::default() };
-    let document = with(&registry(), &hub, None).document;
-    assert_eq!((document.version, document.resource_count()), (DocumentVersion::SUPPORTED, 2));
-    let encoded = document.encode();
-    assert_eq!(Document::parse_checked(encoded.json.as_bytes(), &encoded.hash).unwrap(), document);
+    let all = Dependents { virtual_repositories: vec![all("all")], ..Dependents::default() };
+    for dependents in [hub, all] {
+        let document = with(&registry(), &dependents, None).document;
+        assert_eq!((document.version, document.resource_count()), (DocumentVersion::SUPPORTED, 2));
+        let encoded = document.encode();
+        assert_eq!(Document::parse_checked(encoded.json.as_bytes(), &encoded.hash).unwrap(), document);
+    }
 }
 
 #[test]
 fn what_is_in_the_way_of_something_older_stays_out_and_is_named() {
     let mut younger = mirror("a-younger", "all/hub");
     younger.metadata.creation_timestamp = serde_json::from_value(json!("2026-01-02T00:00:00Z")).unwrap();
-    let mut elder = mirror("all", "all");
+    let mut elder = all("all");
     elder.metadata.creation_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
-    let mirrors = vec![younger, mirror("hub", "hub"), elder];
-    let dependents = Dependents { mirrors, ..Dependents::default() };
+    let dependents = Dependents {
+        mirrors: vec![younger, mirror("hub", "hub")],
+        virtual_repositories: vec![elder],
+        ..Dependents::default()
+    };
     let compiled = with(&registry(), &dependents, None);
     let names: Vec<_> = compiled.document.mirrors.iter().map(|entry| entry.name.as_str()).collect();
-    assert_eq!(names, ["all", "hub"]);
+    assert_eq!((names, compiled.document.virtual_repositories.len()), (vec!["hub"], 1));
     let [conflict] = &compiled.conflicts[..] else { panic!("{:?}", compiled.conflicts) };
     assert_eq!((conflict.kind, conflict.name.as_str()), (Kind::Mirror, "a-younger"));
     assert_eq!(conflict.reason, Reason::PathConflict);
-    assert_eq!(conflict.message, "Mirror all has the path all");
+    assert_eq!(conflict.message, "VirtualRepository all has the path all");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 
 use granit_parser::{Event, Parser, ScalarStyle};
 use serde_json::Value;
-use stowage_crds::{AccessPolicy, Kind, Mirror, Registry, check, yaml};
+use stowage_crds::{AccessPolicy, Kind, Mirror, Registry, VirtualRepository, check, yaml};
 
 fn config() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../config")
@@ -48,6 +48,9 @@ fn every_sample_is_valid_and_reads_into_its_type() {
                 Kind::Registry => drop(serde_json::from_value::<Registry>(object).unwrap()),
                 Kind::AccessPolicy => drop(serde_json::from_value::<AccessPolicy>(object).unwrap()),
                 Kind::Mirror => drop(serde_json::from_value::<Mirror>(object).unwrap()),
+                Kind::VirtualRepository => {
+                    drop(serde_json::from_value::<VirtualRepository>(object).unwrap());
+                }
             }
         }
     }

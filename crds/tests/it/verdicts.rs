@@ -5,7 +5,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use stowage_crds::{AccessPolicy, Kind, Mirror, Registry, check, strict};
+use stowage_crds::{AccessPolicy, Kind, Mirror, Registry, VirtualRepository, check, strict};
 
 use crate::table::{messages, patched, schema, verdicts};
 
@@ -69,6 +69,7 @@ fn what_is_accepted_is_read_into_its_type_and_stays_what_it_is() {
             Kind::Registry => through::<Registry>(&admitted),
             Kind::AccessPolicy => through::<AccessPolicy>(&admitted),
             Kind::Mirror => through::<Mirror>(&admitted),
+            Kind::VirtualRepository => through::<VirtualRepository>(&admitted),
         };
         // Empty lists and maps are not written again: they say what their absence says.
         assert_eq!(read, admitted, "{}", case.claim);
@@ -125,17 +126,24 @@ fn of_kind(kind: Kind, name: &str, patch: &Value) -> Value {
 }
 
 #[test]
-fn paths_for_one_process_must_fit_together() {
+fn paths_and_members_for_one_process_must_fit_together() {
     let registry = verdicts().remove(0).object;
     let hub = of_kind(Kind::Mirror, "hub", &json!({ "spec": { "path": "hub" } }));
-    let quay = of_kind(Kind::Mirror, "quay", &json!({ "spec": { "path": "quay" } }));
-    assert_eq!(check::together(&[registry.clone(), hub.clone(), quay.clone()]), []);
+    let members = |name: &str| json!([{ "name": "hub", "mirrorRef": { "name": name } }]);
+    let virtuals = |name: &str, path: &str, member: &str| {
+        of_kind(
+            Kind::VirtualRepository,
+            name,
+            &json!({ "spec": { "path": path, "members": members(member) } }),
+        )
+    };
+    assert_eq!(check::together(&[registry.clone(), hub.clone(), virtuals("all", "all", "hub")]), []);
 
     let own = json!({ "spec": { "path": "own", "upstream": { "url": "https://registry.example.com" } } });
     let own = of_kind(Kind::Mirror, "own", &own);
-    let some = of_kind(Kind::Mirror, "some", &json!({ "spec": { "path": "hub/some" } }));
-    let misfits = check::together(&[registry, some, hub, quay, own]);
+    let resources = [registry, hub, virtuals("some", "hub/some", "hub"), virtuals("few", "few", "gone"), own];
+    let misfits = check::together(&resources);
     let found: Vec<_> =
         misfits.iter().map(|misfit| (misfit.resource, misfit.violation.path.as_str())).collect();
-    assert_eq!(found, [(4, "spec.upstream"), (1, "spec.path")]);
+    assert_eq!(found, [(4, "spec.upstream"), (2, "spec.path"), (3, "spec.members[0].mirrorRef.name")]);
 }

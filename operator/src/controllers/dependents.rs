@@ -25,7 +25,7 @@ use kube::{
 use serde::Serialize;
 use serde_json::json;
 use stowage_crds::{
-    Dependent, Dependents, Mirror, Registry, check,
+    Dependent, Dependents, Mirror, Registry, VirtualRepository, check,
     conditions::{self, ConditionType, Finding, Reason, Verdict},
     document::{Document, Schedules, Sources, compile},
     paths::{self, Conflict},
@@ -93,6 +93,7 @@ impl Set<'_> {
 pub struct Seen {
     registry: Option<Registry>,
     document: Option<(Document, String)>,
+    mirrors: Vec<Mirror>,
     conflicts: Vec<Conflict>,
     reports: Snapshot,
 }
@@ -183,11 +184,15 @@ async fn look<K: Reconciled>(resource: &K, cx: &Context) -> Result<Seen, kube::E
     let reports = cx.reports.known(&Key { namespace: namespace.clone(), name: name.clone() });
     let mut seen = Seen { document: config.and_then(parse), registry, reports, ..Seen::default() };
     if let (true, Some(registry)) = (K::HAS_PATH, &seen.registry) {
-        let dependents =
-            Dependents { mirrors: readable::<Mirror>(cx, &namespace).await?, ..Dependents::default() };
+        let dependents = Dependents {
+            mirrors: readable(cx, &namespace).await?,
+            virtual_repositories: readable::<VirtualRepository>(cx, &namespace).await?,
+            ..Dependents::default()
+        };
         let previous = seen.document.as_ref().map(|(document, _)| document);
         let sources = Sources { registry, dependents: &dependents, schedules: Schedules::Jobs, previous };
         seen.conflicts = compile(&sources).map(|compiled| compiled.conflicts).unwrap_or_default();
+        seen.mirrors = dependents.mirrors;
     }
     Ok(seen)
 }

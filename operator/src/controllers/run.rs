@@ -33,7 +33,7 @@ use kube::{
         watcher,
     },
 };
-use stowage_crds::{AccessPolicy, Mirror, Registry};
+use stowage_crds::{AccessPolicy, Mirror, Registry, VirtualRepository};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::{Duration, timeout};
@@ -112,6 +112,8 @@ pub async fn check_established(client: &Client, namespaces: &[String]) -> Result
     scoped::<Guarded<Registry>>(client, first).list(&one).await.map_err(not("Registry"))?;
     scoped::<Guarded<AccessPolicy>>(client, first).list(&one).await.map_err(not("AccessPolicy"))?;
     scoped::<Guarded<Mirror>>(client, first).list(&one).await.map_err(not("Mirror"))?;
+    let virtuals = scoped::<Guarded<VirtualRepository>>(client, first).list(&one).await;
+    virtuals.map_err(not("VirtualRepository"))?;
     Ok(())
 }
 
@@ -166,10 +168,11 @@ async fn run_scope(
             forget_if_gone(&ended, &cx);
             future::ready(())
         });
-    let controllers = future::join3(
+    let controllers = future::join4(
         registries,
         run_dependents::<AccessPolicy>(&cx, scope.as_ref(), shutdown.clone()),
-        run_dependents::<Mirror>(&cx, scope.as_ref(), shutdown),
+        run_dependents::<Mirror>(&cx, scope.as_ref(), shutdown.clone()),
+        run_dependents::<VirtualRepository>(&cx, scope.as_ref(), shutdown),
     );
     tokio::select! {
         _ = controllers => {}
@@ -211,6 +214,11 @@ fn registries(
         .watches(scoped::<Guarded<Mirror>>(client, scope), watcher::Config::default(), |resource| {
             named_registry(&resource)
         })
+        .watches(
+            scoped::<Guarded<VirtualRepository>>(client, scope),
+            watcher::Config::default(),
+            |resource| named_registry(&resource),
+        )
         .reconcile_on(heard.map(|key: Key| ObjectRef::new(&key.name).within(&key.namespace)))
         .reconcile_all_on(appeared);
     for kind in Kind::ALL {
@@ -236,7 +244,7 @@ async fn run_dependents<K: Reconciled>(cx: &Arc<Context>, scope: Option<&String>
         .await;
 }
 
-/// Woken by its Registry, by what the replicas say, and, with a path, by what may be in its way.
+/// Woken by its Registry, by what the replicas say, and, with a path, by what may be in its way or a member of it.
 fn dependents<K: Reconciled>(cx: &Arc<Context>, scope: Option<&String>) -> Controller<Guarded<K>> {
     let client = &cx.client;
     let main = Controller::new(scoped::<Guarded<K>>(client, scope), watcher::Config::default())
@@ -257,11 +265,22 @@ fn dependents<K: Reconciled>(cx: &Arc<Context>, scope: Option<&String>) -> Contr
         )
         .reconcile_on(cx.reports.news().flat_map(move |registry| stream::iter(of_heard(&registry))));
     if K::HAS_PATH {
-        main = main.watches(
-            scoped::<Guarded<Mirror>>(client, scope),
-            watcher::Config::default(),
-            move |beside: Guarded<Mirror>| registry_of(&beside).map(|key| of(&key)).unwrap_or_default(),
-        );
+        let (of_mirror, of_virtual) = (of.clone(), of);
+        main = main
+            .watches(
+                scoped::<Guarded<Mirror>>(client, scope),
+                watcher::Config::default(),
+                move |beside: Guarded<Mirror>| {
+                    registry_of(&beside).map(|key| of_mirror(&key)).unwrap_or_default()
+                },
+            )
+            .watches(
+                scoped::<Guarded<VirtualRepository>>(client, scope),
+                watcher::Config::default(),
+                move |beside: Guarded<VirtualRepository>| {
+                    registry_of(&beside).map(|key| of_virtual(&key)).unwrap_or_default()
+                },
+            );
     }
     main
 }

@@ -13,7 +13,7 @@ use http::StatusCode;
 use kube::{ResourceExt as _, api::ListParams};
 use serde_json::{Value, json};
 use stowage_crds::{
-    Mirror,
+    Mirror, VirtualRepository,
     conditions::{ConditionType, Reason, is_true},
 };
 use stowage_operator::{controllers::dependents::Reconciled, objects::Kind};
@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use crate::support::{
     faults::{Break, Calls},
-    scene::{Scene, conditions_of, mirror, of, shared_registry, wait},
+    scene::{Scene, conditions_of, mirror, of, shared_registry, virtual_repository, wait},
 };
 
 /// So many worlds at once.
@@ -106,6 +106,7 @@ impl Scene {
         self.apply(quick()).await;
         self.apply(mirror("hub", "hub", json!({ "secretRef": { "name": "login" } }))).await;
         self.apply(mirror("self", "self", json!({ "url": "https://registry.example.com" }))).await;
+        self.apply(virtual_repository("hub")).await;
     }
 
     async fn conditions<K: Reconciled>(&self, world: &mut World) {
@@ -143,6 +144,7 @@ impl Scene {
             world.insert("Registry".into(), json!(conditions));
         }
         self.conditions::<Mirror>(&mut world).await;
+        self.conditions::<VirtualRepository>(&mut world).await;
         world
     }
 

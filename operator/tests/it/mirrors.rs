@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! Mirrors beside a Registry.
+//! Mirrors and virtual repositories beside a Registry.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
 use kube::{ResourceExt as _, api::DeleteParams};
 use serde_json::{Value, json};
 use stowage_crds::{
-    Mirror,
+    Mirror, VirtualRepository,
     conditions::{ConditionType, Reason},
 };
 
-use crate::support::scene::{Scene, conditions_of, mirror, shared_registry};
+use crate::support::scene::{Scene, conditions_of, mirror, shared_registry, virtual_repository, wait};
 
 fn login() -> Value {
     json!({ "secretRef": { "name": "login" } })
@@ -32,16 +32,21 @@ async fn document(scene: &Scene) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mirror_becomes_ready_and_then_nothing_is_written() {
+async fn a_mirror_and_a_virtual_repository_become_ready_and_then_nothing_is_written() {
     let Some(scene) = Scene::set().await else { return };
     let operator = scene.operator();
     scene.apply(mirror("hub", "hub", login())).await;
+    scene.apply(virtual_repository("hub")).await;
     scene.until_dependent::<Mirror>("hub", ConditionType::Ready, Reason::RegistryNotFound).await;
     scene.apply(shared_registry(json!({ "replicas": 1 }))).await;
     scene.until_dependent::<Mirror>("hub", ConditionType::Ready, Reason::Reconciled).await;
+    scene.until_dependent::<VirtualRepository>("all", ConditionType::Ready, Reason::Reconciled).await;
     let registry = scene.ready().await;
-    assert_eq!(registry.status.unwrap().config_resources, Some(2));
+    assert_eq!(registry.status.unwrap().config_resources, Some(3));
     scene.until_dependent::<Mirror>("hub", ConditionType::UpstreamReachable, Reason::Reachable).await;
+    scene
+        .until_dependent::<VirtualRepository>("all", ConditionType::MembersResolved, Reason::AllResolved)
+        .await;
     let status = scene.typed::<Mirror>().get("hub").await.unwrap().status.unwrap();
     assert_eq!(status.url.as_deref(), Some("registry.example.com/hub"));
     assert!(mounted(&scene).await.contains(&("login".to_owned(), Some(true))));
@@ -50,12 +55,13 @@ async fn a_mirror_becomes_ready_and_then_nothing_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_replicas_say_of_an_upstream_is_said_of_its_mirror() {
+async fn what_replicas_say_of_an_upstream_is_said_of_its_mirror_and_degrades_a_member() {
     let Some(scene) = Scene::set().await else { return };
     let _operator = scene.operator();
     scene.apply(shared_registry(json!({ "replicas": 1 }))).await;
     scene.apply(mirror("hub", "hub", json!({}))).await;
-    scene.until_dependent::<Mirror>("hub", ConditionType::Ready, Reason::Reconciled).await;
+    scene.apply(virtual_repository("hub")).await;
+    scene.until_dependent::<VirtualRepository>("all", ConditionType::Ready, Reason::Reconciled).await;
     let say = |reason: &str| {
         let trouble = Some(("hub".to_owned(), reason.to_owned(), "it is so".to_owned()));
         scene.kubelet.behaviour.lock().unwrap().trouble = trouble;
@@ -67,11 +73,20 @@ async fn what_replicas_say_of_an_upstream_is_said_of_its_mirror() {
         say(reason.as_str());
         scene.until_dependent::<Mirror>("hub", condition, reason).await;
         scene.until_dependent::<Mirror>("hub", ConditionType::UpstreamReachable, reason).await;
+        scene.until_dependent::<VirtualRepository>("all", ConditionType::MembersDegraded, reason).await;
+        scene.until_dependent::<VirtualRepository>("all", ConditionType::Ready, Reason::Reconciled).await;
     }
     say(Reason::SecretNotFound.as_str());
     scene.until_dependent::<Mirror>("hub", ConditionType::Reconciling, Reason::SecretNotFound).await;
     scene.kubelet.behaviour.lock().unwrap().trouble = None;
     scene.until_dependent::<Mirror>("hub", ConditionType::Ready, Reason::Reconciled).await;
+    let recovered = wait(async || {
+        let all = scene.typed::<VirtualRepository>().get("all").await.unwrap();
+        let degraded = conditions_of(&all).iter().any(|found| found.type_ == "MembersDegraded");
+        !degraded && all.status.unwrap().members.is_empty()
+    })
+    .await;
+    assert!(recovered);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,15 +96,22 @@ async fn a_path_conflict_stalls_the_younger_until_the_elder_goes() {
     scene.apply(shared_registry(json!({ "replicas": 1 }))).await;
     scene.apply(mirror("elder", "all/hub", json!({}))).await;
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    scene.apply(mirror("all", "all", json!({}))).await;
+    scene.apply(virtual_repository("elder")).await;
     scene.until_dependent::<Mirror>("elder", ConditionType::Ready, Reason::Reconciled).await;
-    scene.until_dependent::<Mirror>("all", ConditionType::Stalled, Reason::PathConflict).await;
+    scene.until_dependent::<VirtualRepository>("all", ConditionType::Stalled, Reason::PathConflict).await;
     let found = document(&scene).await;
-    let names: Vec<_> = found["mirrors"].as_array().unwrap().iter().map(|entry| &entry["name"]).collect();
-    assert_eq!(names, ["elder"]);
+    assert_eq!(
+        (found["mirrors"][0]["name"].as_str(), found.get("virtualRepositories")),
+        (Some("elder"), None)
+    );
 
     scene.typed::<Mirror>().delete("elder", &DeleteParams::default()).await.unwrap();
-    scene.until_dependent::<Mirror>("all", ConditionType::Ready, Reason::Reconciled).await;
+    scene
+        .until_dependent::<VirtualRepository>("all", ConditionType::MembersResolved, Reason::MirrorNotFound)
+        .await;
+    scene.until_dependent::<VirtualRepository>("all", ConditionType::Ready, Reason::MirrorNotFound).await;
+    scene.apply(mirror("elder", "hub", json!({}))).await;
+    scene.until_dependent::<VirtualRepository>("all", ConditionType::Ready, Reason::Reconciled).await;
     scene.apply(mirror("loops", "loops", json!({ "url": "https://registry.example.com" }))).await;
     scene.until_dependent::<Mirror>("loops", ConditionType::Stalled, Reason::MirrorLoop).await;
 }

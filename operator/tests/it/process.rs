@@ -79,9 +79,13 @@ async fn what_ships_is_accepted_by_a_server_and_asks_for_the_restricted_standard
         assert!(output.status.success(), "{said}");
         assert!(!said.contains("would violate PodSecurity"), "{said}");
     }
-    for sample in
-        ["registry-s3.yaml", "registry-filesystem.yaml", "accesspolicy.yaml", "mirror-dockerhub.yaml"]
-    {
+    for sample in [
+        "registry-s3.yaml",
+        "registry-filesystem.yaml",
+        "accesspolicy.yaml",
+        "mirror-dockerhub.yaml",
+        "virtualrepository.yaml",
+    ] {
         let file = config.join("samples").join(sample);
         let args = ["apply", "--dry-run=server", "-n", &scene.namespace, "-f", file.to_str().unwrap()];
         let output = scene.cluster.kubectl(&args);

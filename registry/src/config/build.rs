@@ -36,6 +36,7 @@ pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> R
     let rules = rules(&document, origin)?;
     ensure_not_open_to_the_world(&rules, sources.listen)?;
     let hosts: Vec<String> = urls(&document).iter().map(|url| host(url).to_owned()).collect();
+    let mirrors = mirrors::mirrors(&document, secrets)?;
     Ok(Config {
         registry: document.registry.name.clone(),
         hash: document.encode().hash,
@@ -55,7 +56,8 @@ pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> R
             keys: keys(&document, origin, rules.is_open(), sources)?,
             rules: Arc::new(rules),
         },
-        mirrors: mirrors::mirrors(&document, secrets)?,
+        virtuals: mirrors::virtuals(&document, &mirrors)?,
+        mirrors,
         troubles: mirrors::troubles(&document, secrets),
         traces: traces_of(&document)?,
         tls: server_tls(spec, secrets)?,
@@ -201,7 +203,7 @@ pub(super) fn collection(document: &Document) -> Result<Collection, ConfigError>
     })
 }
 
-fn globs(path: &str, globs: &[stowage_crds::Glob]) -> Result<Vec<Glob>, ConfigError> {
+pub(super) fn globs(path: &str, globs: &[stowage_crds::Glob]) -> Result<Vec<Glob>, ConfigError> {
     let parse = |(at, glob): (usize, &stowage_crds::Glob)| {
         glob.as_str().parse().map_err(|error| field(format!("{path}[{at}]"), error))
     };

@@ -135,6 +135,7 @@ fn from_resources(files: &[PathBuf], registry: Option<&str>) -> Result<Document,
     let dependents = Dependents {
         access_policies: of_kind(&found, Kind::AccessPolicy)?,
         mirrors: of_kind(&found, Kind::Mirror)?,
+        virtual_repositories: of_kind(&found, Kind::VirtualRepository)?,
     };
     assemble(&chosen(&found, registry)?, &dependents)
 }

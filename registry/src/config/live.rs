@@ -191,11 +191,13 @@ const fn check(state: State) -> Check {
 /// Every resource of the document, with the first trouble that is known of it: what the configuration lacks before
 /// what serving found.
 fn resources(config: &Config, found: &[Trouble]) -> Vec<ResourceReport> {
-    let Document { access_policies, mirrors, .. } = &config.document;
+    let Document { access_policies, mirrors, virtual_repositories, .. } = &config.document;
     let troubles: Vec<&Trouble> = config.troubles.iter().chain(found).collect();
     let policies = access_policies.iter().map(|entry| resource(Kind::AccessPolicy, entry, &troubles));
     let mirrors = mirrors.iter().map(|entry| resource(Kind::Mirror, entry, &troubles));
-    policies.chain(mirrors).collect()
+    let virtuals = virtual_repositories.iter();
+    let virtuals = virtuals.map(|entry| resource(Kind::VirtualRepository, entry, &troubles));
+    policies.chain(mirrors).chain(virtuals).collect()
 }
 
 fn resource<S>(kind: Kind, entry: &Entry<S>, troubles: &[&Trouble]) -> ResourceReport {

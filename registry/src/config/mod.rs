@@ -31,10 +31,10 @@ use stowage_oci::Glob;
 
 pub use error::{ConfigError, Problem, explained};
 pub use live::{Facts, Live, MirrorFault, Rejected, Trouble};
-pub use mirrors::{Mirror, MirrorCache, Upstream};
+pub use mirrors::{Member, Mirror, MirrorCache, Source, Upstream, Virtual};
 pub use secrets::{Secret, SecretError, SecretsDir};
 pub use show::{Shown, show};
-pub use stowage_crds::{Quantity, TlsVerification, UpstreamNetwork};
+pub use stowage_crds::{Quantity, RemoteShadowing, TagResolution, TlsVerification, UpstreamNetwork};
 pub use tls::TlsError;
 pub use watch::{LOOK, watch};
 
@@ -87,8 +87,10 @@ pub struct Config {
     pub collection: Collection,
     /// Who may do what.
     pub access: Snapshot,
-    /// Repositories of other registries, by name. No path of these is below another.
+    /// Repositories of other registries, by name.
     pub mirrors: Vec<Mirror>,
+    /// Paths over several sources, by name. No path of these and of the mirrors is below another.
+    pub virtuals: Vec<Virtual>,
     /// Resources that do not work as written, while the others do.
     pub troubles: Vec<Trouble>,
     /// Where traces are sent; `None` is nowhere.

@@ -42,7 +42,11 @@ impl Shown {
         if self.origin == Origin::Operator && registry["spec"].get("auth").is_none() {
             registry["spec"]["auth"] = json!({ "anonymous": "None" });
         }
-        let lists = [("accessPolicies", Kind::AccessPolicy), ("mirrors", Kind::Mirror)];
+        let lists = [
+            ("accessPolicies", Kind::AccessPolicy),
+            ("mirrors", Kind::Mirror),
+            ("virtualRepositories", Kind::VirtualRepository),
+        ];
         let dependents = lists.into_iter().flat_map(|(list, kind)| {
             let entries = self.document[list].as_array().into_iter().flatten();
             entries.map(move |entry| resource(kind, namespace, entry))

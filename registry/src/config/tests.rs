@@ -114,9 +114,22 @@ spec:
   cache: {tagTTL: 5m}
 ";
 
+const VIRTUAL: &str = "---
+apiVersion: stowage.dev/v1alpha1
+kind: VirtualRepository
+metadata: {name: all}
+spec:
+  registryRef: {name: main}
+  path: all
+  members:
+  - {name: team, repository: team-a}
+  - {name: hub, mirrorRef: {name: hub}, include: [\"library/*\"], exclude: [\"library/internal-*\"]}
+  pushTo: team
+";
+
 #[test]
-fn a_mirror_becomes_checked_values() {
-    let folder = Folder::with(&format!("{REGISTRY}{MIRROR}"));
+fn a_mirror_and_a_virtual_repository_become_checked_values() {
+    let folder = Folder::with(&format!("{REGISTRY}{MIRROR}{VIRTUAL}"));
     let config = folder.load().unwrap();
     let [hub] = &config.mirrors[..] else { panic!("{:?}", config.mirrors) };
     let secrets = folder.0.path().join("secrets");
@@ -130,13 +143,27 @@ fn a_mirror_becomes_checked_values() {
     assert_eq!(hub.upstream.network, UpstreamNetwork::Public);
     assert_eq!((hub.cache.tag_ttl, hub.cache.stale_for), (Duration::from_mins(5), Duration::from_hours(720)));
     assert!(hub.asks_upstream && !hub.is_default);
+
+    let [all] = &config.virtuals[..] else { panic!("{:?}", config.virtuals) };
+    assert_eq!(all.push_to, Some("team-a".parse().unwrap()));
+    let names = |rest: &str| {
+        let rest = rest.parse().unwrap();
+        all.members
+            .iter()
+            .map(|member| member.name_of(&rest).map(|name| name.to_string()))
+            .collect::<Vec<_>>()
+    };
+    let some = |name: &str| Some(name.to_owned());
+    assert_eq!(names("library/alpine"), [some("team-a/library/alpine"), some("mirrors/hub/library/alpine")]);
+    assert_eq!(names("library/internal-x"), [some("team-a/library/internal-x"), None]);
+    assert_eq!(names("acme/app"), [some("team-a/acme/app"), None]);
 }
 
 #[test]
-fn a_suspended_mirror_asks_nobody() {
-    let suspended = format!("{REGISTRY}{MIRROR}  suspend: true\n");
+fn a_suspended_mirror_asks_nobody_and_a_suspended_path_answers_nothing() {
+    let suspended = format!("{REGISTRY}{MIRROR}  suspend: true\n{VIRTUAL}  suspend: true\n");
     let config = Folder::with(&suspended).load().unwrap();
-    assert!(!config.mirrors[0].asks_upstream);
+    assert!(!config.mirrors[0].asks_upstream && config.virtuals[0].is_suspended);
 }
 
 #[test]
@@ -158,7 +185,7 @@ fn a_missing_secret_of_a_mirror_is_its_own_trouble() {
 
 #[test]
 fn the_report_names_every_resource_and_the_trouble_of_a_mirror() {
-    let folder = Folder::with(&format!("{REGISTRY}{POLICY}{MIRROR}"));
+    let folder = Folder::with(&format!("{REGISTRY}{POLICY}{MIRROR}{VIRTUAL}"));
     let live = Live::new(folder.load().unwrap());
     let found = Trouble {
         kind: Kind::Mirror,
@@ -173,8 +200,12 @@ fn the_report_names_every_resource_and_the_trouble_of_a_mirror() {
         report.resources.into_iter().map(|r| (r.kind, r.name, r.reason)).collect::<Vec<_>>()
     };
     let expected = |reason: &str| {
-        [("AccessPolicy", "team", None), ("Mirror", "hub", Some(reason.to_owned()))]
-            .map(|(kind, name, reason)| (kind.to_owned(), name.to_owned(), reason))
+        [
+            ("AccessPolicy", "team", None),
+            ("Mirror", "hub", Some(reason.to_owned())),
+            ("VirtualRepository", "all", None),
+        ]
+        .map(|(kind, name, reason)| (kind.to_owned(), name.to_owned(), reason))
     };
     assert_eq!(report(&live), expected("SecretNotFound"), "the configuration lacks something");
     for (secret, key) in [("login", "token"), ("ca", "ca.crt")] {
@@ -187,12 +218,24 @@ fn the_report_names_every_resource_and_the_trouble_of_a_mirror() {
 
 #[test]
 fn paths_that_meet_are_an_error_that_names_the_second_by_name() {
-    let all = MIRROR.replace("name: hub}", "name: all}").replace("path: mirrors/hub", "path: mirrors");
-    let error = Folder::with(&format!("{REGISTRY}{MIRROR}{all}")).error();
-    assert!(error.contains("document 2: spec.path: Mirror all has the path mirrors"), "{error}");
+    let below = VIRTUAL.replace("path: all", "path: mirrors/hub/all");
+    let error = Folder::with(&format!("{REGISTRY}{MIRROR}{below}")).error();
+    assert!(error.contains("document 2: spec.path: VirtualRepository all has the path"), "{error}");
+    let gone = VIRTUAL.replace("mirrorRef: {name: hub}", "mirrorRef: {name: gone}");
+    let error = Folder::with(&format!("{REGISTRY}{MIRROR}{gone}")).error();
+    assert!(error.contains("document 3: spec.members[1].mirrorRef.name"), "{error}");
     let loops = MIRROR.replace("https://hub.example.com", "http://localhost:5000");
     let error = Folder::with(&format!("{REGISTRY}{loops}")).error();
     assert!(error.contains("document 2: spec.upstream: localhost:5000 is this registry"), "{error}");
+}
+
+#[test]
+fn a_member_whose_mirror_is_not_in_the_document_is_left_out() {
+    let folder = Folder::with(&format!("{REGISTRY}{MIRROR}{VIRTUAL}"));
+    let (mut document, _) = read(&folder.sources()).unwrap();
+    document.mirrors.clear();
+    let [all] = &mirrors::virtuals(&document, &[]).unwrap()[..] else { panic!("one is expected") };
+    assert_eq!(all.members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>(), ["team"]);
 }
 
 #[test]
@@ -316,7 +359,7 @@ fn shown_twice(sources: &Sources) -> [Shown; 2] {
 
 #[test]
 fn what_is_shown_as_resources_reads_back_as_the_same() {
-    let folder = Folder::with(&format!("{REGISTRY}  mode: NoDelete\n{POLICY}{MIRROR}"));
+    let folder = Folder::with(&format!("{REGISTRY}  mode: NoDelete\n{POLICY}{MIRROR}{VIRTUAL}"));
     let nothing = Sources { paths: Vec::new(), ..folder.sources() };
     for sources in [nothing, folder.sources()] {
         let [first, second] = shown_twice(&sources);

@@ -3,8 +3,10 @@
 
 //! What each kind that names a Registry has for itself. Pure.
 
+use kube::ResourceExt as _;
 use stowage_crds::{
-    AccessPolicy, AccessPolicyStatus, Mirror, MirrorStatus,
+    AccessPolicy, AccessPolicyStatus, MemberStatus, Mirror, MirrorStatus, VirtualRepository,
+    VirtualRepositoryStatus,
     conditions::{self, ConditionType, Reason},
 };
 
@@ -99,6 +101,101 @@ impl Reconciled for Mirror {
     }
 }
 
+impl Reconciled for VirtualRepository {
+    const CONTROLLER: &'static str = "virtualrepository";
+    const HAS_PATH: bool = true;
+    type Status = VirtualRepositoryStatus;
+
+    fn status(&self) -> Option<&VirtualRepositoryStatus> {
+        self.status.as_ref()
+    }
+
+    fn common(status: &mut VirtualRepositoryStatus) -> Common<'_> {
+        common!(status)
+    }
+
+    fn suspended(&self) -> Option<&'static str> {
+        self.spec.suspend.then_some("its paths answer 503")
+    }
+
+    /// A member that is not there holds up `Ready`; one that does not work degrades.
+    fn judge(
+        &self,
+        seen: &Seen,
+        standing: Standing,
+        status: &mut VirtualRepositoryStatus,
+        set: &Set<'_>,
+    ) -> Standing {
+        use ConditionType::{MembersDegraded, MembersResolved};
+        status.url = seen.url(self.spec.path.as_str());
+        status.members = failing_members(self, seen);
+        let unresolved =
+            status.members.iter().find(|member| member.reason == Reason::MirrorNotFound.as_str()).cloned();
+        let conditions = &mut status.conditions;
+        match status.members.iter().find(|member| member.reason != Reason::MirrorNotFound.as_str()) {
+            None => conditions::clear(conditions, MembersDegraded),
+            Some(member) => {
+                let text = format!("member {} does not work; the others answer", member.name);
+                let reason = Reason::ALL.iter().find(|reason| reason.as_str() == member.reason).copied();
+                let reason = reason.unwrap_or(Reason::UpstreamUnreachable);
+                set.put(conditions, MembersDegraded, true, (reason, &text));
+            }
+        }
+        if let Standing::Stuck(reason @ (Reason::MemberIsVirtual | Reason::MemberIsMirror), way) = &standing {
+            set.put(conditions, MembersResolved, false, (*reason, way));
+        } else if seen.registry.is_none() {
+            conditions::clear(conditions, MembersResolved);
+        } else if let Some(member) = unresolved {
+            let text = format!("the Mirror of member {} does not exist or is not in force", member.name);
+            set.put(conditions, MembersResolved, false, (Reason::MirrorNotFound, &text));
+            if standing == Standing::InForce {
+                return Standing::Waiting(Reason::MirrorNotFound, text);
+            }
+        } else if let Some(member) = self.spec.shadowing_members().first() {
+            let text = format!("member {member} could answer for a name that a later member has");
+            set.put(conditions, MembersResolved, true, (Reason::RemoteShadowsLocal, &text));
+        } else {
+            let text = "every member can be one";
+            set.put(conditions, MembersResolved, true, (Reason::AllResolved, text));
+        }
+        standing
+    }
+}
+
 fn waiting(reason: Reason, text: &str) -> Standing {
     Standing::Waiting(reason, text.to_owned())
+}
+
+/// Which words of a Mirror's own condition mean that it does not work, rather than that it is new.
+const FAILURES: [Reason; 6] = [
+    Reason::SecretNotFound,
+    Reason::UpstreamUnreachable,
+    Reason::RateLimited,
+    Reason::AuthenticationFailed,
+    Reason::CertificateInvalid,
+    Reason::NotARegistry,
+];
+
+fn failing_members(of: &VirtualRepository, seen: &Seen) -> Vec<MemberStatus> {
+    let failing = |member: &stowage_crds::Member| {
+        let reason = failure(of, &member.mirror_ref.as_ref()?.name, seen)?;
+        Some(MemberStatus { name: member.name.to_string(), ready: "False".to_owned(), reason })
+    };
+    of.spec.members.iter().filter_map(failing).collect()
+}
+
+/// Why a member's Mirror is of no use, if it is not.
+fn failure(of: &VirtualRepository, mirror: &str, seen: &Seen) -> Option<String> {
+    let found = seen.mirrors.iter().find(|found| {
+        found.name_any() == mirror
+            && found.spec.registry_ref == of.spec.registry_ref
+            && found.metadata.deletion_timestamp.is_none()
+    });
+    let Some(found) = found.filter(|found| seen.conflict(*found).is_none()) else {
+        return Some(Reason::MirrorNotFound.to_string());
+    };
+    let conditions = found.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let ready = conditions::find(conditions, ConditionType::Ready)?;
+    let fails = ready.status == "False" && FAILURES.iter().any(|reason| reason.as_str() == ready.reason);
+    fails.then(|| ready.reason.clone())
 }

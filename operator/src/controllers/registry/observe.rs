@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use futures::future::{try_join, try_join_all, try_join3};
+use futures::future::{try_join, try_join_all, try_join4};
 use k8s_openapi::api::{
     batch::v1::Job,
     core::v1::{ConfigMap, Pod},
@@ -84,8 +84,9 @@ pub async fn observe(cx: &Context, registry: &Registry, applier: &Applier) -> Re
     let key = key(registry);
     let apis = cx.apis.borrow().clone();
     let namespace = &key.namespace;
-    let (((live, collections), pods), policies, mirrors) = try_join3(
+    let (((live, collections), pods), policies, mirrors, virtuals) = try_join4(
         try_join(owned(applier, &apis), pods(cx, &key)),
+        dependents(cx, namespace),
         dependents(cx, namespace),
         dependents(cx, namespace),
     )
@@ -99,6 +100,7 @@ pub async fn observe(cx: &Context, registry: &Registry, applier: &Applier) -> Re
         dependents: Dependents {
             access_policies: with_unreadable(policies, previous.as_ref(), namespace),
             mirrors: with_unreadable(mirrors, previous.as_ref(), namespace),
+            virtual_repositories: with_unreadable(virtuals, previous.as_ref(), namespace),
         },
         reports: cx.reports.observe(&key, targets).await,
         live,

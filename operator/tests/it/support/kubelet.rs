@@ -160,7 +160,11 @@ async fn report(configs: &Api<ConfigMap>, name: &str, behaviour: &Mutex<Behaviou
 
 /// Every resource of a document, as a replica that runs it reports them.
 fn resources(document: &Value, trouble: Option<&(String, String, String)>) -> Vec<Value> {
-    let lists = [("accessPolicies", "AccessPolicy"), ("mirrors", "Mirror")];
+    let lists = [
+        ("accessPolicies", "AccessPolicy"),
+        ("mirrors", "Mirror"),
+        ("virtualRepositories", "VirtualRepository"),
+    ];
     let entries = lists.into_iter().flat_map(|(list, kind)| {
         document[list].as_array().into_iter().flatten().map(move |entry| (kind, entry))
     });

@@ -18,7 +18,7 @@ use kube::{
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use stowage_crds::{AccessPolicy, Mirror, Registry, conditions};
+use stowage_crds::{AccessPolicy, Mirror, Registry, VirtualRepository, conditions};
 use stowage_operator::{
     controllers::{
         dependents::Reconciled,
@@ -122,7 +122,8 @@ impl Scene {
         let plural = match kind {
             "Registry" => "registries",
             "AccessPolicy" => "accesspolicies",
-            _ => "mirrors",
+            "Mirror" => "mirrors",
+            _ => "virtualrepositories",
         };
         let resource = kube::api::ApiResource::from_gvk_with_plural(
             &kube::api::GroupVersionKind::gvk("stowage.dev", "v1alpha1", kind),
@@ -256,6 +257,7 @@ impl Scene {
         }
         self.versions_of::<AccessPolicy>(&mut versions).await;
         self.versions_of::<Mirror>(&mut versions).await;
+        self.versions_of::<VirtualRepository>(&mut versions).await;
         let events: Api<k8s_openapi::api::core::v1::Event> = self.typed();
         for event in events.list(&ListParams::default()).await.unwrap() {
             let ours = event.reporting_component.as_deref() == Some("stowage.dev/operator");
@@ -367,4 +369,20 @@ pub(crate) fn mirror(name: &str, path: &str, upstream: Value) -> Value {
     });
     merge(&mut body["spec"]["upstream"], upstream);
     body
+}
+
+/// A virtual repository `all` over repositories of a team and a mirror.
+pub(crate) fn virtual_repository(mirror: &str) -> Value {
+    json!({
+        "apiVersion": "stowage.dev/v1alpha1",
+        "kind": "VirtualRepository",
+        "metadata": { "name": "all" },
+        "spec": {
+            "registryRef": { "name": "main" }, "path": "all", "pushTo": "team",
+            "members": [
+                { "name": "team", "repository": "team-a" },
+                { "name": "hub", "mirrorRef": { "name": mirror } },
+            ],
+        },
+    })
 }
