@@ -193,6 +193,8 @@ words! {
         MemberIsMirror,
         /// A mirror could answer for a name of ours.
         RemoteShadowsLocal,
+        /// Repositories that were pushed before cannot be reached below its path.
+        PathHidesRepositories,
 
         /// A change is being rolled out.
         RollingOut,

@@ -145,3 +145,48 @@ async fn a_suspended_mirror_says_so_and_claims_nothing_of_its_upstream() {
     let hub = scene.typed::<Mirror>().get("hub").await.unwrap();
     assert!(conditions_of(&hub).iter().all(|found| found.type_ != "UpstreamReachable"), "{}", hub.name_any());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn w451_what_a_virtual_repository_shadows_or_hides_is_told_and_it_stays_ready() {
+    let Some(scene) = Scene::set().await else { return };
+    let _operator = scene.operator();
+    scene.apply(shared_registry(json!({ "replicas": 1 }))).await;
+    scene.apply(mirror("hub", "hub", json!({}))).await;
+    let mut all = virtual_repository("hub");
+    all["spec"]["remoteShadowing"] = "Allow".into();
+    all["spec"]["members"].as_array_mut().unwrap().reverse();
+    scene.apply(all).await;
+    let resolved = ConditionType::MembersResolved;
+    scene.until_dependent::<VirtualRepository>("all", resolved, Reason::RemoteShadowsLocal).await;
+    scene.until_dependent::<VirtualRepository>("all", ConditionType::Ready, Reason::Reconciled).await;
+    scene.apply(virtual_repository("hub")).await;
+    scene.until_dependent::<VirtualRepository>("all", resolved, Reason::AllResolved).await;
+    let hidden = Reason::PathHidesRepositories.to_string();
+    let trouble = Some(("all".to_owned(), hidden, "all/before among them".to_owned()));
+    scene.kubelet.behaviour.lock().unwrap().trouble = trouble;
+    scene.until_dependent::<VirtualRepository>("all", resolved, Reason::PathHidesRepositories).await;
+    scene.until_dependent::<VirtualRepository>("all", ConditionType::Ready, Reason::Reconciled).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_is_virtual_stalls_the_younger_and_the_way_is_named() {
+    let Some(scene) = Scene::set().await else { return };
+    let _operator = scene.operator();
+    scene.apply(shared_registry(json!({ "replicas": 1 }))).await;
+    scene.apply(mirror("hub", "hub", json!({}))).await;
+    scene.apply(virtual_repository("hub")).await;
+    scene.until_dependent::<VirtualRepository>("all", ConditionType::Ready, Reason::Reconciled).await;
+    let mut over = virtual_repository("hub");
+    over["metadata"]["name"] = "over".into();
+    over["spec"]["path"] = "over".into();
+    over["spec"]["members"][0]["repository"] = "all/apps".into();
+    scene.apply(over).await;
+    for condition in [ConditionType::Stalled, ConditionType::MembersResolved] {
+        scene.until_dependent::<VirtualRepository>("over", condition, Reason::MemberIsVirtual).await;
+    }
+    let over = scene.typed::<VirtualRepository>().get("over").await.unwrap();
+    let stalled = conditions_of(&over).iter().find(|found| found.type_ == "Stalled").cloned().unwrap();
+    let way = "VirtualRepository over → member team (all/apps) → VirtualRepository all (all)";
+    assert!(stalled.message.contains(way), "{}", stalled.message);
+    scene.until_dependent::<VirtualRepository>("all", ConditionType::Ready, Reason::Reconciled).await;
+}

@@ -3,11 +3,13 @@
 
 //! What each kind that names a Registry has for itself. Pure.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 use stowage_crds::{
     AccessPolicy, AccessPolicyStatus, MemberStatus, Mirror, MirrorStatus, VirtualRepository,
     VirtualRepositoryStatus,
     conditions::{self, ConditionType, Reason},
+    report::ResourceReport,
 };
 
 use super::{Common, Reconciled, Seen, Set, Standing};
@@ -154,11 +156,28 @@ impl Reconciled for VirtualRepository {
         } else if let Some(member) = self.spec.shadowing_members().first() {
             let text = format!("member {member} could answer for a name that a later member has");
             set.put(conditions, MembersResolved, true, (Reason::RemoteShadowsLocal, &text));
+        } else if let Some(text) = seen.hidden_by(self, conditions, set) {
+            set.put(conditions, MembersResolved, true, (Reason::PathHidesRepositories, &text));
         } else {
             let text = "every member can be one";
             set.put(conditions, MembersResolved, true, (Reason::AllResolved, text));
         }
         standing
+    }
+}
+
+impl Seen {
+    /// What a replica says of repositories that the path hides; while none was heard of, what is known of it.
+    fn hidden_by(&self, of: &VirtualRepository, known: &[Condition], set: &Set<'_>) -> Option<String> {
+        let reason = Reason::PathHidesRepositories.as_str();
+        let said = self.said_of(of);
+        if said.iter().all(Option::is_none) {
+            let known = conditions::find(known, ConditionType::MembersResolved)?;
+            let holds = known.reason == reason && known.observed_generation == set.generation;
+            return holds.then(|| known.message.clone());
+        }
+        let hides = |said: &&ResourceReport| said.reason.as_deref() == Some(reason);
+        said.into_iter().flatten().find(hides)?.message.clone()
     }
 }
 

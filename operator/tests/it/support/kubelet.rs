@@ -170,7 +170,7 @@ fn resources(document: &Value, trouble: Option<&(String, String, String)>) -> Ve
     });
     let report = |(kind, entry): (&str, &Value)| {
         let mut report = json!({ "kind": kind, "name": entry["name"], "generation": entry["generation"] });
-        let ours = trouble.filter(|(name, ..)| kind == "Mirror" && entry["name"] == **name);
+        let ours = trouble.filter(|(name, ..)| kind != "AccessPolicy" && entry["name"] == **name);
         if let Some((_, reason, message)) = ours {
             report["reason"] = json!(reason);
             report["message"] = json!(message);
