@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use stowage_oci::Name;
 use uuid::Uuid;
 
 use crate::auth::{Access, Htpasswd, Realms, Rules, SigningKey, Snapshot};
 use crate::blobs::{self, Filesystem, Store, selftest};
-use crate::domain::{self, Domain, Hook, Limits, MirrorSettings, Mirrors, OwnershipError};
+use crate::domain::{
+    self, Domain, Hook, Limits, MirrorSettings, Mirrors, OwnershipError, VirtualSettings, Virtuals,
+};
 use crate::http::{DataPort, Metrics, Settings};
 use crate::jobs::{self, Collector};
 use crate::key::Generation;
@@ -112,6 +115,22 @@ impl Registry {
             mirror.upstream.registry_id.clone_from(&self.id);
         }
         self.domain.set_mirrors(mirrors);
+    }
+
+    /// Serves these virtual repositories from now on.
+    pub fn set_virtuals(&self, virtuals: Vec<VirtualSettings>) {
+        self.domain.set_virtuals(virtuals);
+    }
+
+    /// The virtual repositories.
+    #[must_use]
+    pub fn virtuals(&self) -> Arc<Virtuals> {
+        self.domain.virtuals()
+    }
+
+    /// Each virtual repository whose path hides repositories of ours, with one of these.
+    pub async fn hidden_repositories(&self) -> Result<Vec<(String, Name)>, domain::Error> {
+        self.domain.hidden_repositories().await
     }
 
     /// The mirrors.

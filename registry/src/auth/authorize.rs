@@ -63,6 +63,26 @@ impl Authorized {
             Readable::Policies(rules, policies) => rules.pull_by(policies, repository),
         }
     }
+
+    /// Whether the client may read this repository as a member of the virtual one that it named (W-451).
+    #[must_use]
+    pub fn may_read_member(&self, repository: &Name) -> bool {
+        self.may_in_member(Action::Pull, repository)
+    }
+
+    fn may_in_member(&self, action: Action, repository: &Name) -> bool {
+        match &self.readable {
+            Readable::Rules(rules, who) => rules.granted(who.as_ref(), repository).contains(action),
+            Readable::Token(grants) => grants.on_member(repository).contains(action),
+            Readable::Policies(..) => false,
+        }
+    }
+
+    /// The same, done in the member of a virtual repository; `None`: not allowed there.
+    fn done_in(self, member: &Name) -> Option<Self> {
+        let allowed = self.operation.action().is_some_and(|action| self.may_in_member(action, member));
+        allowed.then(|| Self { operation: self.operation.in_repository(member.clone()), ..self })
+    }
 }
 
 /// Why an operation may not be done.
@@ -76,19 +96,31 @@ pub enum Refused {
     Denied,
 }
 
-/// Decides whether `identity` may do `operation`.
+/// Decides whether `identity` may do `operation`; `member`: in which repository, if the one it is about is virtual. Then
+/// the right is needed on both.
 pub fn authorize(
     operation: Operation,
+    member: Option<&Name>,
     identity: Identity,
     rules: &Arc<Rules>,
 ) -> Result<Authorized, Refused> {
     if rules.is_open() {
+        let operation = match member {
+            Some(member) => operation.in_repository(member.clone()),
+            None => operation,
+        };
         return Ok(everything(operation, rules));
     }
-    match identity {
-        Identity::Anonymous => anonymous(operation, rules),
-        Identity::User(principal) => user(operation, principal, rules),
-        Identity::Bearer { subject, grants } => bearer(operation, subject, grants, rules),
+    let (decided, refused) = match identity {
+        Identity::Anonymous => (anonymous(operation, rules), Refused::NoCredential),
+        Identity::User(principal) => (user(operation, principal, rules), Refused::Denied),
+        Identity::Bearer { subject, grants } => {
+            (bearer(operation, subject, grants, rules), Refused::InsufficientScope)
+        }
+    };
+    match member {
+        Some(member) => decided?.done_in(member).ok_or(refused),
+        None => decided,
     }
 }
 
@@ -200,7 +232,7 @@ mod tests {
     }
 
     fn refused(operation: Operation, identity: Identity) -> Option<Refused> {
-        authorize(operation, identity, &rules()).err()
+        authorize(operation, None, identity, &rules()).err()
     }
 
     #[test]
@@ -241,7 +273,7 @@ mod tests {
         assert_eq!(refused(Operation::Ping, token(&[])), None);
         let open = Arc::new(Rules::open());
         for operation in [Operation::Ping, catalog(), delete("a")] {
-            assert!(authorize(operation, Identity::Anonymous, &open).is_ok());
+            assert!(authorize(operation, None, Identity::Anonymous, &open).is_ok());
         }
     }
 
@@ -249,17 +281,18 @@ mod tests {
     fn w371_w372_w375_a_mount_reads_only_what_the_client_may_pull() {
         let pull = Actions::NONE.with(Action::Pull);
         let both = pull.with(Action::Push);
-        let allowed = authorize(push("team/a"), user("alice"), &rules()).unwrap();
+        let allowed = authorize(push("team/a"), None, user("alice"), &rules()).unwrap();
         assert!(allowed.may_read(&name("team/b")) && allowed.may_read(&name("pub/a")));
         assert!(!allowed.may_read(&name("other")));
-        let allowed = authorize(push("team/a"), token(&[("team/a", both), ("x", pull)]), &rules()).unwrap();
+        let allowed =
+            authorize(push("team/a"), None, token(&[("team/a", both), ("x", pull)]), &rules()).unwrap();
         assert!(allowed.may_read(&name("x")) && !allowed.may_read(&name("team/b")));
     }
 
     #[test]
     fn w421_the_catalog_shows_what_the_principal_may_pull() {
         let shown = |identity| {
-            let allowed = authorize(catalog(), identity, &rules()).unwrap();
+            let allowed = authorize(catalog(), None, identity, &rules()).unwrap();
             ["pub/a", "team/a", "other"].map(|text| allowed.may_read(&name(text)))
         };
         assert_eq!(shown(user("alice")), [true, true, false]);
@@ -271,8 +304,34 @@ mod tests {
 
     #[test]
     fn the_rules_that_granted_are_named_for_the_audit_line() {
-        let allowed = authorize(push("team/a"), user("alice"), &rules()).unwrap();
+        let allowed = authorize(push("team/a"), None, user("alice"), &rules()).unwrap();
         assert_eq!(allowed.granted_by(), ["team".into()]);
         assert_eq!((allowed.subject(), allowed.operation()), (Some("alice"), &push("team/a")));
+    }
+
+    #[test]
+    fn w451_w609_what_is_done_in_a_member_needs_the_right_on_both_names() {
+        let member = name("team/a");
+        let done = |identity| {
+            let allowed = authorize(push("team/all"), Some(&member), identity, &rules());
+            allowed.map(|allowed| allowed.operation().repository().cloned())
+        };
+        assert_eq!(done(user("alice")), Ok(Some(member.clone())));
+        assert_eq!(done(user("bob")), Err(Refused::Denied));
+        assert_eq!(done(Identity::Anonymous), Err(Refused::NoCredential));
+        let push_only = Actions::NONE.with(Action::Push);
+        let Identity::Bearer { subject, mut grants } = token(&[("team/all", push_only)]) else {
+            unreachable!()
+        };
+        let bearer = |grants: &Grants| Identity::Bearer { subject: subject.clone(), grants: grants.clone() };
+        assert_eq!(
+            done(bearer(&grants)),
+            Err(Refused::InsufficientScope),
+            "the token says nothing of the member"
+        );
+        grants.members = [(member.clone(), push_only)].into();
+        assert_eq!(done(bearer(&grants)), Ok(Some(member.clone())));
+        let direct = authorize(push("team/a"), None, bearer(&grants), &rules());
+        assert_eq!(direct.err(), Some(Refused::InsufficientScope), "only through the virtual repository");
     }
 }

@@ -24,6 +24,8 @@ pub struct Principal {
 pub struct Grants {
     /// Actions on repositories.
     pub repositories: BTreeMap<Name, Actions>,
+    /// Actions on members of virtual repositories, in requests to those.
+    pub members: BTreeMap<Name, Actions>,
     /// Whether the catalog may be read.
     pub catalog: bool,
     /// With the catalog: the policies that decide what of it is shown.
@@ -35,6 +37,12 @@ impl Grants {
     #[must_use]
     pub fn on(&self, repository: &Name) -> Actions {
         self.repositories.get(repository).copied().unwrap_or_default()
+    }
+
+    /// What may be done with a repository as a member of a virtual one.
+    #[must_use]
+    pub fn on_member(&self, repository: &Name) -> Actions {
+        self.members.get(repository).copied().unwrap_or_default().or(self.on(repository))
     }
 }
 

@@ -20,6 +20,7 @@ mod rules;
 mod scope;
 mod token;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use stowage_oci::Name;
 
 pub use authorize::{Authorized, Refused, authorize};
 pub use challenge::{Realms, TokenError};
@@ -161,8 +163,14 @@ impl Access {
         self.inforce.load().rules.is_open()
     }
 
-    /// Decides whether the request may do the operation.
-    pub async fn admit(&self, presented: Presented<'_>, operation: Operation) -> Result<Authorized, Refusal> {
+    /// Decides whether the request may do the operation; `member`: the repository in which it is done, if the one it is
+    /// about is virtual.
+    pub async fn admit(
+        &self,
+        presented: Presented<'_>,
+        operation: Operation,
+        member: Option<&Name>,
+    ) -> Result<Authorized, Refusal> {
         let inforce = self.inforce.load_full();
         let challenge = |operation: &Operation, error| {
             let scope = scope::offered(operation);
@@ -180,7 +188,7 @@ impl Access {
             }
         };
         let asked = operation.clone();
-        authorize(operation, identity, &inforce.rules).map_err(|refused| match refused {
+        authorize(operation, member, identity, &inforce.rules).map_err(|refused| match refused {
             Refused::NoCredential => challenge(&asked, None),
             Refused::InsufficientScope => challenge(&asked, Some(TokenError::InsufficientScope)),
             Refused::Denied => Refusal::Denied,
@@ -266,19 +274,26 @@ impl Access {
     }
 }
 
-/// What is wanted and allowed (W-614).
+/// What is wanted and allowed (W-614); in a member of a virtual repository, what is allowed in both (W-451).
 fn granted(rules: &Rules, who: Option<&Principal>, wanted: &Wanted) -> Grants {
     let repositories = wanted.repositories.iter().map(|(name, actions)| {
         let allowed = rules.granted(who, name).and(*actions);
         (name.clone(), allowed)
     });
+    let repositories: BTreeMap<_, _> = repositories.filter(|(_, allowed)| !allowed.is_empty()).collect();
+    let mut members = BTreeMap::<Name, Actions>::new();
+    for (name, allowed) in &repositories {
+        for member in wanted.members.get(name).into_iter().flatten() {
+            let there = rules.granted(who, member).and(*allowed);
+            if !there.is_empty() {
+                let known = members.entry(member.clone()).or_default();
+                *known = known.or(there);
+            }
+        }
+    }
     let catalog = wanted.catalog && (who.is_some() || rules.is_open());
     let policies = who.filter(|_| catalog).map(|who| rules.pulling(who, CATALOG_POLICIES));
-    Grants {
-        repositories: repositories.filter(|(_, allowed)| !allowed.is_empty()).collect(),
-        catalog,
-        policies: policies.unwrap_or_default(),
-    }
+    Grants { repositories, members, catalog, policies: policies.unwrap_or_default() }
 }
 
 /// What `Authorization` says.

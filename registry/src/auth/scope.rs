@@ -40,6 +40,8 @@ pub struct Wanted {
     pub repositories: BTreeMap<Name, Actions>,
     /// The catalog.
     pub catalog: bool,
+    /// For names of virtual repositories: what members call them.
+    pub members: BTreeMap<Name, Vec<Name>>,
 }
 
 impl Wanted {
@@ -47,6 +49,15 @@ impl Wanted {
     #[must_use]
     pub fn parse<'a>(scopes: impl IntoIterator<Item = &'a str>) -> Self {
         scopes.into_iter().fold(Self::default(), Self::with)
+    }
+
+    /// The same, where `members` tells what the members of a virtual repository call a name: nobody asks for those,
+    /// and the right is needed there, too.
+    #[must_use]
+    pub fn with_members(mut self, members: impl Fn(&Name) -> Vec<Name>) -> Self {
+        let named = self.repositories.keys().map(|name| (name.clone(), members(name)));
+        self.members = named.filter(|(_, members)| !members.is_empty()).collect();
+        self
     }
 
     fn with(mut self, scope: &str) -> Self {

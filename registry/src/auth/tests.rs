@@ -38,7 +38,7 @@ async fn admit(
     operation: Operation,
 ) -> Result<Authorized, Refusal> {
     let authorization = authorization.map(str::as_bytes);
-    access.admit(Presented { authorization, host: None, source: HERE }, operation).await
+    access.admit(Presented { authorization, host: None, source: HERE }, operation, None).await
 }
 
 fn unauthorized(rest: &str) -> Refusal {
@@ -60,7 +60,8 @@ async fn w604_the_realm_follows_the_host_of_the_request() {
     let access = Access::new(snapshot());
     let host = Some("main.ns.svc:5000");
     let presented = Presented { authorization: None, host, source: HERE };
-    let Err(Refusal::Unauthorized { challenge }) = access.admit(presented, Operation::Ping).await else {
+    let Err(Refusal::Unauthorized { challenge }) = access.admit(presented, Operation::Ping, None).await
+    else {
         panic!("a ping without credential was not refused")
     };
     assert!(challenge.starts_with(r#"Bearer realm="http://main.ns.svc:5000/token","#), "{challenge}");
@@ -152,4 +153,20 @@ async fn w122_without_authentication_nobody_is_asked() {
     for authorization in [None, Some("Bearer nonsense"), Some("Basic !")] {
         assert!(admit(&access, authorization, Operation::Ping).await.is_ok());
     }
+}
+
+#[tokio::test]
+async fn w451_w614_a_token_says_what_its_bearer_may_in_members_and_the_scope_does_not() {
+    let access = Access::new(snapshot());
+    let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>();
+    let wanted = Wanted::parse(["repository:team/all:pull,push", "repository:other/all:pull"]);
+    let wanted = wanted.with_members(|_| names(&["team/a", "pub/a", "other/a"]));
+    let credential = Credential::Password { user: "alice", password: "a:b" };
+    let minted = access.token(credential, HERE, &wanted).await.unwrap();
+    assert_eq!(minted.scope, "repository:team/all:pull,push");
+    let bearer = format!("Bearer {}", minted.token);
+    let allowed = admit(&access, Some(&bearer), get("team/all")).await.unwrap();
+    let readable = ["team/a", "pub/a", "other/a"].map(|name| allowed.may_read_member(&name.parse().unwrap()));
+    assert_eq!(readable, [true, true, false]);
+    assert!(!allowed.may_read(&"team/a".parse().unwrap()), "only through the virtual repository");
 }

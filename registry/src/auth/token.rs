@@ -9,6 +9,7 @@
 
 use jsonwebtoken::{Algorithm, Header, Validation};
 use serde::{Deserialize, Serialize};
+use stowage_oci::Name;
 
 use super::challenge::Realms;
 use super::identity::{Grants, Identity};
@@ -33,6 +34,8 @@ struct Claims {
     iat: u64,
     jti: String,
     access: Vec<Access>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    members: Vec<Access>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     rules: Vec<String>,
 }
@@ -98,6 +101,7 @@ pub(super) fn mint(
         iat: now,
         jti: uuid::Uuid::new_v4().to_string(),
         access,
+        members: grants.members.iter().map(Access::on).collect(),
         rules: grants.policies.iter().map(ToString::to_string).collect(),
     };
     let header = Header { kid: Some(key.id.to_string()), ..Header::new(Algorithm::ES256) };
@@ -114,17 +118,27 @@ fn lifetime(grants: &Grants) -> u64 {
 }
 
 impl Access {
+    fn on((name, actions): (&Name, &Actions)) -> Self {
+        Self {
+            kind: "repository".to_owned(),
+            name: name.to_string(),
+            actions: actions.iter().map(|action| scope::word(action).to_owned()).collect(),
+        }
+    }
+
+    /// The repository and the actions on it.
+    fn read(self) -> Option<(Name, Actions)> {
+        let actions = self.actions.iter().filter_map(|word| scope::action(word)).collect();
+        Some((self.name.parse().ok()?, actions))
+    }
+
     fn scope(&self) -> String {
         format!("{}:{}:{}", self.kind, self.name, self.actions.join(","))
     }
 }
 
 fn access(grants: &Grants) -> Vec<Access> {
-    let repositories = grants.repositories.iter().map(|(name, actions)| Access {
-        kind: "repository".to_owned(),
-        name: name.to_string(),
-        actions: actions.iter().map(|action| scope::word(action).to_owned()).collect(),
-    });
+    let repositories = grants.repositories.iter().map(Access::on);
     let catalog = grants.catalog.then(|| Access {
         kind: "registry".to_owned(),
         name: "catalog".to_owned(),
@@ -160,15 +174,11 @@ fn identity(claims: Claims) -> Identity {
     for access in claims.access {
         match access.kind.as_str() {
             "registry" => grants.catalog |= access.name == "catalog",
-            "repository" => {
-                if let Ok(name) = access.name.parse() {
-                    let actions = access.actions.iter().filter_map(|word| scope::action(word)).collect();
-                    grants.repositories.insert(name, actions);
-                }
-            }
+            "repository" => grants.repositories.extend(access.read()),
             _ => {}
         }
     }
+    grants.members = claims.members.into_iter().filter_map(Access::read).collect();
     grants.policies = claims.rules.into_iter().map(Into::into).collect();
     let subject = Some(claims.sub).filter(|sub| !sub.is_empty()).map(Into::into);
     Identity::Bearer { subject, grants }
@@ -215,6 +225,7 @@ mod tests {
             iat: now,
             jti: String::new(),
             access: Vec::new(),
+            members: Vec::new(),
             rules: Vec::new(),
         }
     }

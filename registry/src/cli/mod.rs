@@ -9,6 +9,7 @@ mod open;
 mod progress;
 mod serve;
 mod termination;
+mod virtuals;
 
 use std::io::Write as _;
 use std::net::SocketAddr;

@@ -29,7 +29,7 @@ use stowage_registry::server::{Certificate, End, Listener};
 use uuid::Uuid;
 
 use super::open::{self, Stores};
-use super::{Common, Failure, mirrors};
+use super::{Common, Failure, mirrors, virtuals};
 
 /// How often a database or bucket that does not answer is asked whether it does.
 const PROBE: Duration = Duration::from_secs(5);
@@ -231,12 +231,14 @@ impl Process {
         });
     }
 
-    /// Tells how the upstreams of mirrors are.
+    /// Tells how the upstreams of mirrors are, and which virtual repositories hide what was here before.
     fn report(&self, facts: Arc<ArcSwap<Facts>>) {
         let (registry, stopping) = (self.registry.clone(), self.tasks.stopping());
         self.tasks.spawn(async move {
+            let mut hiding = virtuals::Hiding::default();
             while stopping.run_until_cancelled(tokio::time::sleep(PROBE)).await.is_some() {
-                let troubles = mirrors::troubles(&registry.mirrors());
+                let mut troubles = mirrors::troubles(&registry.mirrors());
+                troubles.extend(hiding.troubles(&registry).await);
                 if facts.load().troubles != troubles {
                     facts.rcu(|facts| Facts { troubles: troubles.clone(), ..Facts::clone(facts) });
                 }
@@ -288,6 +290,7 @@ impl Process {
 fn apply_to(registry: &Registry, config: &Config) {
     registry.apply(settings(config), config.strict_indexes.clone());
     registry.set_mirrors(mirrors::settings(config));
+    registry.set_virtuals(virtuals::settings(config));
     registry.set_limits(open::limits(config), config.limits.max_concurrent_requests);
 }
 

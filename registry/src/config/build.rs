@@ -20,7 +20,7 @@ use super::error::ConfigError;
 use super::files::Origin;
 use super::{
     Collection, Config, Database, Limits, Postgres, S3, Scrub, Secret, SecretsDir, Sources, Storage, mirrors,
-    tls,
+    tls, virtuals,
 };
 use crate::auth::{Actions, Htpasswd, Policy, Realms, Rules, SigningKey, Snapshot, Subject};
 use crate::http::Redirect;
@@ -36,7 +36,6 @@ pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> R
     let rules = rules(&document, origin)?;
     ensure_not_open_to_the_world(&rules, sources.listen)?;
     let hosts: Vec<String> = urls(&document).iter().map(|url| host(url).to_owned()).collect();
-    let mirrors = mirrors::mirrors(&document, secrets)?;
     Ok(Config {
         registry: document.registry.name.clone(),
         hash: document.encode().hash,
@@ -56,8 +55,8 @@ pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> R
             keys: keys(&document, origin, rules.is_open(), sources)?,
             rules: Arc::new(rules),
         },
-        virtuals: mirrors::virtuals(&document, &mirrors)?,
-        mirrors,
+        mirrors: mirrors::mirrors(&document, secrets)?,
+        virtuals: virtuals::virtuals(&document)?,
         troubles: mirrors::troubles(&document, secrets),
         traces: traces_of(&document)?,
         tls: server_tls(spec, secrets)?,

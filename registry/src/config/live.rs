@@ -10,6 +10,7 @@ use stowage_crds::conditions::Reason;
 use stowage_crds::document::{Document, DocumentVersion, Entry};
 use stowage_crds::report::{Check, Checks, Rejection, Report, ResourceReport, SchemaReport};
 use stowage_crds::{Kind, Outcome, RegistrySpec, Storage, Summary};
+use stowage_oci::Name;
 use uuid::Uuid;
 
 use super::Config;
@@ -87,6 +88,17 @@ impl Trouble {
             MirrorFault::NotARegistry => Reason::NotARegistry,
         };
         Self { kind: Kind::Mirror, name: name.to_owned(), reason, message }
+    }
+}
+
+impl Trouble {
+    /// The path of the virtual repository `name` hides repositories, `hidden` among them.
+    #[must_use]
+    pub fn of_hidden(name: &str, hidden: &Name) -> Self {
+        let message =
+            format!("its path hides repositories that were pushed before it was made, {hidden} among them");
+        let reason = Reason::PathHidesRepositories;
+        Self { kind: Kind::VirtualRepository, name: name.to_owned(), reason, message }
     }
 }
 

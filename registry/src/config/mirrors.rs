@@ -1,10 +1,10 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! The mirrors and virtual repositories of the document → values that hold.
+//! The mirrors of the document → values that hold.
 //!
 //! Guarantees: a Secret that is missing is the trouble of its mirror alone. The mirror keeps its path, so that nothing
-//! else answers below it. A member whose mirror is not there is left out, and the others stay.
+//! else answers below it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,13 +12,10 @@ use std::time::Duration;
 use http::Uri;
 use stowage_crds::conditions::Reason;
 use stowage_crds::document::{Document, Entry};
-use stowage_crds::{
-    ItemName, KeyRef, Kind, MirrorSecret, MirrorSpec, RemoteShadowing, SecretRef, TagResolution,
-    TlsVerification, UpstreamNetwork, VirtualRepositorySpec,
-};
-use stowage_oci::{Glob, Name};
+use stowage_crds::{KeyRef, Kind, MirrorSecret, MirrorSpec, SecretRef, TlsVerification, UpstreamNetwork};
+use stowage_oci::Name;
 
-use super::build::{field, globs};
+use super::build::field;
 use super::error::ConfigError;
 use super::live::Trouble;
 use super::secrets::SecretsDir;
@@ -72,71 +69,6 @@ pub struct MirrorCache {
     pub negative_ttl: Duration,
     /// How long past that a tag is answered while the upstream fails.
     pub stale_for: Duration,
-}
-
-/// One path over several sources.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Virtual {
-    /// Its name.
-    pub name: String,
-    /// What its names begin with.
-    pub path: Name,
-    /// Its sources by precedence; those that cannot be resolved are left out.
-    pub members: Vec<Member>,
-    /// The prefix of the repositories that take pushes.
-    pub push_to: Option<Name>,
-    /// Which tags are listed.
-    pub tag_resolution: TagResolution,
-    /// Whether a mirror may answer for a name that exists here.
-    pub remote_shadowing: RemoteShadowing,
-    /// Whether its paths answer 503.
-    pub is_suspended: bool,
-}
-
-/// One source of a virtual repository.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Its name.
-    pub name: String,
-    /// What it is.
-    pub source: Source,
-    /// Names it is asked for; all if there are none.
-    pub include: Vec<Glob>,
-    /// Names it is not asked for.
-    pub exclude: Vec<Glob>,
-}
-
-/// Where a member's repositories are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Below this prefix, here.
-    Local(Name),
-    /// Below the path of a mirror.
-    Mirror {
-        /// The mirror.
-        name: String,
-        /// Its path.
-        path: Name,
-    },
-}
-
-impl Member {
-    /// What its names begin with.
-    #[must_use]
-    pub const fn prefix(&self) -> &Name {
-        match &self.source {
-            Source::Local(prefix) | Source::Mirror { path: prefix, .. } => prefix,
-        }
-    }
-
-    /// The name that it has for `rest`, what follows the path of the virtual repository; `None` if it is not to be
-    /// asked, or the name would be too long.
-    #[must_use]
-    pub fn name_of(&self, rest: &Name) -> Option<Name> {
-        let fits = |globs: &[Glob]| globs.iter().any(|glob| glob.matches(rest.as_str()));
-        let asked = (self.include.is_empty() || fits(&self.include)) && !fits(&self.exclude);
-        asked.then(|| format!("{}/{rest}", self.prefix()).parse().ok()).flatten()
-    }
 }
 
 pub(super) fn mirrors(document: &Document, secrets: &SecretsDir) -> Result<Vec<Mirror>, ConfigError> {
@@ -205,50 +137,4 @@ fn is_there(secret: &MirrorSecret, secrets: &SecretsDir) -> bool {
 /// `a, or b and c`.
 fn wanted(secret: &MirrorSecret) -> String {
     secret.forms.iter().map(|keys| keys.join(" and ")).collect::<Vec<_>>().join(", or ")
-}
-
-pub(super) fn virtuals(document: &Document, mirrors: &[Mirror]) -> Result<Vec<Virtual>, ConfigError> {
-    document.virtual_repositories.iter().map(|entry| virtual_repository(entry, mirrors)).collect()
-}
-
-fn virtual_repository(
-    entry: &Entry<VirtualRepositorySpec>,
-    mirrors: &[Mirror],
-) -> Result<Virtual, ConfigError> {
-    let spec = &entry.spec;
-    let at = |path: &str| format!("VirtualRepository {}: spec.{path}", entry.name);
-    let mut members = Vec::new();
-    for (place, asked) in spec.members.iter().enumerate() {
-        let path = |name: &str| at(&format!("members[{place}].{name}"));
-        let source = match (&asked.repository, &asked.mirror_ref) {
-            (Some(prefix), _) => {
-                Some(Source::Local(prefix.parse().map_err(|error| field(path("repository"), error))?))
-            }
-            (None, Some(wanted)) => mirrors.iter().find(|mirror| mirror.name == wanted.name).map(Source::of),
-            (None, None) => None,
-        };
-        let Some(source) = source else { continue };
-        members.push(Member {
-            name: asked.name.to_string(),
-            source,
-            include: globs(&path("include"), &asked.include)?,
-            exclude: globs(&path("exclude"), &asked.exclude)?,
-        });
-    }
-    let takes = |member: &&Member| Some(member.name.as_str()) == spec.push_to.as_ref().map(ItemName::as_str);
-    Ok(Virtual {
-        name: entry.name.clone(),
-        path: spec.path.parse().map_err(|error| field(at("path"), error))?,
-        push_to: members.iter().find(takes).map(Member::prefix).cloned(),
-        members,
-        tag_resolution: spec.tag_resolution,
-        remote_shadowing: spec.remote_shadowing,
-        is_suspended: spec.suspend,
-    })
-}
-
-impl Source {
-    fn of(mirror: &Mirror) -> Self {
-        Self::Mirror { name: mirror.name.clone(), path: mirror.path.clone() }
-    }
 }

@@ -16,6 +16,7 @@ mod mirrors;
 mod secrets;
 mod show;
 mod tls;
+mod virtuals;
 mod watch;
 
 use std::net::SocketAddr;
@@ -31,11 +32,12 @@ use stowage_oci::Glob;
 
 pub use error::{ConfigError, Problem, explained};
 pub use live::{Facts, Live, MirrorFault, Rejected, Trouble};
-pub use mirrors::{Member, Mirror, MirrorCache, Source, Upstream, Virtual};
+pub use mirrors::{Mirror, MirrorCache, Upstream};
 pub use secrets::{Secret, SecretError, SecretsDir};
 pub use show::{Shown, show};
 pub use stowage_crds::{Quantity, RemoteShadowing, TagResolution, TlsVerification, UpstreamNetwork};
 pub use tls::TlsError;
+pub use virtuals::{Member, Source, Virtual};
 pub use watch::{LOOK, watch};
 
 use crate::auth::Snapshot;

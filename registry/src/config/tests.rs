@@ -145,18 +145,13 @@ fn a_mirror_and_a_virtual_repository_become_checked_values() {
     assert!(hub.asks_upstream && !hub.is_default);
 
     let [all] = &config.virtuals[..] else { panic!("{:?}", config.virtuals) };
-    assert_eq!(all.push_to, Some("team-a".parse().unwrap()));
-    let names = |rest: &str| {
-        let rest = rest.parse().unwrap();
-        all.members
-            .iter()
-            .map(|member| member.name_of(&rest).map(|name| name.to_string()))
-            .collect::<Vec<_>>()
-    };
-    let some = |name: &str| Some(name.to_owned());
-    assert_eq!(names("library/alpine"), [some("team-a/library/alpine"), some("mirrors/hub/library/alpine")]);
-    assert_eq!(names("library/internal-x"), [some("team-a/library/internal-x"), None]);
-    assert_eq!(names("acme/app"), [some("team-a/acme/app"), None]);
+    let [team, hub] = &all.members[..] else { panic!("{:?}", all.members) };
+    assert_eq!((&team.source, team.takes_pushes), (&Source::Local("team-a".parse().unwrap()), true));
+    assert_eq!((&hub.source, hub.takes_pushes), (&Source::Mirror("hub".to_owned()), false));
+    assert_eq!(hub.include, ["library/*".parse().unwrap()]);
+    assert_eq!(hub.exclude, ["library/internal-*".parse().unwrap()]);
+    assert_eq!(all.remote_shadowing, RemoteShadowing::Forbid);
+    assert_eq!((all.tag_resolution, all.is_suspended), (TagResolution::FirstMember, false));
 }
 
 #[test]
@@ -227,15 +222,6 @@ fn paths_that_meet_are_an_error_that_names_the_second_by_name() {
     let loops = MIRROR.replace("https://hub.example.com", "http://localhost:5000");
     let error = Folder::with(&format!("{REGISTRY}{loops}")).error();
     assert!(error.contains("document 2: spec.upstream: localhost:5000 is this registry"), "{error}");
-}
-
-#[test]
-fn a_member_whose_mirror_is_not_in_the_document_is_left_out() {
-    let folder = Folder::with(&format!("{REGISTRY}{MIRROR}{VIRTUAL}"));
-    let (mut document, _) = read(&folder.sources()).unwrap();
-    document.mirrors.clear();
-    let [all] = &mirrors::virtuals(&document, &[]).unwrap()[..] else { panic!("one is expected") };
-    assert_eq!(all.members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>(), ["team"]);
 }
 
 #[test]

@@ -80,6 +80,9 @@ pub enum Error {
     /// A mirror of ours asked another registry, which asked us.
     #[error("mirrors of this registry lead back to it: nothing is fetched for a request that it made itself")]
     MirrorLoop,
+    /// The virtual repository is suspended.
+    #[error("this virtual repository is suspended")]
+    Suspended,
     /// The database is away; nothing was changed, or the change is not acknowledged.
     #[error("the database is not available")]
     DatabaseAway(#[source] meta::Error),

@@ -12,7 +12,7 @@ use crate::meta::ReferrerRow;
 use crate::operation::Page;
 
 /// The most tags of a page, and what a page holds unless asked.
-const TAGS: u32 = 10_000;
+pub(super) const TAGS: u32 = 10_000;
 /// What a page of repositories holds unless asked.
 const REPOSITORIES: u32 = 100;
 /// The most repositories of a page.
@@ -142,7 +142,7 @@ impl Domain {
 }
 
 /// At most `limit` items, and whether there were more.
-fn cut<T>(mut items: Vec<T>, limit: u32) -> (Vec<T>, bool) {
+pub(super) fn cut<T>(mut items: Vec<T>, limit: u32) -> (Vec<T>, bool) {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = items.len() > limit;
     items.truncate(limit);
@@ -150,7 +150,7 @@ fn cut<T>(mut items: Vec<T>, limit: u32) -> (Vec<T>, bool) {
 }
 
 /// As many as fit into a page, at least one.
-fn fitting(mut rows: Vec<ReferrerRow>) -> Vec<ReferrerRow> {
+pub(super) fn fitting(mut rows: Vec<ReferrerRow>) -> Vec<ReferrerRow> {
     let mut bytes = 0;
     let fit = rows.iter().take_while(|row| {
         bytes += row_bytes(row);

@@ -28,6 +28,7 @@ mod push;
 mod reconcile;
 mod trust;
 mod upload;
+mod virtuals;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,9 @@ pub use push::{Hook, Pushed, PutManifest};
 pub use reconcile::{Pace, Verified, Verify, VerifyOptions, Walk, WalkError, Walked, keep_compared};
 pub use trust::{Token, Trust};
 pub use upload::{Body, BodyError, Chunk};
+pub use virtuals::{
+    Combined, Joined, Listing, Member, MemberSource, Shadowing, Source, VirtualSettings, Virtuals, Within,
+};
 
 pub use crate::upstream::{Error as UpstreamError, Kind as UpstreamFault};
 
@@ -121,6 +125,7 @@ pub struct Domain {
     reads_back: bool,
     outage: Arc<outage::Outage>,
     shelf: Arc<mirror::Shelf>,
+    virtuals: Arc<ArcSwap<Virtuals>>,
     tasks: Tasks,
 }
 
@@ -175,6 +180,7 @@ impl Domain {
             reads_back: false,
             outage,
             shelf: Arc::new(mirror::Shelf::new(MirrorMetrics::default())),
+            virtuals: Arc::default(),
             meta,
             store,
             limits,

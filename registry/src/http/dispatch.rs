@@ -37,6 +37,8 @@ pub(super) struct Incoming {
     pub(super) body: RequestBody,
     /// The repository as the client named it.
     pub(super) named: Option<Named>,
+    /// Repositories that the client may read, whose content a manifest may refer to as well.
+    pub(super) beside: Vec<Name>,
 }
 
 /// A repository in the words of a client.
@@ -54,7 +56,7 @@ pub(super) async fn dispatch(
     incoming: Incoming,
 ) -> Result<Response, Failure> {
     let domain = &port.domain;
-    let Incoming { headers, query, body, named } = incoming;
+    let Incoming { headers, query, body, named, beside } = incoming;
     let shown =
         |repository: &Name| named.as_ref().map_or_else(|| repository.clone(), |named| named.name.clone());
     let own = |repository: &Name, upload: Uuid| key(authorized, repository, upload);
@@ -72,19 +74,19 @@ pub(super) async fn dispatch(
             Ok(respond::manifest(answer, matches!(reference, Reference::Digest(_)), not_modified))
         }
         Operation::OpenUpload { repository, opening } => {
-            open(port, authorized, repository, opening, body).await
+            open(port, authorized, (repository, &shown(repository)), opening, body).await
         }
         Operation::Append { repository, upload } => {
             let offset = domain.append(&own(repository, *upload), chunk(port, &headers, body)?).await?;
-            Ok(respond::upload_appended(repository, *upload, offset))
+            Ok(respond::upload_appended(&shown(repository), *upload, offset))
         }
         Operation::CloseUpload { repository, upload, digest } => {
             domain.close(&own(repository, *upload), digest, chunk(port, &headers, body)?).await?;
-            Ok(respond::blob_stored(repository, digest))
+            Ok(respond::blob_stored(&shown(repository), digest))
         }
         Operation::UploadStatus { repository, upload } => {
             let offset = domain.upload_offset(&own(repository, *upload)).await?;
-            Ok(respond::upload_status(repository, *upload, offset))
+            Ok(respond::upload_status(&shown(repository), *upload, offset))
         }
         Operation::CancelUpload { repository, upload } => {
             domain.cancel(&own(repository, *upload)).await?;
@@ -99,8 +101,9 @@ pub(super) async fn dispatch(
                 content_type: content_type(&headers),
                 body: body.read_manifest().await?,
             };
-            let pushed = domain.put_manifest(put).await?;
-            Ok(respond::manifest_stored(repository, &pushed, matches!(reference, Reference::Digest(_))))
+            let pushed = domain.put_manifest_beside(put, &beside).await?;
+            let by_digest = matches!(reference, Reference::Digest(_));
+            Ok(respond::manifest_stored(&shown(repository), &pushed, by_digest))
         }
         Operation::ListTags { repository, page } => {
             Ok(respond::tags(&shown(repository), &domain.tags(repository, page).await?, &query))
@@ -125,7 +128,11 @@ pub(super) async fn dispatch(
             Ok(respond::no_referrers(!artifact_types.is_empty()))
         }
         Operation::Catalog { page } => {
-            let list = domain.catalog(page, |repository| authorized.may_read(repository)).await?;
+            let list = {
+                let virtuals = domain.virtuals();
+                let visible = |name: &Name| authorized.may_read(name) && !virtuals.hides(name);
+                domain.catalog(page, visible).await?
+            };
             Ok(respond::catalog(&list, &query))
         }
         Operation::Discover { .. } => Ok(respond::discover()),
@@ -262,7 +269,7 @@ fn framed(
 async fn open(
     port: &DataPort,
     authorized: &Authorized,
-    repository: &Name,
+    (repository, shown): (&Name, &Name),
     opening: &Opening,
     body: RequestBody,
 ) -> Result<Response, Failure> {
@@ -270,19 +277,21 @@ async fn open(
         Opening::Mount { digest, from, or } => {
             let sources = sources(port, authorized, digest, from).await?;
             if port.domain.mount(repository, digest, &sources).await? {
-                return Ok(respond::blob_stored(repository, digest));
+                return Ok(respond::blob_stored(shown, digest));
             }
-            Box::pin(open(port, authorized, repository, or, body)).await
+            Box::pin(open(port, authorized, (repository, shown), or, body)).await
         }
         Opening::Monolithic { digest } if announces_more(&body, digest) => {
-            open_session(port, authorized, repository, digest.algorithm()).await
+            open_session(port, authorized, (repository, shown), digest.algorithm()).await
         }
         Opening::Monolithic { digest } => {
             let chunk = Chunk { start: None, length: body.length(), body: counted(port, body) };
             port.domain.push_blob(repository, principal(authorized), digest, chunk).await?;
-            Ok(respond::blob_stored(repository, digest))
+            Ok(respond::blob_stored(shown, digest))
         }
-        Opening::Session { algorithm } => open_session(port, authorized, repository, *algorithm).await,
+        Opening::Session { algorithm } => {
+            open_session(port, authorized, (repository, shown), *algorithm).await
+        }
     }
 }
 
@@ -294,11 +303,11 @@ fn announces_more(body: &RequestBody, digest: &Digest) -> bool {
 async fn open_session(
     port: &DataPort,
     authorized: &Authorized,
-    repository: &Name,
+    (repository, shown): (&Name, &Name),
     algorithm: Algorithm,
 ) -> Result<Response, Failure> {
     let upload = port.domain.open_upload(repository, principal(authorized), algorithm).await?;
-    Ok(respond::upload_opened(repository, upload, port.domain.preferred_chunk()))
+    Ok(respond::upload_opened(shown, upload, port.domain.preferred_chunk()))
 }
 
 /// Where the blob may be mounted from. A source that the client may not read is looked at all the same, so
@@ -313,10 +322,15 @@ async fn sources(
         MountSource::Nowhere => Ok(Vec::new()),
         MountSource::Any => {
             let mut sources = port.domain.repositories_with(digest).await?;
-            sources.retain(|repository| authorized.may_read(repository));
+            let virtuals = port.domain.virtuals();
+            sources.retain(|name| authorized.may_read(name) && !virtuals.hides(name));
             Ok(sources)
         }
-        MountSource::Repository(source) if authorized.may_read(source) => Ok(vec![source.clone()]),
+        MountSource::Repository(source) if authorized.may_read(source) => {
+            let mut members = port.domain.virtuals().members_of(source, &port.domain.mirrors());
+            members.retain(|member| authorized.may_read_member(member));
+            Ok(if members.is_empty() { vec![source.clone()] } else { members })
+        }
         MountSource::Repository(source) => match port.domain.blob(source, digest, false).await {
             Ok(_) | Err(Error::BlobUnknown) => Ok(Vec::new()),
             Err(error) => Err(error),

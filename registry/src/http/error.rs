@@ -264,6 +264,7 @@ fn domain_verdict(error: &Error, operation: Option<&Operation>) -> (StatusCode, 
         Error::Upstream(error) => upstream_verdict(error, operation),
         Error::DatabaseAway(_)
         | Error::MirrorLoop
+        | Error::Suspended
         | Error::RebuildRequired
         | Error::NotCompared
         | Error::StoreAway(_)

@@ -22,17 +22,9 @@ use super::middleware::MirrorFacts;
 use super::respond;
 use crate::auth::Authorized;
 use crate::domain::{Asking, Error, MirrorResult, Mirrored, MirroredBlob, Reader};
-use crate::operation::{Action, Operation};
+use crate::operation::Operation;
 
-const NO_WRITES: &str = "this repository mirrors another registry and takes no writes";
-
-/// The answer for a name that is the path of a mirror.
-pub(super) fn nowhere(operation: &Operation) -> Error {
-    match operation.action() {
-        Some(Action::Push | Action::Delete) => Error::ModeForbids(NO_WRITES),
-        Some(Action::Pull) | None => Error::NameUnknown,
-    }
-}
+pub(super) const NO_WRITES: &str = "this repository mirrors another registry and takes no writes";
 
 /// Does what was authorized.
 pub(super) async fn dispatch(
@@ -58,7 +50,7 @@ async fn answered(
     incoming: Incoming,
 ) -> Result<Response, Failure> {
     let domain = &port.domain;
-    let asking = asking(&incoming.headers, &at.mirror.settings.upstream.registry_id);
+    let asking = asking(port, &incoming.headers);
     match authorized.operation() {
         Operation::GetManifest { reference, head, .. } => {
             let (answer, result) = domain.mirrored_manifest(at, reference, *head, asking).await;
@@ -69,14 +61,9 @@ async fn answered(
             Ok(noted(port, authorized, at, response, result))
         }
         Operation::GetBlob { digest, head, .. } => {
-            let (blob, result) = domain.mirrored_blob(at, digest, *head, asking).await;
-            let response = match blob {
-                Ok(MirroredBlob::Known(blob)) => Ok(dispatch::blob_head(&blob, &incoming.headers)),
-                Ok(MirroredBlob::Stored(blob)) if *head => {
-                    Ok(dispatch::blob_head(&blob.head(), &incoming.headers))
-                }
-                Ok(MirroredBlob::Stored(blob)) => dispatch::send_blob(port, blob, &incoming.headers).await,
-                Ok(MirroredBlob::Fetched(reader)) => Ok(fetched(port, *reader, &incoming.headers)),
+            let (found, result) = domain.mirrored_blob(at, digest, *head, asking).await;
+            let response = match found {
+                Ok(found) => blob(port, found, *head, &incoming.headers).await,
                 Err(error) => Err(error.into()),
             };
             Ok(noted(port, authorized, at, response, result))
@@ -112,8 +99,30 @@ fn noted(
     response
 }
 
+/// The blob, as the request wants it.
+pub(super) async fn blob(
+    port: &DataPort,
+    found: MirroredBlob,
+    head: bool,
+    headers: &HeaderMap,
+) -> Result<Response, Failure> {
+    match found {
+        MirroredBlob::Known(blob) => Ok(dispatch::blob_head(&blob, headers)),
+        MirroredBlob::Stored(blob) if head => Ok(dispatch::blob_head(&blob.head(), headers)),
+        MirroredBlob::Stored(blob) => dispatch::send_blob(port, blob, headers).await,
+        MirroredBlob::Fetched(reader) => Ok(fetched(port, *reader, headers)),
+    }
+}
+
 /// Whether we may ask for this request: not if we made it, over mirrors that lead back to us.
-fn asking(headers: &HeaderMap, registry_id: &str) -> Asking {
+pub(super) fn asking(port: &DataPort, headers: &HeaderMap) -> Asking {
+    let mirrors = port.domain.mirrors();
+    // Every mirror says the same of who we are.
+    let registry_id = mirrors.all().next().map(|mirror| mirror.settings.upstream.registry_id.as_str());
+    registry_id.map_or(Asking::AsConfigured, |registry_id| asking_as(headers, registry_id))
+}
+
+fn asking_as(headers: &HeaderMap, registry_id: &str) -> Asking {
     let hops = headers.get_all(VIA).into_iter().filter_map(|value| value.to_str().ok());
     let mut names = hops.flat_map(|hops| hops.split(',')).filter_map(|hop| hop.split_whitespace().nth(1));
     if names.any(|name| name == registry_id) { Asking::InALoop } else { Asking::AsConfigured }
@@ -143,11 +152,12 @@ mod tests {
 
     #[test]
     fn a_request_that_passed_through_us_is_known_by_its_way() {
-        let asking =
-            |hops: &'static str| asking(&HeaderMap::from_iter([(VIA, HeaderValue::from_static(hops))]), "us");
+        let asking = |hops: &'static str| {
+            asking_as(&HeaderMap::from_iter([(VIA, HeaderValue::from_static(hops))]), "us")
+        };
         assert_eq!(asking("1.1 them"), Asking::AsConfigured);
         assert_eq!(asking("1.1 us"), Asking::InALoop);
         assert_eq!(asking("1.1 them, 1.1 us"), Asking::InALoop);
-        assert_eq!(super::asking(&HeaderMap::new(), "us"), Asking::AsConfigured);
+        assert_eq!(asking_as(&HeaderMap::new(), "us"), Asking::AsConfigured);
     }
 }

@@ -21,7 +21,8 @@ mod place;
 mod query;
 mod respond;
 mod span;
-pub mod token;
+mod token;
+mod virtuals;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::resume_unwind;
@@ -35,6 +36,7 @@ use axum::routing::any;
 use http::header::{AUTHORIZATION, HOST, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
+use stowage_oci::Name;
 use tokio::task::JoinError;
 use tracing::Instrument as _;
 
@@ -43,7 +45,7 @@ pub use parse::Site;
 
 use crate::auth::{Access, Presented};
 use crate::domain::{Domain, Error};
-use crate::operation::Mode;
+use crate::operation::{Action, Mode, Operation};
 use crate::ops::permits::Permits;
 use crate::ops::tasks::Tasks;
 use body::RequestBody;
@@ -124,7 +126,9 @@ pub fn standalone(port: DataPort) -> Router {
 /// The path of a repository is read by us: a pattern cannot have a name of any length in its middle, and its
 /// decoding would make an escaped slash a separator.
 fn routes(port: DataPort) -> Router {
-    let token = token::router(Arc::clone(&port.access));
+    let domain = port.domain.clone();
+    let members = move |name: &Name| domain.virtuals().members_of(name, &domain.mirrors());
+    let token = token::router(Arc::clone(&port.access), Arc::new(members));
     Router::new()
         .route("/v2", any(serve))
         .route("/v2/", any(serve))
@@ -185,17 +189,31 @@ async fn answer(
     facts: &mut Facts,
 ) -> Result<Response, Failure> {
     let Asked { operation, named, place } = asked;
-    let authorized = port.access.admit(presented(&parts), operation).await?;
+    let member = match &place {
+        Where::Members(at) => virtuals::written_to(at, &operation).cloned(),
+        Where::Here | Where::There(_) | Where::Nowhere(_) | Where::Suspended => None,
+    };
+    let authorized = port.access.admit(presented(&parts), operation, member.as_ref()).await?;
     facts.subject = authorized.subject().map(str::to_owned);
     facts.granted_by = authorized.granted_by().to_vec();
     if let Some(reason) = mode.forbids(authorized.operation()) {
         return Err(Error::ModeForbids(reason).into());
     }
-    let incoming = Incoming { headers: parts.headers, query, body, named };
+    let incoming = Incoming { headers: parts.headers, query, body, named, beside: Vec::new() };
     match place {
         Where::Here => dispatch::dispatch(port, &authorized, incoming).await,
         Where::There(at) => mirror::dispatch(port, &authorized, &at, incoming).await,
-        Where::Nowhere => Err(mirror::nowhere(authorized.operation()).into()),
+        Where::Members(at) => virtuals::dispatch(port, &authorized, at, incoming).await,
+        Where::Nowhere(why) => Err(nowhere(authorized.operation(), why).into()),
+        Where::Suspended => Err(Error::Suspended.into()),
+    }
+}
+
+/// The answer for a name that is nobody's repository; `why`: what takes no writes there.
+fn nowhere(operation: &Operation, why: &'static str) -> Error {
+    match operation.action() {
+        Some(Action::Push | Action::Delete) => Error::ModeForbids(why),
+        Some(Action::Pull) | None => Error::NameUnknown,
     }
 }
 

@@ -1,19 +1,20 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! Where a request leads: to a repository of ours, or to one of a mirror.
+//! Where a request leads: to a repository of ours, to one of a mirror, or to the members of a virtual one.
 //!
-//! It is decided before rights are, because rights are about the name under which a repository is stored.
+//! It is decided before rights are, because rights are about the name under which a repository is stored. In this order:
+//! `ns`, the path of a virtual repository, that of a mirror, the host of a mirror in the name, our own, the default.
 
 use http::request::Parts;
 use stowage_oci::Name;
 
-use super::Site;
 use super::dispatch::Named;
 use super::error::Failure;
 use super::parse::{self, Refusal};
 use super::query::Query;
-use crate::domain::{Domain, Mirrored, Place};
+use super::{Site, mirror, virtuals};
+use crate::domain::{Combined, Domain, Mirrored, Place, Within};
 use crate::operation::{Action, Operation};
 
 /// What is asked for, in our words.
@@ -31,8 +32,12 @@ pub(super) enum Where {
     Here,
     /// A mirror.
     There(Mirrored),
-    /// The name is a mirror's path, and nobody's repository.
-    Nowhere,
+    /// Members of a virtual repository.
+    Members(Combined),
+    /// The name is the path of a mirror or a virtual repository, and nobody's repository. Why it takes no writes.
+    Nowhere(&'static str),
+    /// A virtual repository that does not answer.
+    Suspended,
 }
 
 /// What the request asks for, and of whom.
@@ -52,9 +57,19 @@ pub(super) async fn asked(
         named: Some(Named { name, registry: registry.clone() }),
         place: Where::There(at),
     };
+    if registry.is_none()
+        && let Some(within) = domain.virtuals().place(&name, &mirrors)
+    {
+        let place = match within {
+            Within::Members(at) => Where::Members(at),
+            Within::Nowhere => Where::Nowhere(virtuals::NO_WRITES),
+            Within::Suspended => Where::Suspended,
+        };
+        return Ok(Asked { operation, named: Some(Named { name, registry: None }), place });
+    }
     Ok(match mirrors.place(&name, registry.as_deref()).map_err(Refusal::Name)? {
         Place::Local(_) => here(operation),
-        Place::Nowhere => Asked { operation, named: None, place: Where::Nowhere },
+        Place::Nowhere => Asked { operation, named: None, place: Where::Nowhere(mirror::NO_WRITES) },
         Place::Mirror(at) => there(operation, name, at),
         // A push makes a repository of ours; a pull needs one.
         Place::Either(_, _) if operation.action() != Some(Action::Pull) => here(operation),

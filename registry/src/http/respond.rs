@@ -46,6 +46,7 @@ pub(super) fn value(text: impl AsRef<str>) -> HeaderValue {
 
 const STALE: &str =
     r#"110 - "the registry that is mirrored here could not be asked; this is what it had last""#;
+const PARTIAL: &str = r#"199 - "a member of this virtual repository could not be asked""#;
 const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
 fn fixed(text: &'static str) -> HeaderValue {
@@ -79,6 +80,11 @@ fn warn_if(degraded: bool, headers: &mut HeaderMap) {
     if degraded {
         headers.insert(WARNING, fixed(DEGRADED));
     }
+}
+
+/// Says that it might have been another answer.
+pub(super) fn partial(headers: &mut HeaderMap) {
+    headers.append(WARNING, fixed(PARTIAL));
 }
 
 /// Says that `ns` was understood.
@@ -402,7 +408,7 @@ mod tests {
 
     #[test]
     fn w051_w912_a_warning_is_of_the_form_and_short() {
-        for (warning, code) in [(DEGRADED, "299 - \""), (STALE, "110 - \"")] {
+        for (warning, code) in [(DEGRADED, "299 - \""), (STALE, "110 - \""), (PARTIAL, "199 - \"")] {
             let text = warning.strip_prefix(code).unwrap().strip_suffix('"').unwrap();
             assert!(!text.contains(['"', '\\']) && warning.len() <= 4096);
         }

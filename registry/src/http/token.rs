@@ -18,6 +18,7 @@ use axum::routing::get;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
+use stowage_oci::Name;
 
 use crate::auth::{Access, Credential, MintError, Minted, TokenRefusal, Wanted};
 
@@ -26,14 +27,24 @@ const MAX_SCOPES: usize = 20;
 /// Longest form that is read.
 const MAX_FORM: usize = 64 * 1024;
 
-/// `GET` and `POST /token`.
-pub fn router(access: Arc<Access>) -> Router {
-    Router::new().route("/token", get(by_query).post(by_form)).with_state(access)
+/// What the members of a virtual repository call a name; nothing where it is none of a virtual repository.
+pub(super) type Members = Arc<dyn Fn(&Name) -> Vec<Name> + Send + Sync>;
+
+/// What tokens are made by.
+#[derive(Clone)]
+struct Maker {
+    access: Arc<Access>,
+    members: Members,
 }
 
-async fn by_query(State(access): State<Arc<Access>>, request: Request) -> Response {
+/// `GET` and `POST /token`.
+pub(super) fn router(access: Arc<Access>, members: Members) -> Router {
+    Router::new().route("/token", get(by_query).post(by_form)).with_state(Maker { access, members })
+}
+
+async fn by_query(State(Maker { access, members }): State<Maker>, request: Request) -> Response {
     let parameters = Parameters::parse(request.uri().query().unwrap_or_default().as_bytes());
-    let Some(wanted) = parameters.wanted() else { return too_many_scopes().into_response() };
+    let Some(wanted) = parameters.wanted(&members) else { return too_many_scopes().into_response() };
     let header = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
     let credential = Credential::Header(header);
     match access.token(credential, source(&request), &wanted).await {
@@ -42,7 +53,7 @@ async fn by_query(State(access): State<Arc<Access>>, request: Request) -> Respon
     }
 }
 
-async fn by_form(State(access): State<Arc<Access>>, request: Request) -> Response {
+async fn by_form(State(Maker { access, members }): State<Maker>, request: Request) -> Response {
     let source = source(&request);
     let Some(form) = form(request).await else {
         return oauth_error("invalid_request", "expected a form of at most 64 KiB");
@@ -51,7 +62,7 @@ async fn by_form(State(access): State<Arc<Access>>, request: Request) -> Respons
     if parameters.first("grant_type") != Some("password") {
         return oauth_error("unsupported_grant_type", "the only grant type is password");
     }
-    let Some(wanted) = parameters.wanted() else { return too_many_scopes_by_form() };
+    let Some(wanted) = parameters.wanted(&members) else { return too_many_scopes_by_form() };
     let (Some(user), Some(password)) = (parameters.first("username"), parameters.first("password")) else {
         return oauth_error("invalid_request", "username and password are needed");
     };
@@ -93,10 +104,10 @@ impl Parameters {
     }
 
     /// The scopes of all `scope` parameters, each of which may hold several; `None` if there are too many.
-    fn wanted(&self) -> Option<Wanted> {
+    fn wanted(&self, members: &Members) -> Option<Wanted> {
         let scopes = self.0.iter().filter(|(key, _)| key == "scope");
         let scopes: Vec<&str> = scopes.flat_map(|(_, value)| value.split_whitespace()).collect();
-        (scopes.len() <= MAX_SCOPES).then(|| Wanted::parse(scopes))
+        (scopes.len() <= MAX_SCOPES).then(|| Wanted::parse(scopes).with_members(&**members))
     }
 }
 
@@ -205,7 +216,7 @@ mod tests {
             realms: Realms::new("https://r.example", []),
             keys: SigningKey::ephemeral().unwrap(),
         };
-        super::router(Arc::new(Access::new(snapshot)))
+        super::router(Arc::new(Access::new(snapshot)), Arc::new(|_| Vec::new()))
     }
 
     async fn ask(router: &Router, request: Request) -> (StatusCode, http::HeaderMap, Value) {

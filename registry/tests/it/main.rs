@@ -49,4 +49,6 @@ mod upstream;
 #[cfg(test)]
 mod verify;
 #[cfg(test)]
+mod virtuals;
+#[cfg(test)]
 mod wire;

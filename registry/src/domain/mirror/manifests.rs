@@ -325,13 +325,16 @@ impl Mirrored {
     }
 
     pub(super) fn may_ask(&self, asking: Asking) -> bool {
-        self.mirror.settings.asks_upstream && asking == Asking::AsConfigured
+        self.mirror.settings.asks_upstream && asking != Asking::InALoop
     }
 
     /// `unknown` where the upstream may not be asked.
     pub(super) fn ensure_asking(&self, asking: Asking, unknown: Error) -> Result<(), Error> {
         match (self.mirror.settings.asks_upstream, asking) {
             (true, Asking::AsConfigured) => Ok(()),
+            (true, Asking::IfItAnswers) => {
+                self.mirror.down.get(&()).map_or(Ok(()), |error| Err(Error::Upstream(error)))
+            }
             (true, Asking::InALoop) => Err(Error::MirrorLoop),
             (false, _) => Err(unknown),
         }

@@ -16,7 +16,7 @@ mod flights;
 mod limits;
 mod manifests;
 mod memory;
-mod names;
+pub(super) mod names;
 mod reader;
 mod window;
 
@@ -176,6 +176,8 @@ impl MirrorResult {
 pub enum Asking {
     /// As the mirror says.
     AsConfigured,
+    /// As the mirror says, unless it did not answer a moment ago: others may have what is wanted.
+    IfItAnswers,
     /// No: the request came from ourselves, over other mirrors.
     InALoop,
 }

@@ -70,6 +70,11 @@ impl Mirrors {
         }
     }
 
+    /// The mirror of this name.
+    pub(in crate::domain) fn named(&self, name: &str) -> Option<&Arc<Mirror>> {
+        self.all().find(|mirror| mirror.settings.name == name)
+    }
+
     fn of_host(&self, host: &str) -> Option<&Arc<Mirror>> {
         self.all().find(|mirror| mirror.upstream.is_named(host))
     }
@@ -77,19 +82,24 @@ impl Mirrors {
 
 impl Mirror {
     fn place(self: &Arc<Self>, inside: &Name) -> Result<Place, NameError> {
+        self.repository(inside).map(Place::Mirror)
+    }
+
+    /// The repository that has this name below its path.
+    pub(in crate::domain) fn repository(self: &Arc<Self>, inside: &Name) -> Result<Mirrored, NameError> {
         let upstream = self.upstream.repository(inside);
         let stored = format!("{}/{upstream}", self.settings.path).parse()?;
-        Ok(Place::Mirror(Mirrored { mirror: Arc::clone(self), stored, upstream }))
+        Ok(Mirrored { mirror: Arc::clone(self), stored, upstream })
     }
 }
 
-fn is_at_or_below(name: &Name, path: &Name) -> bool {
+pub(in crate::domain) fn is_at_or_below(name: &Name, path: &Name) -> bool {
     let rest = name.as_str().strip_prefix(path.as_str());
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// What of a name is below a path.
-pub(super) fn below(name: &Name, path: &Name) -> Option<Name> {
+pub(in crate::domain) fn below(name: &Name, path: &Name) -> Option<Name> {
     name.as_str().strip_prefix(path.as_str())?.strip_prefix('/')?.parse().ok()
 }
 

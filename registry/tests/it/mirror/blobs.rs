@@ -25,6 +25,16 @@ super::both_stores!(
     w880_a_fetch_that_broke_off_begins_anew,
 );
 
+super::through_a_virtual_repository!(
+    w454_w871_n8_o12_fifty_clients_of_two_replicas_cost_one_download,
+    w453_w870_l37_n8_while_the_last_byte_is_withheld_clients_have_the_rest,
+    l39_f20_slow_and_vanished_clients_hold_up_nobody,
+    w145_wrong_bytes_never_end_an_answer_and_are_not_stored,
+    l43_a_layer_that_another_repository_has_is_not_fetched_again,
+    ranges_and_heads_of_what_is_not_here_yet,
+    w880_a_fetch_that_broke_off_begins_anew,
+);
+
 pub(super) fn sha256(content: &[u8]) -> Digest {
     Digest::of(Algorithm::Sha256, content)
 }
@@ -103,7 +113,7 @@ async fn l39_f20_slow_and_vanished_clients_hold_up_nobody(site: Site) {
 }
 
 /// Waits until a replica has the blob without asking.
-pub(super) async fn stored(registry: &Registry, target: &str) -> Answer {
+pub(crate) async fn stored(registry: &Registry, target: &str) -> Answer {
     for _ in 0..200 {
         let via = registry.mirrors().all().next().unwrap().settings.upstream.registry_id.clone();
         let answer = ask(registry, "GET", target, &[("via", &format!("1.1 {via}"))]).await;

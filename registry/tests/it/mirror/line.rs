@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 /// What happens to requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(crate) enum Way {
     /// They are answered.
     Open,
     /// Connections are closed.
@@ -27,15 +27,15 @@ pub(super) enum Way {
 }
 
 /// The line; ends when it is dropped.
-pub(super) struct Line {
-    pub(super) address: String,
+pub(crate) struct Line {
+    pub(crate) address: String,
     way: watch::Sender<Way>,
     asked: Arc<Mutex<Vec<String>>>,
     _tasks: JoinSet<()>,
 }
 
 impl Line {
-    pub(super) async fn to(target: &str) -> Self {
+    pub(crate) async fn to(target: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (way, state) = watch::channel(Way::Open);
@@ -52,12 +52,12 @@ impl Line {
         Self { address, way, asked, _tasks: tasks }
     }
 
-    pub(super) fn set(&self, way: Way) {
+    pub(crate) fn set(&self, way: Way) {
         self.way.send_replace(way);
     }
 
     /// The request lines since the last time, without the version.
-    pub(super) fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.asked.lock().unwrap())
     }
 }

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Request};
 use stowage_registry::Registry;
 use stowage_registry::blobs::{Filesystem, Store};
-use stowage_registry::domain::{MirrorCache, MirrorSettings};
+use stowage_registry::domain::{
+    Listing, Member, MemberSource, MirrorCache, MirrorSettings, Shadowing, VirtualSettings,
+};
 use stowage_registry::meta::MetaStore;
 use stowage_registry::meta::postgres::{self, PostgresStore};
 use stowage_registry::meta::sqlite::{Options, SqliteStore};
@@ -32,6 +34,7 @@ pub(super) struct Site {
     pub(super) upstream: Process,
     pub(super) line: Line,
     pub(super) mirror: MirrorSettings,
+    virtuals: Vec<VirtualSettings>,
     meta: Arc<dyn MetaStore>,
     store: Arc<dyn Store>,
     _folder: TempDir,
@@ -39,14 +42,14 @@ pub(super) struct Site {
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub(super) fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
@@ -80,7 +83,8 @@ impl Site {
             cache,
         };
         let [one, other] = [replica(&meta, &store).await, replica(&meta, &store).await];
-        let site = Self { one, other, upstream, line, mirror, meta, store, _folder: folder };
+        let site =
+            Self { one, other, upstream, line, mirror, virtuals: Vec::new(), meta, store, _folder: folder };
         site.apply(&site.mirror);
         site
     }
@@ -88,7 +92,24 @@ impl Site {
     fn apply(&self, mirror: &MirrorSettings) {
         for replica in [&self.one, &self.other] {
             replica.set_mirrors(vec![mirror.clone()]);
+            replica.set_virtuals(self.virtuals.clone());
         }
+    }
+
+    /// The names of the mirror are those of a virtual repository now, of which it is the one member.
+    pub(super) fn behind_a_virtual_repository(mut self) -> Self {
+        let source = MemberSource::Mirror(self.mirror.name.clone());
+        let member = Member { source, include: Vec::new(), exclude: Vec::new(), takes_pushes: false };
+        self.virtuals = vec![VirtualSettings {
+            name: "all".to_owned(),
+            path: self.mirror.path.clone(),
+            members: vec![member],
+            listing: Listing::FirstMember,
+            shadowing: Shadowing::Forbidden,
+            is_suspended: false,
+        }];
+        self.set(|mirror| mirror.path = "mirrors/hub".parse().unwrap());
+        self
     }
 
     /// Other settings from now on.
@@ -101,6 +122,7 @@ impl Site {
     pub(super) async fn newcomer(&self) -> Registry {
         let replica = replica(&self.meta, &self.store).await;
         replica.set_mirrors(vec![self.mirror.clone()]);
+        replica.set_virtuals(self.virtuals.clone());
         replica
     }
 }

@@ -26,6 +26,20 @@ super::both_stores!(
     w453_w877_of_an_index_only_what_is_asked_for_is_fetched,
 );
 
+super::through_a_virtual_repository!(
+    w876_f19_f38b_within_the_ttl_nobody_is_asked_and_after_it_by_head,
+    w874_a_moved_tag_is_seen_and_one_that_moved_back_is_not_fetched,
+    p18_w872_while_the_upstream_is_away_a_tag_is_answered_with_a_warning,
+    w873_a_tag_that_the_upstream_ended_is_ended,
+    p18_w875_a_limit_that_one_replica_met_holds_for_all,
+    w873_while_the_upstream_refuses_us_a_tag_is_answered_with_a_warning,
+    o10_an_offline_mirror_asks_nobody,
+    o28_what_was_fetched_survives_a_restart_without_the_upstream,
+    what_is_not_there_is_not_asked_for_again_at_once,
+    w116_what_is_not_here_and_cannot_be_fetched_says_why,
+    w453_w877_of_an_index_only_what_is_asked_for_is_fetched,
+);
+
 async fn w876_f19_f38b_within_the_ttl_nobody_is_asked_and_after_it_by_head(mut site: Site) {
     push(site.upstream.address(), "", "team/app", "1.0", b"layer");
     assert_eq!(get(&site.one, TAG).await.status, 200);

@@ -1,0 +1,87 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! The virtual repositories of the document → values that hold.
+//!
+//! A member may name a mirror that is not there: it has nothing then, and the others stay.
+
+use stowage_crds::document::{Document, Entry};
+use stowage_crds::{ItemName, RemoteShadowing, TagResolution, VirtualRepositorySpec};
+use stowage_oci::{Glob, Name};
+
+use super::build::{field, globs};
+use super::error::ConfigError;
+
+/// One path over several sources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Virtual {
+    /// Its name.
+    pub name: String,
+    /// What its names begin with.
+    pub path: Name,
+    /// Its sources, by precedence.
+    pub members: Vec<Member>,
+    /// Which tags are listed.
+    pub tag_resolution: TagResolution,
+    /// Whether a mirror may answer for a name that exists here.
+    pub remote_shadowing: RemoteShadowing,
+    /// Whether its paths answer 503.
+    pub is_suspended: bool,
+}
+
+/// One source of a virtual repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What it is.
+    pub source: Source,
+    /// Names it is asked for; all if there are none.
+    pub include: Vec<Glob>,
+    /// Names it is not asked for.
+    pub exclude: Vec<Glob>,
+    /// Whether what is pushed goes to it.
+    pub takes_pushes: bool,
+}
+
+/// Where a member's repositories are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Below this prefix, here.
+    Local(Name),
+    /// Below the path of the mirror of this name.
+    Mirror(String),
+}
+
+pub(super) fn virtuals(document: &Document) -> Result<Vec<Virtual>, ConfigError> {
+    document.virtual_repositories.iter().map(virtual_repository).collect()
+}
+
+fn virtual_repository(entry: &Entry<VirtualRepositorySpec>) -> Result<Virtual, ConfigError> {
+    let spec = &entry.spec;
+    let at = |path: &str| format!("VirtualRepository {}: spec.{path}", entry.name);
+    let mut members = Vec::new();
+    for (place, asked) in spec.members.iter().enumerate() {
+        let path = |name: &str| at(&format!("members[{place}].{name}"));
+        let source = match (&asked.repository, &asked.mirror_ref) {
+            (Some(prefix), _) => {
+                Source::Local(prefix.parse().map_err(|error| field(path("repository"), error))?)
+            }
+            (None, Some(wanted)) => Source::Mirror(wanted.name.clone()),
+            // Refused at the door: one of them is set.
+            (None, None) => continue,
+        };
+        members.push(Member {
+            source,
+            include: globs(&path("include"), &asked.include)?,
+            exclude: globs(&path("exclude"), &asked.exclude)?,
+            takes_pushes: spec.push_to.as_ref().map(ItemName::as_str) == Some(asked.name.as_str()),
+        });
+    }
+    Ok(Virtual {
+        name: entry.name.clone(),
+        path: spec.path.parse().map_err(|error| field(at("path"), error))?,
+        members,
+        tag_resolution: spec.tag_resolution,
+        remote_shadowing: spec.remote_shadowing,
+        is_suspended: spec.suspend,
+    })
+}
