@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 
 use super::Changes;
-use super::apply::{Owed, Rows};
+use super::rows::{Owed, Rows};
 use crate::key::Key;
 use crate::meta::{Epoch, steps};
 

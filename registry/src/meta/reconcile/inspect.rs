@@ -16,11 +16,10 @@ use std::time::Duration;
 
 use stowage_oci::{Digest, Name, Tag};
 
-use super::apply::{
-    self, BlobFact, LinkFact, Owed, Rows, State, Suspects, TagFact, entry_key, errand, link_key,
-};
+use super::apply::{self, Suspects, entry_key, errand, link_key};
 use super::plan::{self, BlobAction, Judgement, LinkAction};
 use super::plan_records::{ManifestPlan, TagPlan, TagSet, withdrawn_key};
+use super::rows::{BlobFact, LinkFact, Owed, Rows, State, TagFact};
 use super::{
     BlobFound, Damage, Difference, LinkFound, MARKER_AGE, ManifestFound, Mode, MultipartFound, Outcome,
     ReferrersFound, Scope, Settled, TagEntry, TagFound, UploadFound,

@@ -18,6 +18,7 @@ mod end;
 mod inspect;
 mod plan;
 mod plan_records;
+mod rows;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,12 +30,13 @@ use uuid::Uuid;
 use super::{Epoch, Error, Location, ManifestFacts, Removal};
 use crate::key::{Generation, Version};
 
-pub(super) use apply::{
-    BlobFact, Holders, Life, LinkFact, ManifestFact, NewManifest, Owed, Rows, State, TagFact, settle,
-};
+pub(super) use apply::settle;
 pub(super) use end::{EndRows, OldIntent, end};
 pub use inspect::{Finding, Problem, Restore};
 pub(super) use plan_records::TagSet;
+pub(super) use rows::{
+    BlobFact, Holders, Life, LinkFact, ManifestFact, NewManifest, Owed, Rows, State, TagFact,
+};
 
 /// For how long a marker is kept after the record that it is about.
 pub(super) const MARKER_AGE: Duration = Duration::from_hours(24);

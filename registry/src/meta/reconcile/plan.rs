@@ -10,7 +10,7 @@ use std::collections::HashSet;
 
 use stowage_oci::{Digest, Name};
 
-use super::apply::{BlobFact, Holders, LinkFact};
+use super::rows::{BlobFact, Holders, LinkFact};
 use super::{BlobFound, LinkFound};
 use crate::key::{Generation, Key};
 use crate::meta::{Location, steps};

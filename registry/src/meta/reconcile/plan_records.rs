@@ -8,8 +8,8 @@
 
 use stowage_oci::{Digest, Name};
 
-use super::apply::{Life, ManifestFact, State, TagFact};
 use super::plan::Fate;
+use super::rows::{Life, ManifestFact, State, TagFact};
 use super::{ManifestFound, TagEntry, TagFound};
 use crate::key::{Generation, Key, Version};
 use crate::meta::steps::tag_key;
