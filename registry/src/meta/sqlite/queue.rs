@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use stowage_oci::Name;
 
 use super::tx::Tx;
@@ -40,6 +41,19 @@ impl Tx<'_> {
         Ok(id)
     }
 
+    /// Queues the steps of several, all of them due after the same time.
+    pub(super) async fn owe_all(&mut self, owed: &[Owed], after: Duration) -> Result<(), Error> {
+        if owed.is_empty() {
+            return Ok(());
+        }
+        let row = |owed: &Owed| {
+            json!([to_json(&owed.steps), owed.lane, owed.then.map(Candidate::code), owed.about])
+        };
+        let rows: Vec<serde_json::Value> = owed.iter().map(row).collect();
+        let insert = sqlx::query(include_str!("sql/owe_all.sql"));
+        self.run(insert.bind(to_json(&rows)).bind(micros(after))).await.map(drop)
+    }
+
     /// Queues the removal of what nobody should see any more, if there is any.
     pub(super) async fn discard(&mut self, steps: Vec<String>, after: Duration) -> Result<(), Error> {
         if !steps.is_empty() {
@@ -53,6 +67,20 @@ impl Tx<'_> {
         let insert = "INSERT INTO gc_queue (due, kind, ref) SELECT now + ?1, ?2, ?3 FROM clock";
         self.run(sqlx::query(insert).bind(micros(after)).bind(kind.code()).bind(id)).await?;
         Ok(())
+    }
+
+    /// The same for several rows of a kind.
+    pub(super) async fn candidates(
+        &mut self,
+        kind: Candidate,
+        ids: &[i64],
+        after: Duration,
+    ) -> Result<(), Error> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let insert = sqlx::query(include_str!("sql/queue_candidates.sql"));
+        self.run(insert.bind(to_json(ids)).bind(kind.code()).bind(micros(after))).await.map(drop)
     }
 
     /// The repository's row, made if need be.

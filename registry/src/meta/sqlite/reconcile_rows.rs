@@ -13,8 +13,8 @@ use super::queue::Owed as Queued;
 use super::tags::TagColumns;
 use super::tx::Tx;
 use super::values::{
-    digest as digest_column, digests_json, form, form_columns, from_json, integer, location, micros,
-    plan_columns, to_json, unreadable,
+    digest as digest_column, digests_json, form, form_columns, from_json, generation_hex, integer, location,
+    micros, plan_columns, to_json, unreadable,
 };
 use crate::key::{Form, Generation, Key};
 use crate::meta::reconcile::{
@@ -45,7 +45,7 @@ fn size(column: i64) -> Result<u64, Error> {
 
 /// A list of generations to bind: `unhex(value)` of its elements is what columns hold.
 fn generations_json(generations: &[Generation]) -> String {
-    to_json(&generations.iter().map(|one| one.to_uuid().simple().to_string()).collect::<Vec<_>>())
+    to_json(&generations.iter().copied().map(generation_hex).collect::<Vec<_>>())
 }
 
 impl SqliteRows<'_, '_> {

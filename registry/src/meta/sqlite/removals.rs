@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::SqliteStore;
 use super::queue::Owed;
 use super::tx::Tx;
-use super::values::{from_json, micros};
+use super::values::{from_json, micros, to_json};
 use crate::key::{Generation, Key};
 use crate::meta::steps::{evidence, lane, remove_link, write};
 use crate::meta::{Candidate, DeleteOutcome, Epoch, Error, Removal};
@@ -107,7 +107,8 @@ impl SqliteStore {
                 return Ok(refused.map_or(DeleteOutcome::Unknown, |_| DeleteOutcome::Referenced));
             }
         };
-        let update = sqlx::query(include_str!("sql/delete_manifest.sql")).bind(id).bind(micros(retain));
+        let update =
+            sqlx::query(include_str!("sql/delete_manifests.sql")).bind(to_json(&[id])).bind(micros(retain));
         tx.run(update).await?;
         let tombstones = tx.trash_tags(epoch, (repository_id, repository), id, self.tag_rest(retain)).await?;
         let mut steps: Vec<String> = tombstones.iter().map(write).collect();

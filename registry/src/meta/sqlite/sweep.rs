@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: EUPL-1.2
 
 //! The sweeps: manifests, links, blobs. Each takes candidates from the queue and looks for references. There is
-//! one writer, so nobody can come in between.
+//! one writer, so nobody can come in between. Nothing is flushed: what is decided is done when it is taken out of
+//! the outbox, which flushes all that came before.
 
 use std::time::Duration;
 
@@ -93,14 +94,15 @@ impl LinkColumns {
 }
 
 impl BlobColumns {
-    fn removal(&self) -> Result<Vec<String>, Error> {
+    fn removal(&self) -> Result<Owed, Error> {
         let digest = digest_column("blobs", &self.digest)?;
-        let Some(generation) = self.r#gen.map(Generation::from_uuid) else { return Ok(Vec::new()) };
+        let Some(generation) = self.r#gen.map(Generation::from_uuid) else { return Ok(Owed::default()) };
         let size = u64::try_from(self.size).map_err(|error| unreadable("blobs", error))?;
-        Ok(match form("blobs", self.form, self.tail)? {
+        let steps = match form("blobs", self.form, self.tail)? {
             Some(form) => remove_blob(digest, &Location { generation, form, size }),
             None => remove_absent(digest, generation, size, self.tail),
-        })
+        };
+        Ok(Owed { steps, ..Owed::default() })
     }
 }
 
@@ -150,20 +152,26 @@ impl Tx<'_> {
         let judged: Vec<T> = self.all(judge).await?;
         let (ripe, unripe): (Vec<T>, Vec<T>) =
             judged.into_iter().filter(|row| !row.held()).partition(|row| row.wait() <= 0);
-        for row in &unripe {
+        if !unripe.is_empty() {
+            let rows: Vec<(i64, i64)> = unripe.iter().map(|row| (row.id(), row.wait())).collect();
             let put_back = sqlx::query(include_str!("sql/put_back.sql"));
-            self.run(put_back.bind(kind.code()).bind(row.id()).bind(row.wait())).await?;
+            self.run(put_back.bind(kind.code()).bind(to_json(&rows))).await?;
         }
         let swept = Swept { seen: *seen, removed: ripe.len() as u64, again: unripe.len() as u64 };
         Ok((ripe, swept))
     }
 
-    async fn each<T: Judged>(&mut self, statement: &'static str, rows: &[T]) -> Result<(), Error> {
-        for row in rows {
-            self.run(sqlx::query(statement).bind(row.id())).await?;
+    /// Runs a statement over rows that were judged.
+    async fn over<T: Judged>(&mut self, statement: &'static str, rows: &[T]) -> Result<(), Error> {
+        if rows.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.run(sqlx::query(statement).bind(ids(rows))).await.map(drop)
     }
+}
+
+fn ids<T: Judged>(rows: &[T]) -> String {
+    to_json(&rows.iter().map(Judged::id).collect::<Vec<_>>())
 }
 
 impl SqliteStore {
@@ -173,11 +181,10 @@ impl SqliteStore {
         let taken = tx.take_candidates(Candidate::Link, limit).await?;
         let (rows, swept) =
             tx.victims::<LinkColumns>(Candidate::Link, judge, &[self.timings.lease], &taken).await?;
-        tx.each("DELETE FROM repo_blobs WHERE id = ?1", &rows).await?;
-        for row in &rows {
-            tx.owe(&Owed { after: self.timings.tombstone_delay, ..row.removal()? }).await?;
-        }
-        tx.commit().await?;
+        tx.over("DELETE FROM repo_blobs WHERE id IN (SELECT value FROM json_each(?1))", &rows).await?;
+        let owed = rows.iter().map(LinkColumns::removal).collect::<Result<Vec<_>, _>>()?;
+        tx.owe_all(&owed, self.timings.tombstone_delay).await?;
+        tx.commit_unflushed().await?;
         Ok(swept)
     }
 
@@ -193,11 +200,11 @@ impl SqliteStore {
                 &taken,
             )
             .await?;
-        tx.each("DELETE FROM blobs WHERE id = ?1", &rows).await?;
-        for row in &rows {
-            tx.discard(row.removal()?, self.timings.tombstone_delay).await?;
-        }
-        tx.commit().await?;
+        tx.over("DELETE FROM blobs WHERE id IN (SELECT value FROM json_each(?1))", &rows).await?;
+        let mut owed = rows.iter().map(BlobColumns::removal).collect::<Result<Vec<_>, _>>()?;
+        owed.retain(|owed| !owed.steps.is_empty());
+        tx.owe_all(&owed, self.timings.tombstone_delay).await?;
+        tx.commit_unflushed().await?;
         Ok(swept)
     }
 
@@ -207,11 +214,11 @@ impl SqliteStore {
         let taken = tx.take_candidates(Candidate::Trashed, limit).await?;
         let (rows, swept) =
             tx.victims::<ManifestColumns>(Candidate::Trashed, judge, &[self.timings.again], &taken).await?;
-        tx.each("UPDATE manifests SET state = 3 WHERE id = ?1", &rows).await?;
-        for row in &rows {
-            tx.owe(&Owed { after: self.timings.tombstone_delay, ..row.removal()? }).await?;
-        }
-        tx.commit().await?;
+        tx.over("UPDATE manifests SET state = 3 WHERE id IN (SELECT value FROM json_each(?1))", &rows)
+            .await?;
+        let owed = rows.iter().map(ManifestColumns::removal).collect::<Result<Vec<_>, _>>()?;
+        tx.owe_all(&owed, self.timings.tombstone_delay).await?;
+        tx.commit_unflushed().await?;
         Ok(swept)
     }
 
@@ -226,19 +233,21 @@ impl SqliteStore {
         // A manifest that lost a tag can have gone to the trash before, or meanwhile.
         tx.run(sqlx::query(include_str!("sql/queue_trashed.sql")).bind(to_json(&taken.1))).await?;
         let Some(retain) = retain else {
-            tx.commit().await?;
+            tx.commit_unflushed().await?;
             return Ok(Swept { seen: taken.0, ..Swept::default() });
         };
         let judge = include_str!("sql/candidate_manifests.sql");
         let (rows, swept) =
             tx.victims::<ManifestColumns>(Candidate::Manifest, judge, &[self.timings.lease], &taken).await?;
-        for row in &rows {
-            let trash = sqlx::query(include_str!("sql/delete_manifest.sql"));
-            tx.run(trash.bind(row.id()).bind(micros(retain))).await?;
-            tx.owe(&row.marker()?).await?;
-            tx.candidate(Candidate::Trashed, row.id(), retain).await?;
+        if !rows.is_empty() {
+            let trash = sqlx::query(include_str!("sql/delete_manifests.sql"));
+            tx.run(trash.bind(ids(&rows)).bind(micros(retain))).await?;
+            let markers = rows.iter().map(ManifestColumns::marker).collect::<Result<Vec<_>, _>>()?;
+            tx.owe_all(&markers, Duration::ZERO).await?;
+            let rows: Vec<i64> = rows.iter().map(Judged::id).collect();
+            tx.candidates(Candidate::Trashed, &rows, retain).await?;
         }
-        tx.commit().await?;
+        tx.commit_unflushed().await?;
         Ok(swept)
     }
 }

@@ -93,7 +93,8 @@ impl SqliteStore {
             }
             _ => {}
         }
-        tx.commit().await?;
+        // Flushed by whoever takes the row out of the outbox.
+        tx.commit_unflushed().await?;
         Ok(true)
     }
 }

@@ -54,6 +54,11 @@ pub(super) fn digest_hex(digest: &Digest) -> String {
     format!("{:02x}{}", digest.algorithm().code(), digest.hex())
 }
 
+/// `unhex` of it is what columns hold.
+pub(super) fn generation_hex(generation: Generation) -> String {
+    generation.to_uuid().simple().to_string()
+}
+
 /// A list of digests to bind.
 pub(super) fn digests_json(digests: &[Digest]) -> String {
     to_json(&digests.iter().map(digest_hex).collect::<Vec<_>>())

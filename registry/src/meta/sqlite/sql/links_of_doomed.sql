@@ -2,10 +2,10 @@
 -- SPDX-License-Identifier: EUPL-1.2
 
 SELECT f.link_id
-FROM manifest_blobs f
-WHERE f.manifest_id = ?1
+FROM json_each(?1) wanted
+JOIN manifest_blobs f ON f.manifest_id = wanted.value
 UNION
 SELECT l.id
-FROM manifest_children c
+FROM json_each(?1) wanted
+JOIN manifest_children c ON c.parent_id = wanted.value
 JOIN repo_blobs l ON l.repo_id = c.repo_id AND l.digest = c.child  -- children may be blobs
-WHERE c.parent_id = ?1

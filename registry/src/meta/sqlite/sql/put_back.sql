@@ -2,5 +2,6 @@
 -- SPDX-License-Identifier: EUPL-1.2
 
 INSERT INTO gc_queue (due, kind, ref)
-SELECT now + ?3, ?1, ?2
-FROM clock
+SELECT clock.now + (wanted.value ->> 1), ?1, wanted.value ->> 0
+FROM json_each(?2) wanted
+JOIN clock

@@ -3,4 +3,4 @@
 
 UPDATE manifests
 SET state = 2, trashed_until = (SELECT now FROM clock) + ?2
-WHERE id = ?1
+WHERE id IN (SELECT value FROM json_each(?1))
