@@ -13,18 +13,20 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use futures::future::join_all;
+use futures::stream::{self, StreamExt as _};
 
 use super::Step;
 use crate::blobs::{self, Store};
 use crate::key::Key;
 use crate::meta::{self, Collect, DueRemoval, Incarnation, Which};
 
-/// How many rows are taken at once.
-const ROWS: u32 = 1000;
+/// How many rows are taken at once: few enough that who pushes does not wait for long where there is one writer, or
+/// for a store that removes objects one after another.
+const ROWS: u32 = 250;
 /// How many objects one request removes.
 const KEYS: usize = 1000;
-/// How many other requests run at a time.
-const AT_ONCE: usize = 16;
+/// How many other requests run at a time. On a disk each waits for two syncs, as the requests of clients do.
+const AT_ONCE: usize = 8;
 /// A row that failed so often needs a human.
 const ALERT: u32 = 10;
 
@@ -200,11 +202,10 @@ impl<'a> Batch<'a> {
                 None => {}
             }
         }
-        for chunk in others.chunks(AT_ONCE) {
-            let taking = chunk.iter().map(|(place, step)| take(store, *place, *step)).collect::<Vec<_>>();
-            for (place, outcome) in join_all(taking).await {
-                self.moved(place, outcome);
-            }
+        let taking = others.iter().map(|(place, step)| take(store, *place, *step)).collect::<Vec<_>>();
+        let mut taking = stream::iter(taking).buffer_unordered(AT_ONCE);
+        while let Some((place, outcome)) = taking.next().await {
+            self.moved(place, outcome);
         }
         for chunk in removals.chunks(KEYS) {
             let keys: Vec<String> = chunk.iter().map(|(_, key)| (*key).to_owned()).collect();

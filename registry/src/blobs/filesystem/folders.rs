@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 /// How often a folder is made again when a deletion takes it away at the same moment.
 const ATTEMPTS: u32 = 16;
@@ -86,7 +87,7 @@ impl Folders {
         let mut kept: Vec<&Path> = folders.iter().rev().map(|folder| self.prune(root, folder)).collect();
         kept.sort_unstable();
         kept.dedup();
-        kept.into_iter().try_for_each(sync)
+        sync_all(&kept)
     }
 
     fn prune<'a>(&self, root: &Path, folder: &'a Path) -> &'a Path {
@@ -132,6 +133,23 @@ impl Fresh {
 
 fn above(path: &Path) -> &Path {
     path.parent().expect("every path of the store lies below its root")
+}
+
+/// Syncs folders, some at a time: each waits for the disk, which writes for all of them at once.
+fn sync_all(folders: &[&Path]) -> io::Result<()> {
+    const AT_ONCE: usize = 8;
+    let share = folders.len().div_ceil(AT_ONCE).max(1);
+    thread::scope(|scope| {
+        let mut shares = folders.chunks(share);
+        let own = shares.next().unwrap_or_default();
+        let sync_share = |share: &[&Path]| share.iter().try_for_each(|folder| sync(folder));
+        let others: Vec<_> = shares.map(|share| scope.spawn(move || sync_share(share))).collect();
+        let done = sync_share(own);
+        others.into_iter().fold(done, |done, other| {
+            let other = other.join().unwrap_or_else(|_panic| Err(io::Error::other("a sync panicked")));
+            done.and(other)
+        })
+    })
 }
 
 /// A folder that is gone has nothing to lose: a deletion was faster.

@@ -4,6 +4,7 @@
 //! Collection, from the push to the empty bucket. Over real databases and buckets; graces are milliseconds.
 
 mod command;
+mod cost;
 mod end;
 mod faults;
 mod lessons;
