@@ -9,7 +9,7 @@
 //! them, which is only told.
 //! Guarantees: what was done of a walk stays done, by whomever it goes on. Any number of replicas help.
 //! A walk that would lose more than the breaker lets through stops for all of them.
-//! Never: waits for anybody who has died longer than a minute.
+//! Never: waits for anybody who has died longer than a minute. Who stops or fails gives back what it has taken.
 
 mod sections;
 
@@ -23,6 +23,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use stowage_oci::Algorithm;
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -190,21 +191,28 @@ impl Walk {
 
     async fn walk(&self, epoch: Epoch) -> Result<Walked, WalkError> {
         let work = self.work(epoch, Mode::Walk);
-        self.ensure_planned(&work).await?;
+        self.unless_stopped(self.ensure_planned(&work)).await??;
         match self.work_together(&work).await {
             Ok(()) => {}
             Err(Broken::Walked) => return Ok(self.tally.result()),
             Err(error) => return Err(error.into()),
         }
-        if self.stopping.is_cancelled() {
-            return Err(WalkError::Stopped);
-        }
+        self.unless_stopped(self.end(epoch)).await??;
+        Ok(self.tally.result())
+    }
+
+    async fn unless_stopped<T>(&self, step: impl Future<Output = T>) -> Result<T, WalkError> {
+        self.stopping.run_until_cancelled(step).await.ok_or(WalkError::Stopped)
+    }
+
+    /// All parts are compared.
+    async fn end(&self, epoch: Epoch) -> Result<(), Error> {
         let meta = &self.comparer.meta;
-        meta.queue_unreferenced(epoch).await.map_err(Error::from)?;
-        if let Some(changes) = meta.end_walk(epoch).await.map_err(Error::from)? {
+        meta.queue_unreferenced(epoch).await?;
+        if let Some(changes) = meta.end_walk(epoch).await? {
             self.tally.add(&changes);
         }
-        Ok(self.tally.result())
+        Ok(())
     }
 
     /// Compares parts, several at a time and on all processors. What is under way ends with the first failure, or
@@ -217,9 +225,27 @@ impl Walk {
             workers.spawn(help);
         }
         while let Some(ended) = workers.join_next().await {
-            finished(ended)?;
+            if let Err(error) = finished(ended) {
+                self.give_back(work.scope.epoch, workers).await;
+                return Err(error);
+            }
         }
         Ok(())
+    }
+
+    /// Ends all workers. Whoever goes on need not wait until their leases run out.
+    async fn give_back(&self, epoch: Epoch, mut workers: JoinSet<Result<(), Broken>>) {
+        const LAST_STEP: Duration = Duration::from_secs(3);
+        // Those that were told to stop end at their next step. It may take a part, which is given back then.
+        let ended = self.stopping.is_cancelled()
+            && timeout(LAST_STEP, async { while workers.join_next().await.is_some() {} }).await.is_ok();
+        if !ended {
+            workers.shutdown().await;
+        }
+        let released = timeout(LAST_STEP, self.comparer.meta.release_shards(epoch, &self.owners)).await;
+        if !matches!(released, Ok(Ok(()))) {
+            tracing::debug!(epoch = epoch.0, "the leases run out in a minute");
+        }
     }
 
     /// Says which parts there are, unless somebody has.
