@@ -5,6 +5,7 @@
 
 #[path = "../support/clients.rs"]
 mod clients;
+mod mirrors;
 mod uploads;
 
 use std::fs;
