@@ -53,7 +53,7 @@ async fn look(domain: &Domain) {
 
 /// Walks, or helps to; how long to wait before the next look.
 async fn walk(domain: &Domain, epoch: Epoch, stopping: &CancellationToken) -> Duration {
-    let walk = Walk::new(domain, Walk::beside_clients(), stopping.clone());
+    let walk = Walk::new(domain, Walk::beside_clients(), stopping.clone()).patiently();
     loop {
         match walk.run(epoch).await {
             Ok(walked) => {

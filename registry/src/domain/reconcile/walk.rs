@@ -23,7 +23,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use stowage_oci::Algorithm;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -129,6 +129,8 @@ pub struct Walk {
     pace: Pace,
     stopping: CancellationToken,
     accepts_loss: bool,
+    /// How often in a row a step may fail that succeeds when it is tried again.
+    patience: u32,
     tally: Arc<Tally>,
     /// Who takes parts. The same when the walk is run again, so that it finds those it broke off.
     owners: [Uuid; PARTS],
@@ -140,7 +142,14 @@ impl Walk {
     pub fn new(domain: &Domain, pace: Pace, stopping: CancellationToken) -> Self {
         let comparer = domain.comparer.clone();
         let owners = std::array::from_fn(|_| Uuid::new_v4());
-        Self { comparer, pace, stopping, accepts_loss: false, tally: Arc::default(), owners }
+        Self { comparer, pace, stopping, accepts_loss: false, patience: 0, tally: Arc::default(), owners }
+    }
+
+    /// Goes on where one of its steps gets no answer in time. Beside clients that is no wonder; broken off each time,
+    /// together with all that is under way, a walk might never end.
+    #[must_use]
+    pub fn patiently(self) -> Self {
+        Self { patience: 10, ..self }
     }
 
     /// Goes on whatever is lost.
@@ -289,18 +298,33 @@ impl Walk {
     /// Takes parts until none is left.
     async fn help(&self, work: &Work, owner: Uuid) -> Result<(), Broken> {
         const PAUSE: Duration = Duration::from_millis(200);
-        let (meta, epoch) = (&self.comparer.meta, work.scope.epoch);
+        let mut failed = 0;
         while !self.stopping.is_cancelled() {
-            match meta.claim_shard(epoch, owner).await? {
-                ShardOutcome::Claimed(shard) => self.compare(work, &shard, owner).await?,
-                ShardOutcome::Unplanned => self.ensure_planned(work).await?,
-                ShardOutcome::Wait => tokio::time::sleep(PAUSE).await,
-                ShardOutcome::Done => return Ok(()),
-                ShardOutcome::Stopped(loss) => return Err(Broken::TooManyLosses(loss)),
-                ShardOutcome::Walked => return Err(Broken::Walked),
+            match self.take(work, owner).await {
+                Ok(Taken::Part) => failed = 0,
+                Ok(Taken::Nothing) => sleep(PAUSE).await,
+                Ok(Taken::All) => return Ok(()),
+                Err(Broken::Domain(error)) if failed < self.patience && is_passing(&error) => {
+                    failed += 1;
+                    sleep(PAUSE * failed).await;
+                }
+                Err(error) => return Err(error),
             }
         }
         Err(Error::Stopping.into())
+    }
+
+    /// Takes a part, if there is one to be had, and compares it.
+    async fn take(&self, work: &Work, owner: Uuid) -> Result<Taken, Broken> {
+        match self.comparer.meta.claim_shard(work.scope.epoch, owner).await? {
+            ShardOutcome::Claimed(shard) => self.compare(work, &shard, owner).await?,
+            ShardOutcome::Unplanned => self.ensure_planned(work).await?,
+            ShardOutcome::Wait => return Ok(Taken::Nothing),
+            ShardOutcome::Done => return Ok(Taken::All),
+            ShardOutcome::Stopped(loss) => return Err(Broken::TooManyLosses(loss)),
+            ShardOutcome::Walked => return Err(Broken::Walked),
+        }
+        Ok(Taken::Part)
     }
 
     /// Compares a part while its lease is kept.
@@ -312,6 +336,20 @@ impl Walk {
         }
         Ok(())
     }
+}
+
+/// What somebody who helps has found to do.
+enum Taken {
+    Part,
+    /// Others have what is left.
+    Nothing,
+    /// Nothing is left.
+    All,
+}
+
+/// Whether the same may succeed a moment later: no connection was to be had in time, or no answer.
+fn is_passing(error: &Error) -> bool {
+    matches!(error, Error::DatabaseAway(meta::Error::Unavailable(_)) | Error::StoreAway(_))
 }
 
 /// How a task of a walk ended.

@@ -20,6 +20,7 @@ on_both!(
     w723_a_push_looks_at_its_own_children_and_no_further,
     w477_each_restart_is_compared_in_the_background_while_clients_push_and_pull,
     a_walk_that_breaks_off_at_any_step_goes_on_and_ends_right,
+    a_walk_beside_clients_is_not_broken_off_by_a_step_that_fails_in_passing,
 );
 
 async fn pushed(replica: &Replica) {
@@ -136,6 +137,28 @@ async fn a_walk_that_breaks_off_at_any_step_goes_on_and_ends_right(mut stand: St
         }
     }
     assert!(broken > 20, "{broken}");
+}
+
+async fn a_walk_beside_clients_is_not_broken_off_by_a_step_that_fails_in_passing(mut stand: Stand) {
+    let replica = stand.start().await;
+    pushed(&replica).await;
+    let copy = stand.copy().await;
+    pushed_more(&replica).await;
+    replica.stop().await;
+    let before = stand.rows().await;
+    for step in ["claim_shard", "link_claims", "settle", "finish_shard"] {
+        stand.restore(&copy).await;
+        let (faulty, faults) = Faulty::over(stand.meta().await);
+        let domain = Domain::new(Arc::new(faulty), stand.store().await, Limits::default(), Tasks::new());
+        let epoch = domain.trust().enter().await.unwrap().epoch;
+        for nth in [1, 2] {
+            faults.inject(step, Occasion::Nth(nth), Effect::Fail);
+        }
+        let walk = Walk::new(&domain, Walk::beside_clients(), CancellationToken::new()).patiently();
+        walk.run(epoch).await.unwrap();
+        drop((walk, domain));
+        stand.assert_rows(&before).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
