@@ -6,6 +6,7 @@
 #[path = "../support/clients.rs"]
 mod clients;
 mod mirrors;
+mod storm;
 mod uploads;
 
 use std::fs;
