@@ -29,7 +29,7 @@ soak: tools build ## the reliability tests at full length: SOAK=10m bounds each
 	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-registry --test it a_power_cut_at_any_moment
 	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-e2e --test chaos -- --test-threads=1
 	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-registry --test it races:: -- --include-ignored --test-threads 2 --nocapture
-	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-e2e --test product w473_no_client_notices_a_rollout
+	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-e2e --test product w473_ -- --test-threads=1
 
 build: ## the two release binaries
 	cargo build --locked --release -p stowage-registry

@@ -13,10 +13,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::network::{NODES, Place};
 use crate::state::State;
 use crate::wait::until;
 
-/// Where the cluster's own processes are; the pods are in `kubepods` beside it.
+/// Where the cluster's own processes are; beside it is a cgroup a node, with the pods in its `kubepods`.
 const OWN: &str = "system";
 
 /// A cgroup, as a folder in every hierarchy.
@@ -33,17 +34,19 @@ impl Cgroup {
         Ok(Self { name: state.name(), hierarchies: hierarchies(&mounts) })
     }
 
-    /// How the kubelet names it.
-    pub(crate) fn path(&self) -> String {
-        format!("/{}", self.name)
+    /// How the kubelet of a node names the part that its pods are in.
+    pub(crate) fn path(&self, node: &Place) -> String {
+        format!("/{}/{}", self.name, node.name)
     }
 
-    /// Makes it in every hierarchy.
+    /// Makes it, and a part for each node, in every hierarchy.
     pub(crate) fn create(&self) -> Result<()> {
         for hierarchy in &self.hierarchies {
             let folder = hierarchy.join(&self.name);
-            fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-            inherit_cpus(hierarchy, &folder)?;
+            make(hierarchy, &folder)?;
+            for node in &NODES {
+                make(&folder, &folder.join(node.name))?;
+            }
         }
         let own = self.tracked().join(OWN);
         fs::create_dir_all(&own).with_context(|| format!("make {}", own.display()))
@@ -94,8 +97,9 @@ fn hierarchies(mounts: &str) -> Vec<PathBuf> {
     if version_1.is_empty() { of_type("cgroup2") } else { version_1 }
 }
 
-/// Under version 1 a new cpuset is empty, and nothing can run in it.
-fn inherit_cpus(parent: &Path, folder: &Path) -> Result<()> {
+/// Makes a cgroup. Under version 1 a new cpuset is empty, and nothing can run in it.
+fn make(parent: &Path, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     for setting in ["cpuset.cpus", "cpuset.mems"] {
         let (from, to) = (parent.join(setting), folder.join(setting));
         if from.exists() {

@@ -19,10 +19,10 @@ use tokio::process::Command;
 
 use crate::control_plane;
 use crate::lifecycle::push;
-use crate::network::within;
-use crate::node::{on_node, pull_plainly};
+use crate::network::{NODES, within};
+use crate::node::{on_node, pull_by, pull_plainly};
 use crate::process::{command, succeed};
-use crate::services::{Postgres, REGISTRY, S3};
+use crate::services::{Distribution, Postgres, REGISTRY, S3};
 use crate::state::State;
 use crate::tools::{repository, tool};
 
@@ -145,6 +145,18 @@ impl Cluster {
         Postgres::of(&self.state)
     }
 
+    /// A Postgres server that a test may crash, on a port of its own. The test starts it.
+    #[must_use]
+    pub fn own_postgres(&self, owner: &'static str, port: u16) -> Postgres<'_> {
+        Postgres::of_a_test(&self.state, owner, port)
+    }
+
+    /// A registry that is not ours. The test that needs it starts it.
+    #[must_use]
+    pub fn distribution(&self) -> Distribution<'_> {
+        Distribution::of(&self.state)
+    }
+
     /// Its S3 server.
     #[must_use]
     pub fn s3(&self) -> S3<'_> {
@@ -183,14 +195,14 @@ impl Cluster {
         name
     }
 
-    /// Pushes an image layout to the registry that the node pulls from; returns the reference a pod names it by.
+    /// Pushes an image layout to the registry that nodes pull from; returns the reference a pod names it by.
     pub async fn publish(&self, layout: &Path, name: &str) -> Result<String> {
         let reference = format!("{REGISTRY}/{name}");
         push(layout, &reference).await?;
         Ok(reference)
     }
 
-    /// A command that can resolve the names of the cluster, as the node can.
+    /// A command that can resolve the names of the cluster, as a node can.
     pub fn command(&self, program: &Path) -> Result<Command> {
         on_node(&self.state, program)
     }
@@ -200,9 +212,26 @@ impl Cluster {
         self.command(&tool(name)?)
     }
 
-    /// Makes the node pull images of `registry` (`host:port`, as pods name it) from `address`, without TLS.
+    /// Makes the nodes pull images of `registry` (`host:port`, as pods name it) from `address`, without TLS.
     pub fn pull_plainly(&self, registry: &str, address: &str) -> Result<()> {
         pull_plainly(&self.state, registry, address)
+    }
+
+    /// Lets the nodes ask others for images of `registry`, as a `hosts.toml` says.
+    pub fn pull_by(&self, registry: &str, hosts: &str) -> Result<()> {
+        pull_by(&self.state, registry, hosts)
+    }
+
+    /// The address of the registry that nodes pull their first images from.
+    #[must_use]
+    pub fn images(&self) -> &'static str {
+        REGISTRY
+    }
+
+    /// The names of its nodes.
+    #[must_use]
+    pub fn nodes(&self) -> [&'static str; NODES.len()] {
+        NODES.each_ref().map(|node| node.name)
     }
 
     /// What to read when a test failed: pods, events, and the ends of logs.
@@ -227,7 +256,8 @@ impl Cluster {
 
     async fn pod_logs(&self) -> Vec<String> {
         let mut find = command("find");
-        find.arg(self.state.path("pods")).args(["-name", "*.log", "-size", "+0"]);
+        find.args(NODES.iter().map(|node| self.state.path(node.name).join("pods")));
+        find.args(["-name", "*.log", "-size", "+0"]);
         let files = succeed(&mut find).await.unwrap_or_default();
         let mut parts = Vec::new();
         for file in files.lines() {

@@ -36,7 +36,7 @@ pub use lifecycle::{down, open_door, up};
 pub use network::{NODE_ADDRESS, within};
 pub use process::{command, succeed};
 pub use product::{Sample, install};
-pub use services::{Postgres, S3};
+pub use services::{Distribution, Postgres, S3};
 pub use soak::soak_length;
 pub use state::State;
 pub use tools::{binary, repository, tool};

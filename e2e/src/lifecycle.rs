@@ -60,17 +60,17 @@ fn bring_up(state: &State) -> Result<()> {
 }
 
 async fn start(state: &State) -> Result<()> {
-    let node = async {
+    let nodes = async {
         start_registry(state).await?;
         push_pause(state).await?;
-        node::start_runtime(state).await
+        node::start_runtimes(state).await
     };
     let servers = async {
         S3::of(state).start().await?;
         Postgres::of(state).start().await
     };
-    let (node, (), ()) = try_join!(node, control_plane::start(state), servers)?;
-    try_join!(node.join(), start_dns(state)).map(drop)
+    let (nodes, (), ()) = try_join!(nodes, control_plane::start(state), servers)?;
+    try_join!(node::join(state, &nodes), start_dns(state)).map(drop)
 }
 
 /// Lets the machine in: the API server answers at a loopback address, and the kubeconfig that is returned says which.
@@ -106,7 +106,7 @@ pub(crate) async fn push(layout: &Path, reference: &str) -> Result<()> {
 pub async fn down(state: &State) -> Result<()> {
     let recorded = Process::recorded(state)?;
     for process in in_order(&recorded) {
-        process.end(signal(&process.name), Duration::from_secs(5)).await?;
+        process.end(signal(process), Duration::from_secs(5)).await?;
     }
     Cgroup::of(state)?.destroy().await?;
     network::delete(state)?;
@@ -115,13 +115,13 @@ pub async fn down(state: &State) -> Result<()> {
 }
 
 fn in_order(recorded: &[Process]) -> impl Iterator<Item = &Process> {
-    let named = |name: &'static str| recorded.iter().filter(move |process| process.name == name);
+    let named = |program: &'static str| recorded.iter().filter(move |process| process.program() == program);
     ORDER.into_iter().chain(["postgres"]).flat_map(named)
 }
 
 /// Nothing of a cluster is kept, so nothing is asked to tidy up; only Postgres has shared memory to give back.
-fn signal(name: &str) -> Signal {
-    if name == "postgres" { Signal::QUIT } else { Signal::KILL }
+fn signal(process: &Process) -> Signal {
+    if process.program() == "postgres" { Signal::QUIT } else { Signal::KILL }
 }
 
 /// Empties the state folder, but for the logs. The record of processes goes last: until then `down` can be repeated.

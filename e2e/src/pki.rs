@@ -13,7 +13,7 @@ use rcgen::{
 };
 
 use crate::control_plane::SERVER;
-use crate::network::NODE_ADDRESS;
+use crate::network::{NODE_ADDRESS, NODES};
 use crate::state::State;
 
 /// A part that has a certificate: its file name, who it is to the API server, and the names it serves under.
@@ -41,10 +41,16 @@ const PARTS: &[Part] = &[
         ],
     },
     Part {
-        file: "node",
+        file: NODES[0].name,
         organization: Some("system:nodes"),
-        common_name: "system:node:node",
-        serves: &["127.0.0.1", NODE_ADDRESS, "node"],
+        common_name: "system:node:node-1",
+        serves: &["127.0.0.1", NODES[0].address, NODES[0].name],
+    },
+    Part {
+        file: NODES[1].name,
+        organization: Some("system:nodes"),
+        common_name: "system:node:node-2",
+        serves: &["127.0.0.1", NODES[1].address, NODES[1].name],
     },
     Part { file: "admin", organization: Some("system:masters"), common_name: "admin", serves: &[] },
     Part {

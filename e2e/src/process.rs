@@ -81,6 +81,11 @@ impl Process {
         Ok(process)
     }
 
+    /// What it is: where there are several, it stands behind that which tells them apart.
+    pub(crate) fn program(&self) -> &str {
+        self.name.rsplit('/').next().unwrap_or(&self.name)
+    }
+
     /// The processes that were recorded for a cluster, in the order of their start.
     pub(crate) fn recorded(state: &State) -> Result<Vec<Self>> {
         match fs::read_to_string(state.processes()) {
@@ -137,12 +142,10 @@ impl Process {
 }
 
 fn log_file(state: &State, name: &str) -> Result<File> {
-    fs::create_dir_all(state.path("logs")).context("make the folder of logs")?;
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(state.log(name))
-        .with_context(|| format!("open the log of {name}"))
+    let log = state.log(name);
+    let folder = log.parent().context("a log lies in a folder")?;
+    fs::create_dir_all(folder).context("make the folder of logs")?;
+    OpenOptions::new().create(true).append(true).open(&log).with_context(|| format!("open the log of {name}"))
 }
 
 /// When a process started, in the kernel's ticks; `None` when there is no such process, or only its corpse.

@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 
 use crate::cluster::Cluster;
 use crate::image::Image;
-use crate::services::S3;
+use crate::services::{Postgres, S3};
 use crate::tools::{binary, repository};
 
 /// The binaries and the names that `config/` calls their images by.
@@ -50,13 +50,18 @@ pub struct Sample<'a> {
 impl<'a> Sample<'a> {
     /// Applies the sample; returns when the registry is ready.
     pub async fn apply(cluster: &'a Cluster, namespace: &str) -> Result<Self> {
+        Self::apply_over(cluster, namespace, &cluster.postgres()).await
+    }
+
+    /// The same with its database on a certain server.
+    pub async fn apply_over(cluster: &'a Cluster, namespace: &str, postgres: &Postgres<'_>) -> Result<Self> {
         let registry = Self { cluster, namespace: namespace.to_owned() };
         cluster.s3().create_bucket(&registry.bucket())?;
-        cluster.postgres().create_database(&registry.database()).await?;
+        postgres.create_database(&registry.database()).await?;
         registry
             .secret("s3-creds", [("accessKeyId", S3::ACCESS_KEY), ("secretAccessKey", S3::SECRET_KEY)])
             .await?;
-        let uri = cluster.postgres().url(&registry.database());
+        let uri = postgres.url(&registry.database());
         registry.secret("registry-pg-app", [("uri", &uri)]).await?;
         cluster.apply_in(namespace, &registry.manifest()?).await?;
         registry.wait_until_ready().await?;

@@ -12,23 +12,24 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{Signal, geteuid};
+use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::control_plane::kubectl;
-use crate::files::fill;
+use crate::files::{fill, write};
 use crate::network::NODE_ADDRESS;
 use crate::process::{Process, command, succeed};
 use crate::state::State;
 use crate::tools::tool;
 use crate::wait::until;
 
-/// Where the registry that the node pulls its first images from listens.
-pub(crate) const REGISTRY: &str = "127.0.0.1:5000";
+/// Where the registry that nodes pull their first images from listens.
+pub(crate) const REGISTRY: &str = "10.200.0.1:5000";
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Starts the registry that the node pulls its first images from.
+/// Starts the registry that nodes pull their first images from.
 pub(crate) async fn start_registry(state: &State) -> Result<()> {
     let images = state.path("images");
     fs::create_dir_all(&images).context("make the folder of images")?;
@@ -50,34 +51,44 @@ pub(crate) async fn start_dns(state: &State) -> Result<()> {
     until("the namespace kube-system", PATIENCE, async || succeed(&mut apply).await.map(Some)).await.map(drop)
 }
 
-/// The Postgres server of a cluster.
+/// A Postgres server of a cluster.
 #[derive(Clone, Debug)]
 pub struct Postgres<'a> {
     state: &'a State,
+    owner: &'static str,
+    port: u16,
 }
 
 impl<'a> Postgres<'a> {
-    const NAME: &'static str = "postgres";
-    const PORT: u16 = 5432;
     const PASSWORD: &'static str = "stowage";
 
+    /// The one that all share.
     pub(crate) fn of(state: &'a State) -> Self {
-        Self { state }
+        Self { state, owner: "all", port: 5432 }
+    }
+
+    /// One that a test has for itself, and whose end is nobody else's affair. It is not started.
+    pub(crate) fn of_a_test(state: &'a State, owner: &'static str, port: u16) -> Self {
+        Self { state, owner, port }
     }
 
     /// The address of a database, as clients want it.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
-        let (password, port) = (Self::PASSWORD, Self::PORT);
+        let (password, port) = (Self::PASSWORD, self.port);
         format!("postgres://postgres:{password}@{NODE_ADDRESS}:{port}/{database}")
     }
 
     /// Makes an empty database.
     pub async fn create_database(&self, name: &str) -> Result<()> {
+        self.ask("postgres", &format!("CREATE DATABASE \"{name}\"")).await.map(drop)
+    }
+
+    /// What the server prints for a statement in a database.
+    pub async fn ask(&self, database: &str, statement: &str) -> Result<String> {
         let mut psql = command("psql");
-        psql.arg(self.url("postgres")).args(["--no-psqlrc", "--quiet", "--command"]);
-        psql.arg(format!("CREATE DATABASE \"{name}\""));
-        succeed(&mut psql).await.map(drop)
+        psql.arg(self.url(database)).args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]);
+        succeed(psql.args(["--command", statement])).await
     }
 
     /// Starts the server; its data is made when there is none. Returns when it answers.
@@ -91,26 +102,22 @@ impl<'a> Postgres<'a> {
             .arg("-D")
             .arg(&data)
             .args(["-c", &format!("listen_addresses={NODE_ADDRESS}")])
-            .args(["-c", &format!("port={}", Self::PORT)])
+            .args(["-c", &format!("port={}", self.port)])
             .args(["-c", "unix_socket_directories=", "-c", "fsync=off"])
             .args(["-c", "max_connections=300"]);
-        start(self.state, Self::NAME, &postgres, &format!("{NODE_ADDRESS}:{}", Self::PORT)).await?;
-        until("Postgres to answer", PATIENCE, async || {
-            let mut ask = command("psql");
-            ask.arg(self.url("postgres")).args(["--no-psqlrc", "--command", "SELECT 1"]);
-            succeed(&mut ask).await.map(Some)
-        })
-        .await
-        .map(drop)
+        start(self.state, &self.name(), &postgres, &format!("{NODE_ADDRESS}:{}", self.port)).await?;
+        until("Postgres to answer", PATIENCE, async || self.ask("postgres", "SELECT 1").await.map(Some))
+            .await
+            .map(drop)
     }
 
     /// Ends the server at once, as a crash would: what was not committed is lost, nothing else.
     pub async fn crash(&self) -> Result<()> {
-        stop(self.state, Self::NAME, Signal::QUIT).await
+        stop(self.state, &self.name(), Signal::QUIT).await
     }
 
     async fn initialize(&self) -> Result<()> {
-        let folder = scratch(self.state);
+        let folder = self.folder();
         fs::create_dir_all(&folder).context("make the folder of Postgres")?;
         let password = folder.join("password");
         fs::write(&password, Self::PASSWORD).context("write the password of Postgres")?;
@@ -128,8 +135,16 @@ impl<'a> Postgres<'a> {
         fs::write(self.data().join("pg_hba.conf"), rules).context("let clients in")
     }
 
+    fn name(&self) -> String {
+        format!("{}/postgres", self.owner)
+    }
+
+    fn folder(&self) -> PathBuf {
+        scratch(self.state).join(self.owner)
+    }
+
     fn data(&self) -> PathBuf {
-        scratch(self.state).join("data")
+        self.folder().join("data")
     }
 }
 
@@ -227,6 +242,48 @@ impl<'a> S3<'a> {
 
     fn address() -> String {
         format!("{NODE_ADDRESS}:{}", Self::PORT)
+    }
+}
+
+/// Another registry in a cluster's network, that knows nothing of Stowage: the reference implementation, on files.
+#[derive(Clone, Debug)]
+pub struct Distribution<'a> {
+    state: &'a State,
+}
+
+impl<'a> Distribution<'a> {
+    const NAME: &'static str = "distribution";
+    const PORT: u16 = 5050;
+
+    pub(crate) fn of(state: &'a State) -> Self {
+        Self { state }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("{NODE_ADDRESS}:{}", Self::PORT)
+    }
+
+    /// Starts it; returns when it answers.
+    pub async fn start(&self) -> Result<()> {
+        let settings = json!({
+            "version": 0.1,
+            "log": { "level": "warn" },
+            "storage": { "filesystem": { "rootdirectory": self.state.path("distribution") } },
+            "http": { "addr": self.address(), "secret": "of the test" },
+        });
+        let file = self.state.path("distribution.yaml");
+        // Every JSON document is a YAML document.
+        write(&file, &settings.to_string())?;
+        let mut serve = command(tool("registry")?);
+        serve.env("OTEL_TRACES_EXPORTER", "none").arg("serve").arg(file);
+        start(self.state, Self::NAME, &serve, &self.address()).await
+    }
+
+    /// Ends it at once, as a crash would.
+    pub async fn crash(&self) -> Result<()> {
+        stop(self.state, Self::NAME, Signal::KILL).await
     }
 }
 

@@ -5,6 +5,8 @@
 
 #[path = "../support/clients.rs"]
 mod clients;
+mod mirrors;
+mod storm;
 mod uploads;
 
 use std::fs;
@@ -16,46 +18,80 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clients::Site;
 use serde_json::json;
-use stowage_e2e::{Cluster, Image, Sample, install, on_cluster, soak_length, succeed};
+use stowage_e2e::{Cluster, Image, Sample, install, on_cluster, soak_length, succeed, until};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 const CLIENTS: usize = 8;
 
 #[test]
-fn a_registry_of_the_sample_takes_a_push_and_a_pod_runs_from_it() {
+fn a_registry_of_the_sample_takes_a_push_and_a_pod_on_each_node_runs_from_it() {
     on_cluster(async |cluster| {
         let (namespace, registry) = registry(cluster, "ship").await?;
+        let image = format!("{}/test/echo:1", registry.host());
         let layout = cluster.state().path("layouts/echo");
         Image::new("/bin/echo", "/main").write_layout(&layout)?;
-        push(cluster, &layout, &format!("{}/test/echo:1", registry.host())).await?;
-        let pod = format!(
-            "apiVersion: v1\n\
-             kind: Pod\n\
-             metadata: {{name: shipped}}\n\
-             spec:\n  \
-               restartPolicy: Never\n  \
-               containers: [{{name: main, image: \"{}/test/echo:1\", args: [\"shipped\"]}}]\n",
-            registry.host()
-        );
-        cluster.apply_in(&namespace, &pod).await?;
-        let (namespace, done) =
-            (format!("--namespace={namespace}"), "--for=jsonpath={.status.phase}=Succeeded");
-        cluster.kubectl(["wait", &namespace, done, "pod/shipped", "--timeout=120s"]).await?;
-        let said = cluster.kubectl(["logs", &namespace, "shipped"]).await?;
-        ensure!(said == "shipped\n", "the pod said {said:?}");
+        push(cluster, &layout, &image).await?;
+        for node in cluster.nodes() {
+            let said = run(cluster, &namespace, node, node, &image).await?;
+            ensure!(said == format!("{node}\n"), "the pod on {node} said {said:?}");
+        }
         Ok(())
     });
 }
 
 #[test]
-fn w473_no_client_notices_a_rollout() {
+fn f38f_replicas_run_on_different_nodes_even_where_one_has_more_room() {
+    on_cluster(async |cluster| {
+        let [full, _] = cluster.nodes();
+        let namespace = cluster.namespace("spread").await?;
+        let inside = format!("--namespace={namespace}");
+        cluster.apply_in(&namespace, &ballast(cluster, full).await?).await?;
+        cluster.kubectl(["wait", &inside, "--for=condition=Ready", "pod/ballast", "--timeout=120s"]).await?;
+        install(cluster).await?;
+        let registry = Sample::apply(cluster, &namespace).await?;
+        are_apart(cluster, &namespace).await?;
+        cluster.kubectl(["rollout", "restart", &inside, "deployment/main"]).await?;
+        cluster.kubectl(["rollout", "status", &inside, "deployment/main", "--timeout=180s"]).await?;
+        registry.wait_until_ready().await?;
+        are_apart(cluster, &namespace).await?;
+        cluster.kubectl(["delete", &inside, "pod/ballast", "--now"]).await.map(drop)
+    });
+}
+
+/// A pod that asks for half of a node's memory, and uses none.
+async fn ballast(cluster: &Cluster, node: &str) -> Result<String> {
+    let allocatable = cluster.get(["node", node]).await?["status"]["allocatable"]["memory"].clone();
+    let kibibytes = allocatable.as_str().and_then(|memory| memory.strip_suffix("Ki")?.parse::<u64>().ok());
+    let half = kibibytes.with_context(|| format!("{node} has memory {allocatable}"))? / 2;
+    let container = json!({
+        "name": "main", "image": format!("{}/pause:latest", cluster.images()),
+        "resources": { "requests": { "memory": format!("{half}Ki") } },
+    });
+    let spec = json!({ "nodeName": node, "containers": [container] });
+    Ok(json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "ballast" }, "spec": spec })
+        .to_string())
+}
+
+/// That the two replicas are on different nodes, once those of the last rollout have gone.
+async fn are_apart(cluster: &Cluster, namespace: &str) -> Result<()> {
+    let mut nodes: Vec<String> =
+        replicas(cluster, namespace).await?.into_iter().map(|replica| replica.node).collect();
+    nodes.sort();
+    ensure!(nodes == cluster.nodes(), "the replicas are on {nodes:?}");
+    Ok(())
+}
+
+#[test]
+fn w473_f38f_no_client_notices_a_rollout_over_two_nodes() {
     on_cluster(async |cluster| {
         let (namespace, registry) = registry(cluster, "roll").await?;
+        are_apart(cluster, &namespace).await?;
         under_load(cluster, &registry, async || {
             roll_for(cluster, &registry, &namespace, soak_length(Duration::from_mins(1))?).await
         })
-        .await
+        .await?;
+        are_apart(cluster, &namespace).await
     });
 }
 
@@ -218,6 +254,49 @@ async fn under_load(
         ensure!(digest_of(cluster, image).await? == *digest, "{image} is no longer what was pushed");
     }
     Ok(())
+}
+
+/// Runs a pod to its end on a node; it is called so, and is told its name. What it said.
+async fn run(cluster: &Cluster, namespace: &str, name: &str, node: &str, image: &str) -> Result<String> {
+    let container = json!({ "name": "main", "image": image, "imagePullPolicy": "Always", "args": [name] });
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name },
+        "spec": { "nodeName": node, "restartPolicy": "Never", "containers": [container] },
+    });
+    cluster.apply_in(namespace, &pod.to_string()).await?;
+    let (inside, pod) = (format!("--namespace={namespace}"), format!("pod/{name}"));
+    let done = "--for=jsonpath={.status.phase}=Succeeded";
+    cluster.kubectl(["wait", &inside, done, &pod, "--timeout=120s"]).await?;
+    cluster.kubectl(["logs", &inside, &pod]).await
+}
+
+struct Replica {
+    name: String,
+    address: String,
+    node: String,
+}
+
+/// The replicas of the registry, when there are two and those before them have gone.
+async fn replicas(cluster: &Cluster, namespace: &str) -> Result<Vec<Replica>> {
+    let inside = format!("--namespace={namespace}");
+    let replica = "--selector=app.kubernetes.io/component=registry";
+    until("two replicas", Duration::from_mins(3), async || {
+        let pods = cluster.get(["pods", &inside, replica]).await?;
+        let pods = pods["items"].as_array().context("no list of pods")?;
+        let found: Vec<Replica> = pods
+            .iter()
+            .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+            .filter_map(|pod| {
+                Some(Replica {
+                    name: pod["metadata"]["name"].as_str()?.to_owned(),
+                    address: pod["status"]["podIP"].as_str()?.to_owned(),
+                    node: pod["spec"]["nodeName"].as_str()?.to_owned(),
+                })
+            })
+            .collect();
+        Ok((found.len() == 2).then_some(found))
+    })
+    .await
 }
 
 /// A registry of the test's own, and its namespace.

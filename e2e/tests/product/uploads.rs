@@ -7,9 +7,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use stowage_e2e::{Cluster, Sample, command, on_cluster, succeed, until};
+use stowage_e2e::{Cluster, Sample, command, on_cluster, succeed};
 
-use crate::registry;
+use crate::{Replica, registry, replicas};
 
 #[test]
 fn an_upload_goes_on_at_another_replica_between_any_two_requests() {
@@ -34,11 +34,6 @@ fn what_a_killed_replica_acknowledged_is_not_lost() {
         upload.patch(1, "continued").await?;
         upload.commit(1, "kept, continued").await
     });
-}
-
-struct Replica {
-    name: String,
-    address: String,
 }
 
 /// An upload, and the replicas that may be asked to go on with it.
@@ -113,24 +108,6 @@ impl Upload {
         }
         succeed(curl.arg(format!("http://{address}:5000{place}"))).await
     }
-}
-
-/// The replicas of the registry, when there are two.
-async fn replicas(cluster: &Cluster, namespace: &str) -> Result<Vec<Replica>> {
-    let namespace = format!("--namespace={namespace}");
-    until("two replicas", std::time::Duration::from_mins(1), async || {
-        let pods = cluster.get(["pods", &namespace, "--field-selector=status.phase=Running"]).await?;
-        let pods = pods["items"].as_array().context("no list of pods")?;
-        let found: Vec<Replica> = pods
-            .iter()
-            .filter_map(|pod| {
-                let name = pod["metadata"]["name"].as_str()?.to_owned();
-                Some(Replica { name, address: pod["status"]["podIP"].as_str()?.to_owned() })
-            })
-            .collect();
-        Ok((found.len() == 2).then_some(found))
-    })
-    .await
 }
 
 fn header(answer: &str, name: &str) -> Option<String> {

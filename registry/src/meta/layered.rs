@@ -158,6 +158,7 @@ decorate! {
         fn plan_walk(epoch: Epoch, shards: &[Shard]) -> bool;
         fn claim_shard(epoch: Epoch, owner: Uuid) -> ShardOutcome;
         fn keep_shard(epoch: Epoch, shard: &str, owner: Uuid) -> bool;
+        fn release_shards(epoch: Epoch, owners: &[Uuid]) -> ();
         fn finish_shard(epoch: Epoch, shard: &str, owner: Uuid) -> bool;
         fn walk_progress(epoch: Epoch) -> WalkProgress;
         fn accept_loss(epoch: Epoch) -> ();

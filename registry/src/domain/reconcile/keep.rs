@@ -3,7 +3,8 @@
 
 //! What every replica does in the background: notices a new incarnation of the database, and walks.
 //!
-//! All replicas take parts of the same walk; none waits for another that has died longer than a minute.
+//! All replicas take parts of the same walk; none waits for another that has died longer than a minute, and for one
+//! that was told to stop not at all.
 
 use std::time::Duration;
 
@@ -20,27 +21,24 @@ const RETRY: Duration = Duration::from_secs(2);
 /// The same after the breaker: a human has to look.
 const STOPPED: Duration = Duration::from_mins(1);
 
-/// Keeps the database compared with the bucket until `stopping`.
+/// Keeps the database compared with the bucket until `stopping`. Ended at a step: whatever was not finished is done
+/// again.
 pub async fn keep_compared(domain: Domain, stopping: CancellationToken) {
-    let keep = async {
-        loop {
-            let pause = match domain.trust.enter().await {
-                Ok(token) if token.trusted => {
-                    look(&domain).await;
-                    continue;
-                }
-                Ok(token) => walk(&domain, token.epoch, &stopping).await,
-                Err(Error::RebuildRequired) => LOOK,
-                Err(error) => {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "the epoch is not known");
-                    RETRY
-                }
-            };
-            tokio::time::sleep(pause).await;
-        }
-    };
-    // Ended at a step: whatever was not finished is done again.
-    let _ended = stopping.run_until_cancelled(keep).await;
+    while let Some(entered) = stopping.run_until_cancelled(domain.trust.enter()).await {
+        let pause = match entered {
+            Ok(token) if token.trusted => {
+                let _ended = stopping.run_until_cancelled(look(&domain)).await;
+                continue;
+            }
+            Ok(token) => walk(&domain, token.epoch, &stopping).await,
+            Err(Error::RebuildRequired) => LOOK,
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "the epoch is not known");
+                RETRY
+            }
+        };
+        let _ended = stopping.run_until_cancelled(tokio::time::sleep(pause)).await;
+    }
 }
 
 /// Waits until the epoch may be another.
@@ -55,7 +53,7 @@ async fn look(domain: &Domain) {
 
 /// Walks, or helps to; how long to wait before the next look.
 async fn walk(domain: &Domain, epoch: Epoch, stopping: &CancellationToken) -> Duration {
-    let walk = Walk::new(domain, Walk::beside_clients(), stopping.clone());
+    let walk = Walk::new(domain, Walk::beside_clients(), stopping.clone()).patiently();
     loop {
         match walk.run(epoch).await {
             Ok(walked) => {
@@ -74,9 +72,7 @@ async fn walk(domain: &Domain, epoch: Epoch, stopping: &CancellationToken) -> Du
                 return STOPPED;
             }
             Err(WalkError::Domain(error)) => {
-                let over = domain.trust.look_again().await.is_ok()
-                    && domain.trust.enter().await.is_ok_and(|token| token.epoch != epoch || token.trusted);
-                if over {
+                if stopping.run_until_cancelled(is_over(domain, epoch)).await != Some(false) {
                     return Duration::ZERO;
                 }
                 tracing::warn!(
@@ -84,9 +80,15 @@ async fn walk(domain: &Domain, epoch: Epoch, stopping: &CancellationToken) -> Du
                     error = &error as &dyn std::error::Error,
                     "the comparison with the bucket is tried again"
                 );
-                tokio::time::sleep(RETRY).await;
+                let _ended = stopping.run_until_cancelled(tokio::time::sleep(RETRY)).await;
             }
             Err(WalkError::Stopped) => return RETRY,
         }
     }
+}
+
+/// Whether there is another epoch by now, or nothing left to compare.
+async fn is_over(domain: &Domain, epoch: Epoch) -> bool {
+    domain.trust.look_again().await.is_ok()
+        && domain.trust.enter().await.is_ok_and(|token| token.epoch != epoch || token.trusted)
 }

@@ -9,7 +9,7 @@
 //! them, which is only told.
 //! Guarantees: what was done of a walk stays done, by whomever it goes on. Any number of replicas help.
 //! A walk that would lose more than the breaker lets through stops for all of them.
-//! Never: waits for anybody who has died longer than a minute.
+//! Never: waits for anybody who has died longer than a minute. Who stops or fails gives back what it has taken.
 
 mod sections;
 
@@ -23,6 +23,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use stowage_oci::Algorithm;
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -128,6 +129,8 @@ pub struct Walk {
     pace: Pace,
     stopping: CancellationToken,
     accepts_loss: bool,
+    /// How often in a row a step may fail that succeeds when it is tried again.
+    patience: u32,
     tally: Arc<Tally>,
     /// Who takes parts. The same when the walk is run again, so that it finds those it broke off.
     owners: [Uuid; PARTS],
@@ -139,7 +142,14 @@ impl Walk {
     pub fn new(domain: &Domain, pace: Pace, stopping: CancellationToken) -> Self {
         let comparer = domain.comparer.clone();
         let owners = std::array::from_fn(|_| Uuid::new_v4());
-        Self { comparer, pace, stopping, accepts_loss: false, tally: Arc::default(), owners }
+        Self { comparer, pace, stopping, accepts_loss: false, patience: 0, tally: Arc::default(), owners }
+    }
+
+    /// Goes on where one of its steps gets no answer in time. Beside clients that is no wonder; broken off each time,
+    /// together with all that is under way, a walk might never end.
+    #[must_use]
+    pub fn patiently(self) -> Self {
+        Self { patience: 10, ..self }
     }
 
     /// Goes on whatever is lost.
@@ -190,21 +200,28 @@ impl Walk {
 
     async fn walk(&self, epoch: Epoch) -> Result<Walked, WalkError> {
         let work = self.work(epoch, Mode::Walk);
-        self.ensure_planned(&work).await?;
+        self.unless_stopped(self.ensure_planned(&work)).await??;
         match self.work_together(&work).await {
             Ok(()) => {}
             Err(Broken::Walked) => return Ok(self.tally.result()),
             Err(error) => return Err(error.into()),
         }
-        if self.stopping.is_cancelled() {
-            return Err(WalkError::Stopped);
-        }
+        self.unless_stopped(self.end(epoch)).await??;
+        Ok(self.tally.result())
+    }
+
+    async fn unless_stopped<T>(&self, step: impl Future<Output = T>) -> Result<T, WalkError> {
+        self.stopping.run_until_cancelled(step).await.ok_or(WalkError::Stopped)
+    }
+
+    /// All parts are compared.
+    async fn end(&self, epoch: Epoch) -> Result<(), Error> {
         let meta = &self.comparer.meta;
-        meta.queue_unreferenced(epoch).await.map_err(Error::from)?;
-        if let Some(changes) = meta.end_walk(epoch).await.map_err(Error::from)? {
+        meta.queue_unreferenced(epoch).await?;
+        if let Some(changes) = meta.end_walk(epoch).await? {
             self.tally.add(&changes);
         }
-        Ok(self.tally.result())
+        Ok(())
     }
 
     /// Compares parts, several at a time and on all processors. What is under way ends with the first failure, or
@@ -217,9 +234,27 @@ impl Walk {
             workers.spawn(help);
         }
         while let Some(ended) = workers.join_next().await {
-            finished(ended)?;
+            if let Err(error) = finished(ended) {
+                self.give_back(work.scope.epoch, workers).await;
+                return Err(error);
+            }
         }
         Ok(())
+    }
+
+    /// Ends all workers. Whoever goes on need not wait until their leases run out.
+    async fn give_back(&self, epoch: Epoch, mut workers: JoinSet<Result<(), Broken>>) {
+        const LAST_STEP: Duration = Duration::from_secs(3);
+        // Those that were told to stop end at their next step. It may take a part, which is given back then.
+        let ended = self.stopping.is_cancelled()
+            && timeout(LAST_STEP, async { while workers.join_next().await.is_some() {} }).await.is_ok();
+        if !ended {
+            workers.shutdown().await;
+        }
+        let released = timeout(LAST_STEP, self.comparer.meta.release_shards(epoch, &self.owners)).await;
+        if !matches!(released, Ok(Ok(()))) {
+            tracing::debug!(epoch = epoch.0, "the leases run out in a minute");
+        }
     }
 
     /// Says which parts there are, unless somebody has.
@@ -263,18 +298,33 @@ impl Walk {
     /// Takes parts until none is left.
     async fn help(&self, work: &Work, owner: Uuid) -> Result<(), Broken> {
         const PAUSE: Duration = Duration::from_millis(200);
-        let (meta, epoch) = (&self.comparer.meta, work.scope.epoch);
+        let mut failed = 0;
         while !self.stopping.is_cancelled() {
-            match meta.claim_shard(epoch, owner).await? {
-                ShardOutcome::Claimed(shard) => self.compare(work, &shard, owner).await?,
-                ShardOutcome::Unplanned => self.ensure_planned(work).await?,
-                ShardOutcome::Wait => tokio::time::sleep(PAUSE).await,
-                ShardOutcome::Done => return Ok(()),
-                ShardOutcome::Stopped(loss) => return Err(Broken::TooManyLosses(loss)),
-                ShardOutcome::Walked => return Err(Broken::Walked),
+            match self.take(work, owner).await {
+                Ok(Taken::Part) => failed = 0,
+                Ok(Taken::Nothing) => sleep(PAUSE).await,
+                Ok(Taken::All) => return Ok(()),
+                Err(Broken::Domain(error)) if failed < self.patience && is_passing(&error) => {
+                    failed += 1;
+                    sleep(PAUSE * failed).await;
+                }
+                Err(error) => return Err(error),
             }
         }
         Err(Error::Stopping.into())
+    }
+
+    /// Takes a part, if there is one to be had, and compares it.
+    async fn take(&self, work: &Work, owner: Uuid) -> Result<Taken, Broken> {
+        match self.comparer.meta.claim_shard(work.scope.epoch, owner).await? {
+            ShardOutcome::Claimed(shard) => self.compare(work, &shard, owner).await?,
+            ShardOutcome::Unplanned => self.ensure_planned(work).await?,
+            ShardOutcome::Wait => return Ok(Taken::Nothing),
+            ShardOutcome::Done => return Ok(Taken::All),
+            ShardOutcome::Stopped(loss) => return Err(Broken::TooManyLosses(loss)),
+            ShardOutcome::Walked => return Err(Broken::Walked),
+        }
+        Ok(Taken::Part)
     }
 
     /// Compares a part while its lease is kept.
@@ -286,6 +336,20 @@ impl Walk {
         }
         Ok(())
     }
+}
+
+/// What somebody who helps has found to do.
+enum Taken {
+    Part,
+    /// Others have what is left.
+    Nothing,
+    /// Nothing is left.
+    All,
+}
+
+/// Whether the same may succeed a moment later: no connection was to be had in time, or no answer.
+fn is_passing(error: &Error) -> bool {
+    matches!(error, Error::DatabaseAway(meta::Error::Unavailable(_)) | Error::StoreAway(_))
 }
 
 /// How a task of a walk ended.

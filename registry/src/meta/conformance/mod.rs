@@ -160,7 +160,7 @@ macro_rules! meta_conformance {
                     entries_below_a_subject_follow_their_manifests,
                     staged_bytes_of_no_upload_and_no_blob_are_queued,
                     too_many_losses_stop_the_walk_for_everybody_until_they_are_accepted,
-                    a_part_is_one_replicas_until_its_lease_runs_out_and_phases_wait_for_each_other,
+                    a_part_is_one_replicas_until_its_lease_ends_and_phases_wait_for_each_other,
                     the_end_of_a_walk_takes_back_what_pushes_of_earlier_epochs_left,
                     an_upload_that_became_a_blob_ends_with_the_walk_and_others_go_on,
                     one_rebuild_at_a_time,

@@ -494,9 +494,7 @@ pub async fn too_many_losses_stop_the_walk_for_everybody_until_they_are_accepted
     ));
 }
 
-pub async fn a_part_is_one_replicas_until_its_lease_runs_out_and_phases_wait_for_each_other(
-    fixture: Fixture,
-) {
+pub async fn a_part_is_one_replicas_until_its_lease_ends_and_phases_wait_for_each_other(fixture: Fixture) {
     let world = unwalked(fixture).await;
     let (store, epoch, [one, other]) = (&world.store, world.epoch, [Uuid::new_v4(), Uuid::new_v4()]);
     let claim = async |owner| store.claim_shard(epoch, owner).await.expect("claim");
@@ -508,13 +506,20 @@ pub async fn a_part_is_one_replicas_until_its_lease_runs_out_and_phases_wait_for
     assert_eq!(claim(one).await, ShardOutcome::Claimed(shards[0].clone()));
     assert_eq!(claim(other).await, ShardOutcome::Wait);
     assert_eq!(claim(one).await, ShardOutcome::Claimed(shards[0].clone()), "it broke off and comes back");
+    store.release_shards(epoch, &[other]).await.expect("release");
+    assert_eq!(claim(other).await, ShardOutcome::Wait, "what another has is not given back");
+    store.release_shards(epoch, &[one, other]).await.expect("release");
+    assert_eq!(claim(other).await, ShardOutcome::Claimed(shards[0].clone()), "it was given back");
+    store.release_shards(epoch, &[other]).await.expect("release");
+    assert_eq!(claim(one).await, ShardOutcome::Claimed(shards[0].clone()));
     assert!(!store.keep_shard(epoch, "first", other).await.expect("keep"));
     world.rows.pass(Duration::from_secs(61)).await;
     assert_eq!(claim(other).await, ShardOutcome::Claimed(shards[0].clone()), "the other is dead");
     assert!(!store.finish_shard(epoch, "first", one).await.expect("finish"), "and comes too late");
     assert!(store.keep_shard(epoch, "first", other).await.expect("keep"));
     assert!(store.finish_shard(epoch, "first", other).await.expect("finish"));
-    assert_eq!(claim(one).await, ShardOutcome::Claimed(shards[1].clone()));
+    store.release_shards(epoch, &[other]).await.expect("release");
+    assert_eq!(claim(one).await, ShardOutcome::Claimed(shards[1].clone()), "what is done stays done");
     assert_eq!(store.end_walk(epoch).await.expect("end"), None, "a part is not compared");
     assert!(store.finish_shard(epoch, "second", one).await.expect("finish"));
     assert_eq!(claim(other).await, ShardOutcome::Done);

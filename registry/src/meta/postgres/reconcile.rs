@@ -331,6 +331,14 @@ impl Reconcile for PostgresStore {
         done.await
     }
 
+    async fn release_shards(&self, epoch: Epoch, owners: &[Uuid]) -> Result<(), Error> {
+        let done = write(async || {
+            let statement = sqlx::query(include_str!("sql/release_shards.sql"));
+            self.changes(statement.bind(i64::from(epoch.0)).bind(owners)).await
+        });
+        done.await.map(drop)
+    }
+
     async fn finish_shard(&self, epoch: Epoch, shard: &str, owner: Uuid) -> Result<bool, Error> {
         let done = write(async || {
             let statement = sqlx::query(include_str!("sql/finish_shard.sql"));

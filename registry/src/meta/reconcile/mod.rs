@@ -476,6 +476,9 @@ pub trait Reconcile: Send + Sync {
     /// Keeps a part for another minute. `false`: it is no longer ours.
     async fn keep_shard(&self, epoch: Epoch, shard: &str, owner: Uuid) -> Result<bool, Error>;
 
+    /// Gives back the parts that these have taken.
+    async fn release_shards(&self, epoch: Epoch, owners: &[Uuid]) -> Result<(), Error>;
+
     /// A part is compared. `false`: it was no longer ours, somebody else does it again.
     async fn finish_shard(&self, epoch: Epoch, shard: &str, owner: Uuid) -> Result<bool, Error>;
 

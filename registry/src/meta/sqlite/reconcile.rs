@@ -293,6 +293,15 @@ impl Reconcile for SqliteStore {
         Ok(self.writer.note(update).await? > 0)
     }
 
+    async fn release_shards(&self, epoch: Epoch, owners: &[Uuid]) -> Result<(), Error> {
+        let update = "UPDATE shards SET owner = NULL, until = NULL
+                      WHERE epoch = ?1 AND job = 'walk' AND owner = ?2 AND NOT done";
+        for owner in owners {
+            self.writer.note(sqlx::query(update).bind(epoch.0).bind(owner)).await?;
+        }
+        Ok(())
+    }
+
     async fn finish_shard(&self, epoch: Epoch, shard: &str, owner: Uuid) -> Result<bool, Error> {
         let update = sqlx::query(include_str!("sql/finish_shard.sql")).bind(epoch.0).bind(shard).bind(owner);
         Ok(self.writer.run(update).await? > 0)

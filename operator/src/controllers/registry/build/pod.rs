@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     DeepMerge as _,
     api::core::v1::{
-        Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-        HTTPGetAction, Lifecycle, LifecycleHandler, LocalObjectReference, PersistentVolumeClaimVolumeSource,
-        PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
-        SecretVolumeSource, SecurityContext, SleepAction, TopologySpreadConstraint, Volume, VolumeMount,
+        Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource,
+        EnvVar, HTTPGetAction, Lifecycle, LifecycleHandler, LocalObjectReference,
+        PersistentVolumeClaimVolumeSource, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec,
+        PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext,
+        SleepAction, TopologySpreadConstraint, Volume, VolumeMount, WeightedPodAffinityTerm,
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -64,7 +65,8 @@ pub(super) fn replica(valid: &Valid) -> PodTemplateSpec {
     let mut spec = pod(valid, container, &valid.replica_secrets());
     spec.init_containers = init_containers(valid);
     spec.termination_grace_period_seconds = Some(GRACE_SECONDS);
-    spec.topology_spread_constraints = Some(spread(valid));
+    spec.topology_spread_constraints = Some(vec![over_nodes(valid)]);
+    spec.affinity = Some(over_zones(valid));
     let mut template = PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(valid.names().labels(Component::Registry, &valid.image.version)),
@@ -248,21 +250,45 @@ fn probe(path: &str, period: i32, failures: i32) -> Probe {
     }
 }
 
-/// Over zones and nodes as far as there are any; a cluster with one node runs them all there.
-fn spread(valid: &Valid) -> Vec<TopologySpreadConstraint> {
-    ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
-        .map(|key| TopologySpreadConstraint {
-            max_skew: 1,
-            topology_key: key.into(),
-            when_unsatisfiable: "ScheduleAnyway".into(),
-            label_selector: Some(LabelSelector {
-                match_labels: Some(valid.names().selector(Component::Registry)),
-                ..LabelSelector::default()
-            }),
-            match_label_keys: Some(vec!["pod-template-hash".into()]),
-            ..TopologySpreadConstraint::default()
-        })
-        .into()
+/// Over nodes as far as there are any; a cluster with one node runs all replicas there.
+fn over_nodes(valid: &Valid) -> TopologySpreadConstraint {
+    TopologySpreadConstraint {
+        max_skew: 1,
+        topology_key: "kubernetes.io/hostname".into(),
+        when_unsatisfiable: "ScheduleAnyway".into(),
+        label_selector: Some(replicas(valid)),
+        match_label_keys: Some(of_the_same_rollout()),
+        ..TopologySpreadConstraint::default()
+    }
+}
+
+/// Over zones, if nodes have any. Not by a constraint like the one over nodes: where nodes lack the label of one
+/// constraint, the scheduler heeds none of them.
+fn over_zones(valid: &Valid) -> Affinity {
+    let elsewhere = WeightedPodAffinityTerm {
+        weight: 100,
+        pod_affinity_term: PodAffinityTerm {
+            topology_key: "topology.kubernetes.io/zone".into(),
+            label_selector: Some(replicas(valid)),
+            match_label_keys: Some(of_the_same_rollout()),
+            ..PodAffinityTerm::default()
+        },
+    };
+    let apart = PodAntiAffinity {
+        preferred_during_scheduling_ignored_during_execution: Some(vec![elsewhere]),
+        ..PodAntiAffinity::default()
+    };
+    Affinity { pod_anti_affinity: Some(apart), ..Affinity::default() }
+}
+
+fn replicas(valid: &Valid) -> LabelSelector {
+    let labels = valid.names().selector(Component::Registry);
+    LabelSelector { match_labels: Some(labels), ..LabelSelector::default() }
+}
+
+/// Replicas that are about to go would push the ones that stay together.
+fn of_the_same_rollout() -> Vec<String> {
+    vec!["pod-template-hash".into()]
 }
 
 /// What a replica gets when the spec does not say.
