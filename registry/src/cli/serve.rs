@@ -154,6 +154,7 @@ impl Serve {
         let signal = signals.next().await;
         tracing::info!(signal, "stopping");
         process.health.drain();
+        end.leave.cancel();
         notify(Notice::Stopping);
         let noticed = tokio::time::sleep(Duration::from_secs(self.drain_delay));
         let mut hurry = tokio::select! { () = noticed => false, _ = signals.next() => true };

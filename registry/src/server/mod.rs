@@ -19,10 +19,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use http::{Request, Response};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
@@ -58,6 +59,8 @@ pub type Certificate = Arc<ArcSwapOption<ServerConfig>>;
 /// When a listener ends. Clones are of the same end.
 #[derive(Clone, Debug, Default)]
 pub struct End {
+    /// Clients are asked, with each answer, to take another connection next time.
+    pub leave: CancellationToken,
     /// No new connections; those that answer something finish.
     pub drain: CancellationToken,
     /// What is not finished is cut.
@@ -167,6 +170,7 @@ where
     let said = Said::default();
     let builder = builder(Arc::clone(&said));
     let io = Patient::new(Framed::new(io), said, HEAD, STALL);
+    let service = leaving(service, end.leave.clone());
     let conversation = builder.serve_connection(TokioIo::new(io), service);
     tokio::pin!(conversation);
     tokio::select! {
@@ -174,6 +178,30 @@ where
         () = end.drain.cancelled() => conversation.as_mut().graceful_shutdown(),
     }
     end.cut.run_until_cancelled(conversation).await.unwrap_or(Ok(()))
+}
+
+/// Before HTTP/2 a client learns only from an answer that it shall not use the connection again. One that is not told
+/// may send its next request while we close.
+fn leaving<S, B>(
+    service: S,
+    leave: CancellationToken,
+) -> impl Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Send
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+{
+    service_fn(move |request: Request<Incoming>| {
+        let is_told = request.version() <= Version::HTTP_11;
+        let (answering, leave) = (service.call(request), leave.clone());
+        async move {
+            let mut answer = answering.await?;
+            if is_told && leave.is_cancelled() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(answer)
+        }
+    })
 }
 
 fn builder(said: Said) -> auto::Builder<TokioExecutor> {

@@ -5,7 +5,6 @@ use std::pin::pin;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::service::service_fn;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -48,6 +47,27 @@ async fn a_request_that_runs_is_finished_and_no_new_connection_is_taken() {
     };
     let ((), answer, ()) = tokio::join!(serving, ask(address), story);
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_client_is_told_to_leave_before_its_connection_is_closed() {
+    let (address, end, serving) = start(Certificate::default(), Duration::ZERO).await;
+    let story = async {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let mut part = [0; 1024];
+        client.write_all(HELLO).await.unwrap();
+        let length = client.read(&mut part).await.unwrap();
+        let first = String::from_utf8_lossy(&part[..length]).to_lowercase();
+        assert!(!first.contains("connection: close"), "{first}");
+        end.leave.cancel();
+        client.write_all(HELLO).await.unwrap();
+        let mut last = String::new();
+        client.read_to_string(&mut last).await.unwrap();
+        assert!(last.to_lowercase().contains("connection: close") && last.ends_with("hello"), "{last}");
+        assert!(ask(address).await.ends_with("hello"), "new connections are still taken");
+        end.drain.cancel();
+    };
+    tokio::join!(serving, story);
 }
 
 #[tokio::test]
