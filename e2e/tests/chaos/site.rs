@@ -319,7 +319,8 @@ impl Replica {
             .args(&self.arguments)
             .args(["--listen", &self.address, "--ops-listen", &self.operations])
             .args(["--admin-listen", &format!("127.0.0.1:{}", free_port()?)])
-            .args(["--drain-delay", "1", "--drain-timeout", "30"]);
+            // Longer than a busy machine may take to tell the clients.
+            .args(["--drain-delay", "3", "--drain-timeout", "30"]);
         if self.hours != 0 {
             serve.env("LD_PRELOAD", another_clock()?).env("FAKETIME", format!("{:+}h", self.hours));
             // Clocks that only measure go as they do.

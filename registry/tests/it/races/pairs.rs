@@ -167,16 +167,25 @@ async fn meet(world: &World, n: u64, m: u64) -> (bool, bool) {
         () = &mut writing => true,
         () = at_n.reached() => false,
     };
-    let collector_ended = tokio::select! {
-        () = &mut collecting => true,
-        () = at_m.reached() => false,
+    // Who is held at one of its requests is driven all the same: another may hold what everybody needs.
+    let mut written = writer_ended;
+    let collector_ended = loop {
+        tokio::select! {
+            () = &mut collecting => break true,
+            () = at_m.reached() => break false,
+            () = &mut writing, if !written => written = true,
+        }
     };
+    let mut collected = collector_ended;
     at_n.release();
-    if !writer_ended {
-        writing.await;
+    while !written {
+        tokio::select! {
+            () = &mut writing => written = true,
+            () = &mut collecting, if !collected => collected = true,
+        }
     }
     at_m.release();
-    if !collector_ended {
+    if !collected {
         collecting.await;
     }
     script.pull().await;
