@@ -65,8 +65,9 @@ spec:
   actions: [Pull, Push, Delete]
 ";
 
-/// A blip is what an outage leaves behind: connections that were made during it, a pool that fills up again.
-const RECOVERY: Duration = Duration::from_secs(10);
+/// A blip is what an outage leaves behind: connections that were made during it, a pool that fills up again. Over a
+/// line that is dead without a word a write is given up after 15 seconds.
+const RECOVERY: Duration = Duration::from_secs(16);
 /// Half the grace period: for less than that a blob that is known to be there may stay without being looked at.
 const GRACE: Duration = Duration::from_secs(5);
 
