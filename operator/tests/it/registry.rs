@@ -287,9 +287,17 @@ async fn a_lost_database_is_made_again_by_a_job_when_the_bucket_is_confirmed() {
     scene.ready().await;
     let id = "7d444840-9dc0-41d1-b245-5ffdce74fad2";
     scene.patch(json!({ "metadata": { "annotations": { "stowage.dev/rebuild": id } } })).await;
+    let looked_at = async |asked: &str| {
+        let annotations = json!({ "stowage.dev/reconcile-requested-at": asked });
+        scene.patch(json!({ "metadata": { "annotations": annotations } })).await;
+        let is_handled = |registry: &Registry| {
+            registry.status.as_ref().unwrap().last_handled_reconcile_at.as_deref() == Some(asked)
+        };
+        scene.until("it was looked at", is_handled).await;
+    };
     let job = async || scene.typed::<Job>().get_opt("main-rebuild").await.unwrap();
     let behave = |change: &dyn Fn(&mut Behaviour)| change(&mut scene.kubelet.behaviour.lock().unwrap());
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    looked_at("first").await;
     assert!(job().await.is_none(), "nothing is lost");
 
     behave(&|kubelet| {
@@ -306,7 +314,7 @@ async fn a_lost_database_is_made_again_by_a_job_when_the_bucket_is_confirmed() {
 
     // It is not empty any more, and not complete.
     behave(&|kubelet| kubelet.database = Some("Ok".to_owned()));
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    looked_at("second").await;
     scene.until_reason(ConditionType::DatabaseMigrated, Reason::Rebuilding).await;
     behave(&|kubelet| kubelet.jobs_hang = false);
     scene.ready().await;

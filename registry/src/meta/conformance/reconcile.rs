@@ -54,6 +54,14 @@ impl World {
         .expect("it is settled")
     }
 
+    /// Ends the walk, and lets a worker take all that is queued: what a row names would be refused.
+    async fn assert_nothing_live_is_queued(&self) {
+        assert!(self.store.finish_walk(self.epoch).await.expect("walk"));
+        self.rows.pass(3 * DAY).await;
+        let taken = self.store.take_removals(self.epoch, crate::meta::Which::All, 100).await;
+        taken.expect("nothing of it is live");
+    }
+
     async fn settle_manifest(&self, found: ManifestFound) -> Settled {
         self.settle(Difference::Manifests(&name("a"), &[found])).await
     }
@@ -217,13 +225,7 @@ pub async fn what_an_upload_wrote_that_was_restored_to_before_its_end_goes_with_
     for gone in [link_key("a", x, generation), ours.blob_key(x), ours.data_key(x)] {
         assert!(steps.contains(&format!("-{gone}")), "{gone}: {steps:?}");
     }
-    assert!(world.store.finish_walk(world.epoch).await.expect("walk"));
-    world.rows.pass(3 * DAY).await;
-    world
-        .store
-        .take_removals(world.epoch, crate::meta::Which::All, 100)
-        .await
-        .expect("nothing of it is live");
+    world.assert_nothing_live_is_queued().await;
 }
 
 /// The content was stored already when the upload was closed, and is gone when its commit comes.
@@ -235,13 +237,7 @@ pub async fn a_link_that_was_adopted_outlives_a_commit_that_finds_no_data(fixtur
     world.settle(Difference::Links(&name("a"), &[link(x, &[generation], &[], false)])).await;
     let commit = BlobCommit { upload: upload.id, token, digest: x, location: None, link: generation };
     assert_eq!(world.store.commit_blob(world.epoch, &commit).await.expect("commit"), CommitOutcome::DataGone);
-    assert!(world.store.finish_walk(world.epoch).await.expect("walk"));
-    world.rows.pass(HOUR * 2).await;
-    world
-        .store
-        .take_removals(world.epoch, crate::meta::Which::All, 100)
-        .await
-        .expect("nothing of it is live");
+    world.assert_nothing_live_is_queued().await;
 }
 
 /// It may yet take it back.
@@ -257,13 +253,7 @@ pub async fn the_record_of_a_mount_under_way_is_left_to_it(fixture: Fixture) {
     world.settle(Difference::Links(&from, &[link(x, &[], &[stored.generation], true)])).await;
     assert!(!world.store.finish_mount(world.epoch, &mount).await.expect("finish"), "the source went");
     assert!(world.queued(&format!("-{}", link_key("b", x, generation))).await.is_some());
-    assert!(world.store.finish_walk(world.epoch).await.expect("walk"));
-    world.rows.pass(HOUR * 2).await;
-    world
-        .store
-        .take_removals(world.epoch, crate::meta::Which::All, 100)
-        .await
-        .expect("nothing of it is live");
+    world.assert_nothing_live_is_queued().await;
 }
 
 /// A row of another incarnation may have the same number.
