@@ -89,6 +89,8 @@ pub(super) async fn run(plan: &Plan) -> Arc<World> {
     }
     look(&world).await;
     match plan.part {
+        // What is broken on purpose need not come to a good end.
+        _ if !plan.until.is_empty() => {}
         Part::Registry { .. } => workers::everything_goes(&world).await,
         Part::Uploads => sessions.verify(&world).await,
     }
