@@ -12,7 +12,9 @@ use std::time::Duration;
 use http::Uri;
 use stowage_crds::conditions::Reason;
 use stowage_crds::document::{Document, Entry};
-use stowage_crds::{KeyRef, Kind, MirrorSecret, MirrorSpec, SecretRef, TlsVerification, UpstreamNetwork};
+use stowage_crds::{
+    KeyRef, Kind, MirrorMode, MirrorSecret, MirrorSpec, SecretRef, TlsVerification, UpstreamNetwork,
+};
 use stowage_oci::Name;
 
 use super::build::field;
@@ -72,7 +74,8 @@ pub struct MirrorCache {
 }
 
 pub(super) fn mirrors(document: &Document, secrets: &SecretsDir) -> Result<Vec<Mirror>, ConfigError> {
-    document.mirrors.iter().map(|entry| mirror(entry, secrets)).collect()
+    let pulls = |entry: &&Entry<MirrorSpec>| entry.spec.mode == MirrorMode::PullThrough;
+    document.mirrors.iter().filter(pulls).map(|entry| mirror(entry, secrets)).collect()
 }
 
 fn mirror(entry: &Entry<MirrorSpec>, secrets: &SecretsDir) -> Result<Mirror, ConfigError> {
@@ -90,7 +93,12 @@ fn mirror(entry: &Entry<MirrorSpec>, secrets: &SecretsDir) -> Result<Mirror, Con
     let cache = spec.cache();
     Ok(Mirror {
         name: entry.name.clone(),
-        path: spec.path.parse().map_err(|error| field(at("path"), error))?,
+        path: spec
+            .path
+            .as_ref()
+            .ok_or_else(|| field(at("path"), "is required"))?
+            .parse()
+            .map_err(|error| field(at("path"), error))?,
         upstream: Upstream {
             url: url.map_err(|error| field(at("upstream.url"), error))?,
             hosts: upstream.hosts.iter().map(ToString::to_string).collect(),

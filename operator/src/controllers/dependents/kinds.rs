@@ -6,7 +6,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 use stowage_crds::{
-    AccessPolicy, AccessPolicyStatus, MemberStatus, Mirror, MirrorStatus, VirtualRepository,
+    AccessPolicy, AccessPolicyStatus, MemberStatus, Mirror, MirrorMode, MirrorStatus, VirtualRepository,
     VirtualRepositoryStatus,
     conditions::{self, ConditionType, Reason},
     report::ResourceReport,
@@ -65,9 +65,11 @@ impl Reconciled for Mirror {
 
     /// A failing upstream is nothing that a human must change, unless it refuses us or is none.
     fn judge(&self, seen: &Seen, standing: Standing, status: &mut MirrorStatus, set: &Set<'_>) -> Standing {
-        status.url = seen.url(self.spec.path.as_str());
+        status.url = self.spec.path.as_ref().and_then(|path| seen.url(path.as_str()));
         let conditions = &mut status.conditions;
-        if standing != Standing::InForce || !self.spec.asks_upstream() {
+        // Replicas ask nothing of the upstream of a mirror whose runs copy.
+        let is_asked = self.spec.mode == MirrorMode::PullThrough && self.spec.asks_upstream();
+        if standing != Standing::InForce || !is_asked {
             conditions::clear(conditions, ConditionType::UpstreamReachable);
             return standing;
         }
@@ -208,6 +210,7 @@ fn failure(of: &VirtualRepository, mirror: &str, seen: &Seen) -> Option<String> 
     let found = seen.mirrors.iter().find(|found| {
         found.name_any() == mirror
             && found.spec.registry_ref == of.spec.registry_ref
+            && found.spec.path.is_some()
             && found.metadata.deletion_timestamp.is_none()
     });
     let Some(found) = found.filter(|found| seen.conflict(*found).is_none()) else {
