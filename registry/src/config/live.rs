@@ -220,6 +220,7 @@ fn resource<S>(kind: Kind, entry: &Entry<S>, troubles: &[&Trouble]) -> ResourceR
         generation: entry.generation,
         reason: trouble.map(|trouble| trouble.reason.to_string()),
         message: trouble.map(|trouble| trouble.message.clone()),
+        run: None,
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use http::Uri;
 use stowage_crds::conditions::Reason;
-use stowage_crds::document::{Document, Entry};
+use stowage_crds::document::{Document, Entry, Schedules};
 use stowage_crds::{
     KeyRef, Kind, MirrorMode, MirrorSecret, MirrorSpec, SecretRef, TlsVerification, UpstreamNetwork,
 };
@@ -123,9 +123,13 @@ fn mirror(entry: &Entry<MirrorSpec>, secrets: &SecretsDir) -> Result<Mirror, Con
     })
 }
 
-/// Which mirrors miss a Secret.
+/// Which mirrors miss a Secret, of those that this process asks: where Jobs copy, only they have what they need.
 pub(super) fn troubles(document: &Document, secrets: &SecretsDir) -> Vec<Trouble> {
+    let copies = document.runtime.schedules == Schedules::InProcess;
     let missing = |entry: &Entry<MirrorSpec>| {
+        if entry.spec.mode == MirrorMode::Replicate && !copies {
+            return None;
+        }
         let secret = entry.spec.secrets().into_iter().find(|secret| !is_there(secret, secrets))?;
         Some(Trouble {
             kind: Kind::Mirror,
