@@ -47,7 +47,8 @@ pub struct Discover {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub catalog: Vec<Glob>,
-    /// Those of an organization of Quay, by Quay's API. Private ones need `token` in `upstream.secretRef`.
+    /// Those of an organization of Quay, by Quay's API. Private ones need an OAuth token in `upstream.secretRef`: as
+    /// `password` of the `username` `$oauthtoken`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quay_organization: Option<OrganizationName>,
     /// Which of them are not copied.

@@ -166,7 +166,8 @@ async fn an_upstream_that_refuses_a_run_stalls_its_mirror_until_a_run_succeeds()
     scene.apply(copying(json!({}))).await;
     scene.until_dependent::<Mirror>("base", ConditionType::Ready, Reason::Reconciled).await;
     let refused = json!({
-        "command": "sync", "result": "Failed", "reason": "AuthenticationFailed", "message": "the token is refused",
+        "command": "sync", "result": "Failed", "reason": "RunFailed", "message": "1 could not be copied",
+        "failures": [{ "reference": "library/alpine", "reason": "AuthenticationFailed" }],
     });
     says(&scene, 1, &refused);
     ask(&scene, "one").await;

@@ -79,40 +79,14 @@ pub(super) fn mirrors(document: &Document, secrets: &SecretsDir) -> Result<Vec<M
 }
 
 fn mirror(entry: &Entry<MirrorSpec>, secrets: &SecretsDir) -> Result<Mirror, ConfigError> {
-    let (spec, upstream) = (&entry.spec, &entry.spec.upstream);
+    let spec = &entry.spec;
     let at = |path: &str| format!("Mirror {}: spec.{path}", entry.name);
-    let file = |path: &str, key: Option<&KeyRef>| {
-        let file = key.map(|key| secrets.file(&key.name, &key.key)).transpose();
-        file.map_err(|error| field(at(path), error))
-    };
-    let folder = |path: &str, secret: Option<&SecretRef>| {
-        let folder = secret.map(|secret| secrets.folder(&secret.name)).transpose();
-        folder.map_err(|error| field(at(path), error))
-    };
-    let url = upstream.url.as_str().parse::<Uri>();
     let cache = spec.cache();
+    let path = spec.path.as_ref().ok_or_else(|| field(at("path"), "mode PullThrough needs a path"))?;
     Ok(Mirror {
         name: entry.name.clone(),
-        path: spec
-            .path
-            .as_ref()
-            .ok_or_else(|| field(at("path"), "is required"))?
-            .parse()
-            .map_err(|error| field(at("path"), error))?,
-        upstream: Upstream {
-            url: url.map_err(|error| field(at("upstream.url"), error))?,
-            hosts: upstream.hosts.iter().map(ToString::to_string).collect(),
-            credentials: folder("upstream.secretRef", upstream.secret_ref.as_ref())?,
-            authorities: file("upstream.caSecretRef", upstream.ca_secret_ref.as_ref())?,
-            client_certificate: folder(
-                "upstream.clientCertSecretRef",
-                upstream.client_cert_secret_ref.as_ref(),
-            )?,
-            proxy: file("upstream.proxySecretRef", upstream.proxy_secret_ref.as_ref())?,
-            verification: upstream.tls_verification,
-            network: upstream.network,
-            max_concurrent: usize::try_from(upstream.max_concurrent).unwrap_or(1).max(1),
-        },
+        path: path.parse().map_err(|error| field(at("path"), error))?,
+        upstream: upstream(entry, secrets)?,
         asks_upstream: spec.asks_upstream(),
         is_default: spec.default,
         cache: MirrorCache {
@@ -123,13 +97,35 @@ fn mirror(entry: &Entry<MirrorSpec>, secrets: &SecretsDir) -> Result<Mirror, Con
     })
 }
 
-/// Which mirrors miss a Secret, of those that this process asks: where Jobs copy, only they have what they need.
+/// How to reach the registry of a mirror.
+pub(super) fn upstream(entry: &Entry<MirrorSpec>, secrets: &SecretsDir) -> Result<Upstream, ConfigError> {
+    let upstream = &entry.spec.upstream;
+    let at = |path: &str| format!("Mirror {}: spec.{path}", entry.name);
+    let file = |path: &str, key: Option<&KeyRef>| {
+        let file = key.map(|key| secrets.file(&key.name, &key.key)).transpose();
+        file.map_err(|error| field(at(path), error))
+    };
+    let folder = |path: &str, secret: Option<&SecretRef>| {
+        let folder = secret.map(|secret| secrets.folder(&secret.name)).transpose();
+        folder.map_err(|error| field(at(path), error))
+    };
+    let url = upstream.url.as_str().parse::<Uri>();
+    Ok(Upstream {
+        url: url.map_err(|error| field(at("upstream.url"), error))?,
+        hosts: upstream.hosts.iter().map(ToString::to_string).collect(),
+        credentials: folder("upstream.secretRef", upstream.secret_ref.as_ref())?,
+        authorities: file("upstream.caSecretRef", upstream.ca_secret_ref.as_ref())?,
+        client_certificate: folder("upstream.clientCertSecretRef", upstream.client_cert_secret_ref.as_ref())?,
+        proxy: file("upstream.proxySecretRef", upstream.proxy_secret_ref.as_ref())?,
+        verification: upstream.tls_verification,
+        network: upstream.network,
+        max_concurrent: usize::try_from(upstream.max_concurrent).unwrap_or(1).max(1),
+    })
+}
+
+/// Which mirrors miss a Secret.
 pub(super) fn troubles(document: &Document, secrets: &SecretsDir) -> Vec<Trouble> {
-    let copies = document.runtime.schedules == Schedules::InProcess;
     let missing = |entry: &Entry<MirrorSpec>| {
-        if entry.spec.mode == MirrorMode::Replicate && !copies {
-            return None;
-        }
         let secret = entry.spec.secrets().into_iter().find(|secret| !is_there(secret, secrets))?;
         Some(Trouble {
             kind: Kind::Mirror,
@@ -138,7 +134,11 @@ pub(super) fn troubles(document: &Document, secrets: &SecretsDir) -> Vec<Trouble
             message: format!("{}: Secret {} must have {}", secret.path, secret.name, wanted(&secret)),
         })
     };
-    document.mirrors.iter().filter_map(missing).collect()
+    // Where Jobs copy, they alone are given the Secrets of those that replicate.
+    let is_ours = |entry: &&Entry<MirrorSpec>| {
+        entry.spec.mode == MirrorMode::PullThrough || document.runtime.schedules == Schedules::InProcess
+    };
+    document.mirrors.iter().filter(is_ours).filter_map(missing).collect()
 }
 
 fn is_there(secret: &MirrorSecret, secrets: &SecretsDir) -> bool {

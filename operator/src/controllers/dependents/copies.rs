@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use stowage_crds::{
-    Mirror, MirrorStatus, Outcome, Schedule, Summary, Termination,
+    Mirror, MirrorStatus, Outcome, Schedule, Summary, SyncFailure, Termination,
     conditions::{self, ConditionType, Reason, Verdict},
 };
 
@@ -52,9 +52,7 @@ pub(super) fn judge(
     set.put(&mut status.conditions, ConditionType::Synced, verdict, (reason, message));
     match last {
         Some(last) if standing == Standing::InForce => {
-            let word = last.reason.as_deref().unwrap_or_default();
-            let reason = OF_UPSTREAM.into_iter().find(|reason| reason.as_str() == word);
-            of_upstream(reason, message_of(&last), status, set)
+            of_upstream(trouble(&last, &status.failures), message_of(&last), status, set)
         }
         _ => {
             conditions::clear(&mut status.conditions, ConditionType::UpstreamReachable);
@@ -129,6 +127,16 @@ fn synced(last: Option<&Summary>) -> (Verdict, Reason, &str) {
 
 fn message_of(last: &Summary) -> &str {
     last.message.as_deref().unwrap_or("the last run failed; the log of its pod says why")
+}
+
+/// What of the upstream kept a run from doing anything. One that did a part of it met an upstream that answers.
+fn trouble(last: &Summary, failures: &[SyncFailure]) -> Option<Reason> {
+    if last.result == Outcome::Succeeded || last.reason.as_deref() == Some(Reason::PartialFailure.as_str()) {
+        return None;
+    }
+    let first = failures.first().map(|failure| failure.reason.as_str());
+    let words = [last.reason.as_deref(), first];
+    OF_UPSTREAM.into_iter().find(|reason| words.contains(&Some(reason.as_str())))
 }
 
 fn of_upstream(trouble: Option<Reason>, message: &str, status: &mut MirrorStatus, set: &Set<'_>) -> Standing {
@@ -224,6 +232,13 @@ mod tests {
                 judged(&mirror(&json!({})), vec![run(3, Outcome::Failed, Some(reason))], &mut status);
             assert!(format!("{standing:?}").starts_with(expected), "{reason}: {standing:?}");
             assert_eq!(shown(&status, ConditionType::Synced), Some(("False", "LastRunFailed")));
+        }
+        let refused = SyncFailure { reference: "a/b".to_owned(), reason: "AuthenticationFailed".to_owned() };
+        for (reason, expected) in
+            [("RunFailed", Some(Reason::AuthenticationFailed)), ("PartialFailure", None)]
+        {
+            let last = run(3, Outcome::Failed, Some(reason)).summary;
+            assert_eq!(trouble(&last, std::slice::from_ref(&refused)), expected);
         }
     }
 
