@@ -19,7 +19,7 @@ use crate::support::scene::{Scene, conditions_of, shared_registry, wait};
 const SYNCED: ConditionType = ConditionType::Synced;
 
 /// Without a `timing` it copies when it is asked to.
-fn copying(timing: Value) -> Value {
+fn copying(timing: &Value) -> Value {
     let mut body = json!({
         "apiVersion": "stowage.dev/v1alpha1",
         "kind": "Mirror",
@@ -62,7 +62,7 @@ async fn status(scene: &Scene) -> MirrorStatus {
 async fn f34_a_run_that_is_asked_for_runs_once_and_its_result_and_failures_stay() {
     let Some(scene) = Scene::set().await else { return };
     let operator = scene.operator();
-    scene.apply(copying(json!({}))).await;
+    scene.apply(copying(&json!({}))).await;
     scene.apply(shared_registry(json!({ "replicas": 1 }))).await;
     scene.until_dependent::<Mirror>("base", ConditionType::Ready, Reason::Reconciled).await;
     scene.until_dependent::<Mirror>("base", SYNCED, Reason::NeverRun).await;
@@ -114,7 +114,7 @@ async fn f23_a_schedule_follows_the_spec_and_goes_with_its_mirror() {
     let Some(scene) = Scene::set().await else { return };
     let _operator = scene.operator();
     scene.apply(shared_registry(json!({ "replicas": 1 }))).await;
-    scene.apply(copying(json!({ "schedule": "0 */6 * * *", "timeZone": "Europe/Berlin" }))).await;
+    scene.apply(copying(&json!({ "schedule": "0 */6 * * *", "timeZone": "Europe/Berlin" }))).await;
     scene.until_dependent::<Mirror>("base", ConditionType::Ready, Reason::Reconciled).await;
     let crons = scene.typed::<CronJob>();
     assert!(wait(async || crons.get_opt("base-sync").await.unwrap().is_some()).await);
@@ -123,7 +123,7 @@ async fn f23_a_schedule_follows_the_spec_and_goes_with_its_mirror() {
     assert_eq!((spec.concurrency_policy.as_deref(), spec.suspend), (Some("Forbid"), Some(false)));
     assert!(wait(async || status(&scene).await.next_sync_time.is_some()).await);
 
-    scene.apply(copying(json!({ "schedule": "0 1 * * *", "suspend": true }))).await;
+    scene.apply(copying(&json!({ "schedule": "0 1 * * *", "suspend": true }))).await;
     scene.until_dependent::<Mirror>("base", ConditionType::Suspended, Reason::Suspended).await;
     let follows = async || {
         let spec = crons.get("base-sync").await.unwrap().spec.unwrap();
@@ -142,11 +142,11 @@ async fn f23_a_continuous_mirror_runs_again_after_its_pause_until_it_is_suspende
     let _operator = scene.operator();
     says(&scene, 0, &json!({ "command": "sync", "result": "Succeeded", "counts": { "skipped": 1 } }));
     scene.apply(shared_registry(json!({ "replicas": 1 }))).await;
-    scene.apply(copying(json!({ "interval": "2s" }))).await;
+    scene.apply(copying(&json!({ "interval": "2s" }))).await;
     scene.until_dependent::<Mirror>("base", SYNCED, Reason::LastRunSucceeded).await;
     assert!(wait(async || runs(&scene).await.len() >= 3).await, "{:?}", status(&scene).await);
 
-    scene.apply(copying(json!({ "interval": "2s", "suspend": true }))).await;
+    scene.apply(copying(&json!({ "interval": "2s", "suspend": true }))).await;
     scene.until_dependent::<Mirror>("base", ConditionType::Suspended, Reason::Suspended).await;
     let all_ended = async || {
         let ended = |job: &Job| job.status.as_ref().is_some_and(|status| status.completion_time.is_some());
@@ -163,7 +163,7 @@ async fn an_upstream_that_refuses_a_run_stalls_its_mirror_until_a_run_succeeds()
     let Some(scene) = Scene::set().await else { return };
     let _operator = scene.operator();
     scene.apply(shared_registry(json!({ "replicas": 1 }))).await;
-    scene.apply(copying(json!({}))).await;
+    scene.apply(copying(&json!({}))).await;
     scene.until_dependent::<Mirror>("base", ConditionType::Ready, Reason::Reconciled).await;
     let refused = json!({
         "command": "sync", "result": "Failed", "reason": "RunFailed", "message": "1 could not be copied",
