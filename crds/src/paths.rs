@@ -318,6 +318,26 @@ mod tests {
     }
 
     #[test]
+    fn a_mirror_that_copies_may_have_no_path_and_its_copies_may_be_members() {
+        let copy = |name: &str, path: Option<&str>| {
+            let mut copy = mirror(name, 1, "base", UPSTREAM);
+            copy.entry.spec.mode = MirrorMode::Replicate;
+            copy.entry.spec.path = path.map(crate::MountPath::from);
+            copy
+        };
+        assert!(
+            found(&[copy("one", None), copy("other", None), mirror("hub", 2, "hub", UPSTREAM)], &[])
+                .is_empty()
+        );
+        assert!(found(&[copy("one", Some("base"))], &[all("all", 2, "all", "base/team")]).is_empty());
+        let under = [copy("one", Some("base")), mirror("hub", 2, "base/hub", UPSTREAM)];
+        assert_eq!(found(&under, &[]), [("hub".to_owned(), Reason::PathConflict)]);
+        let mut itself = copy("itself", None);
+        itself.entry.spec.upstream.url = "https://registry.example.com".into();
+        assert_eq!(found(&[itself], &[]), [("itself".to_owned(), Reason::MirrorLoop)]);
+    }
+
+    #[test]
     fn a_mirror_of_the_registry_itself_is_out() {
         for url in [
             "https://registry.example.com",

@@ -127,3 +127,44 @@ pub(crate) fn problems(spec: &MirrorSpec) -> Vec<Violation> {
     });
     schedule.into_iter().chain(selections).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn problems_of(spec: &serde_json::Value) -> Vec<String> {
+        let mut whole = json!({
+            "registryRef": { "name": "main" }, "mode": "Replicate", "upstream": { "url": "https://hub.example.com" },
+            "artifacts": [{ "repository": "a" }],
+        });
+        let fields = whole.as_object_mut().unwrap();
+        fields.extend(spec.as_object().unwrap().clone());
+        let spec: MirrorSpec = serde_json::from_value(whole).unwrap();
+        problems(&spec).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_a_schema_cannot_say_is_refused_with_its_place() {
+        let tags = |tags: serde_json::Value| json!({ "artifacts": [{ "repository": "a" }, { "repository": "b", "tags": tags }] });
+        for (spec, place) in [
+            (json!({ "schedule": "60 3 * * *" }), "spec: schedule: "),
+            (json!({ "schedule": "@daily", "timeZone": "Mars/Base" }), "spec: timeZone: "),
+            (
+                tags(json!({ "semver": { "range": "latest" } })),
+                "spec.artifacts[1].tags.semver.range: not a range",
+            ),
+            (
+                tags(json!({ "regex": ["v1", "("] })),
+                "spec.artifacts[1].tags.regex[1]: not a regular expression",
+            ),
+        ] {
+            let found = problems_of(&spec);
+            assert!(found.len() == 1 && found[0].starts_with(place), "{found:?} {place}");
+        }
+        let good = json!({ "schedule": "0 */6 * * *", "timeZone": "Europe/Berlin" });
+        assert!(problems_of(&good).is_empty());
+        assert!(problems_of(&tags(json!({ "glob": ["v*"], "exclude": ["*-rc*"] }))).is_empty());
+    }
+}

@@ -15,7 +15,6 @@ use stowage_registry::domain::{
     Synced,
 };
 use stowage_registry::jobs::{self, Replicating, Run, Termination};
-use stowage_registry::operation::Mode;
 use stowage_registry::ops::progress::Progress;
 use stowage_registry::ops::tasks::Tasks;
 use stowage_registry::{Registry, jobs::replicate_by_schedule};
@@ -63,8 +62,8 @@ impl Sync {
     fn synced(&self) -> Result<Synced, Failure> {
         let sync = config::load_sync(&self.common.sources(None), &self.mirror)?;
         let mode = if self.dry_run { SyncMode::DryRun } else { SyncMode::Copy };
-        if mode == SyncMode::Copy {
-            ensure_allowed(sync.mode, &sync.replication)?;
+        if let (SyncMode::Copy, Some(why)) = (mode, sync.replication.forbidden(sync.mode)) {
+            return Err(Failure::SyncForbidden(why));
         }
         let replication = replication(&sync.replication)?;
         let progress = Mutex::new(Progress::begin("tags"));
@@ -106,19 +105,6 @@ impl Sync {
             Output::Json => format!("{}\n", json!({ "summary": counts, "dryRun": self.dry_run })),
         };
         print(text.as_bytes())
-    }
-}
-
-/// What the registry forbids to its clients holds for mirrors, too.
-fn ensure_allowed(mode: Mode, replication: &config::Replication) -> Result<(), Failure> {
-    match mode {
-        Mode::ReadOnly => Err(Failure::SyncForbidden(
-            "the registry is ReadOnly: nothing was copied; set its mode to ReadWrite",
-        )),
-        Mode::NoDelete if replication.prunes => Err(Failure::SyncForbidden(
-            "the registry is NoDelete, and the mirror prunes: nothing was copied; set prune to Never, or the mode to ReadWrite",
-        )),
-        Mode::ReadWrite | Mode::NoDelete => Ok(()),
     }
 }
 
@@ -174,7 +160,7 @@ pub(super) fn keep(registry: Registry, live: Arc<Live>, facts: Arc<ArcSwap<Facts
 
 fn due(config: &Config) -> Vec<Replicating> {
     let allowed = |configured: &&config::Replication| {
-        configured.due.is_some() && ensure_allowed(config.mode, configured).is_ok()
+        configured.due.is_some() && configured.forbidden(config.mode).is_none()
     };
     let settings = |configured: &config::Replication| {
         Some(Replicating { replication: replication(configured).ok()?, due: configured.due.clone() })

@@ -58,9 +58,13 @@ pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> R
         },
         mirrors: mirrors::mirrors(&document, secrets)?,
         copied: replications::copied(&replications),
-        replications,
         virtuals: virtuals::virtuals(&document)?,
-        troubles: mirrors::troubles(&document, secrets),
+        troubles: [
+            mirrors::troubles(&document, secrets),
+            replications::troubles(&replications, mode(spec.mode)),
+        ]
+        .concat(),
+        replications,
         traces: traces_of(&document)?,
         tls: server_tls(spec, secrets)?,
         document,

@@ -6,16 +6,19 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use stowage_crds::conditions::Reason;
 use stowage_crds::document::{Document, Entry, Schedules};
 use stowage_crds::{
-    Discover, MirrorArtifacts, MirrorMode, MirrorReferrers, MirrorSpec, MountPath, Prune, Schedule,
+    Discover, Kind, MirrorArtifacts, MirrorMode, MirrorReferrers, MirrorSpec, MountPath, Prune, Schedule,
 };
 use stowage_oci::{Glob, Name, TagSelection};
 
 use super::build::{field, globs};
 use super::error::ConfigError;
+use super::live::Trouble;
 use super::mirrors::{Upstream, upstream};
 use super::secrets::SecretsDir;
+use crate::operation::Mode;
 
 /// A mirror that replicates.
 #[derive(Clone, Debug)]
@@ -43,6 +46,23 @@ pub struct Replication {
     pub due: Option<Due>,
     /// Whether no run begins.
     pub is_suspended: bool,
+}
+
+impl Replication {
+    /// Why the registry takes nothing of it in this mode: what is forbidden to clients is to mirrors, too.
+    #[must_use]
+    pub fn forbidden(&self, mode: Mode) -> Option<&'static str> {
+        match mode {
+            Mode::ReadOnly => Some(
+                "the registry is ReadOnly, so nothing is copied: set its mode to ReadWrite, or suspend the mirror",
+            ),
+            Mode::NoDelete if self.prunes => Some(
+                "the registry is NoDelete and the mirror prunes, so nothing is copied: set prune to Never, or the mode to \
+                 ReadWrite",
+            ),
+            Mode::ReadWrite | Mode::NoDelete => None,
+        }
+    }
 }
 
 /// When runs begin.
@@ -169,6 +189,16 @@ fn due(spec: &MirrorSpec, document: &Document) -> Result<Option<Due>, stowage_cr
         return Schedule::new(cron, spec.time_zone.as_ref()).map(|schedule| Some(Due::By(schedule)));
     }
     Ok(spec.interval.as_ref().map(|pause| Due::After(pause.to_std())))
+}
+
+/// Mirrors whose runs this process would start, if the registry took anything.
+pub(super) fn troubles(replications: &[Replication], mode: Mode) -> Vec<Trouble> {
+    let forbidden = |replication: &Replication| {
+        let message = replication.due.as_ref().and_then(|_| replication.forbidden(mode))?;
+        let (kind, name) = (Kind::Mirror, replication.name.clone());
+        Some(Trouble { kind, name, reason: Reason::Refused, message: message.to_owned() })
+    };
+    replications.iter().filter_map(forbidden).collect()
 }
 
 /// What the names of repositories begin with to which clients cannot push, because a mirror copies them.

@@ -57,7 +57,7 @@ fn unchanged(items: &[&str]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn f53_w059_two_registries_that_copy_each_other_agree_and_come_to_rest() {
+async fn w059_f53_two_registries_that_copy_each_other_agree_and_come_to_rest() {
     let pair = Pair::new().await;
     pushed(&pair.one, "1", b"earlier, at one");
     let later = pushed(&pair.other, "1", b"later, at the other");

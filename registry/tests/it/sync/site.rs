@@ -49,6 +49,13 @@ pub(super) struct Told {
     pub(super) items: Vec<String>,
 }
 
+impl Told {
+    /// Whether it names this failure.
+    pub(super) fn failed(&self, reference: &str, reason: &str) -> bool {
+        self.synced.failures.iter().any(|(failed, why)| failed == reference && *why == reason)
+    }
+}
+
 impl Site {
     pub(super) async fn embedded() -> Self {
         let folder = tempfile::tempdir().unwrap();

@@ -6,4 +6,4 @@ SELECT i.keys
 FROM intents i
 WHERE i.repo_id = ?1
   AND i.tags IS NOT NULL
-  AND EXISTS (SELECT 1 FROM json_each(i.tags) wanted WHERE wanted.value ->> 'name' = ?2)
+  AND EXISTS (SELECT 1 FROM json_each(i.tags) WHERE value ->> 'name' = ?2)
