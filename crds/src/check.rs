@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     Dependent, Kind, Mirror, Registry, VirtualRepository,
     document::Dated,
-    paths, rules,
+    paths, replication, rules,
     schema::{Step, steps},
     strict,
 };
@@ -101,6 +101,11 @@ pub fn resource(kind: Kind, previous: Option<&Value>, next: &Value) -> Result<Va
     if violations.is_empty() {
         let previous = previous.map(|previous| strict::admit(kind, previous).object);
         violations = broken_rules(kind, previous.as_ref(), &admitted.object);
+    }
+    if let (true, Kind::Mirror) = (violations.is_empty(), kind)
+        && let Ok(mirror) = Mirror::deserialize(&admitted.object)
+    {
+        violations = replication::problems(&mirror.spec);
     }
     violations.sort();
     if violations.is_empty() { Ok(admitted.object) } else { Err(violations) }
@@ -209,9 +214,15 @@ fn misfits_of_paths(registry: &Registry, resources: &[Value]) -> Vec<Misfit> {
     for (resource, found) in virtual_places.iter().zip(&virtuals) {
         for (at, member) in found.entry.spec.members.iter().enumerate() {
             let wanted = member.mirror_ref.as_ref().map(|wanted| &wanted.name);
-            if let Some(wanted) = wanted.filter(|wanted| place(Kind::Mirror, wanted).is_none()) {
+            let has_path = |wanted: &&String| {
+                mirrors.iter().any(|found| found.entry.name == **wanted && found.entry.spec.path.is_some())
+            };
+            if let Some(wanted) = wanted.filter(|wanted| !has_path(wanted)) {
                 let path = FieldPath::from("spec.members").item(at).field("mirrorRef").field("name");
-                let message = format!("there is no Mirror named {wanted:?} of this Registry");
+                let message = match place(Kind::Mirror, wanted) {
+                    None => format!("there is no Mirror named {wanted:?} of this Registry"),
+                    Some(_) => format!("Mirror {wanted:?} has no path: name its repositories instead"),
+                };
                 misfits.push(Misfit { resource: *resource, violation: Violation { path, message } });
             }
         }

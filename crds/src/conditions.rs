@@ -70,6 +70,8 @@ words! {
         GarbageCollectionHealthy,
         /// Mirror: the upstream answers, and takes our credential.
         UpstreamReachable,
+        /// Mirror: the last run copied all that it was to.
+        Synced,
         /// VirtualRepository: every member is something that can be one.
         MembersResolved,
         /// VirtualRepository: a member does not work, and the others do. Absent otherwise.
@@ -162,6 +164,8 @@ words! {
         NeverRun,
         /// The last run failed.
         LastRunFailed,
+        /// The last run did a part of what it was to, and failed with the rest.
+        PartialFailure,
         /// The last run refused to act, for safety.
         Refused,
         /// A Job ended without a summary.

@@ -27,12 +27,14 @@ mod names;
 pub mod paths;
 mod quantity;
 mod registry;
+mod replication;
 pub mod report;
 mod rules;
 mod schedule;
 mod schema;
 pub mod strict;
 mod summary;
+mod tags;
 mod text;
 mod virtual_repository;
 pub mod yaml;
@@ -55,11 +57,16 @@ pub use registry::{
     RegistrySpec, RegistryStatus, S3, Scrub, SecretUse, ServiceAccount, ServiceExposure, ServiceMonitor,
     ServiceType, Storage, Telemetry, Tls, Tokens, Trash, Volume,
 };
+pub use replication::{Discover, MirrorArtifacts, MirrorLimits, MirrorReferrers, Prune, SyncFailure};
 pub use report::Report;
 pub use schedule::{NotASchedule, Schedule};
 pub use schema::{crd, manifests};
-pub use summary::{Outcome, Summary};
-pub use text::{BaseUrl, Cron, Glob, HostName, HttpUrl, ItemName, MountPath, Repository, TimeZone};
+pub use summary::{Outcome, Summary, Termination};
+pub use tags::{SemverSelector, TagSelector};
+pub use text::{
+    BaseUrl, Cron, Glob, HostName, HttpUrl, ItemName, MountPath, OrganizationName, PlatformName, RegexText,
+    Repository, TagGlob, TagName, TimeZone, VersionRange,
+};
 pub use virtual_repository::{
     Member, MemberStatus, RemoteShadowing, TagResolution, VirtualRepository, VirtualRepositorySpec,
     VirtualRepositoryStatus,

@@ -4,16 +4,19 @@
 //! `Mirror`: repositories of another registry under a path of a Registry.
 //!
 //! In mode `PullThrough` content is fetched when somebody asks for it, kept, and served on while the other registry
-//! does not answer.
+//! does not answer. In mode `Replicate` runs copy what is chosen, by a schedule ([`crate::replication`]).
 
 #![expect(clippy::duplicated_attributes, reason = "printer columns repeat the names of their parts")]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{BaseUrl, Duration, HostName, KeyRef, MountPath, Ref, SecretRef};
+use crate::{
+    BaseUrl, Cron, Duration, HostName, KeyRef, MirrorArtifacts, MirrorLimits, MirrorReferrers, MountPath,
+    Prune, Ref, SecretRef, Summary, SyncFailure, TimeZone,
+};
 
 /// Repositories of another registry under a path of a Registry.
 #[derive(CustomResource, Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -26,7 +29,7 @@ use crate::{BaseUrl, Duration, HostName, KeyRef, MountPath, Ref, SecretRef};
     namespaced,
     status = "MirrorStatus",
     derive = "PartialEq",
-    doc = "Repositories of another registry under a path of a Registry: fetched when asked for, kept, and served on while the other registry is away.",
+    doc = "Repositories of another registry: fetched when asked for, kept, and served on while it is away; or copied by a schedule.",
     selectable = ".spec.registryRef.name",
     printcolumn(
         name = "Ready",
@@ -36,6 +39,7 @@ use crate::{BaseUrl, Duration, HostName, KeyRef, MountPath, Ref, SecretRef};
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
     printcolumn(name = "Upstream", type_ = "string", json_path = ".spec.upstream.url"),
     printcolumn(name = "Path", type_ = "string", json_path = ".spec.path"),
+    printcolumn(name = "Last-Sync", type_ = "date", json_path = ".status.lastSuccessfulSyncTime"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Status",
@@ -48,19 +52,43 @@ use crate::{BaseUrl, Duration, HostName, KeyRef, MountPath, Ref, SecretRef};
 pub struct MirrorSpec {
     /// The Registry it is for, in the same namespace. Cannot change.
     pub registry_ref: Ref,
-    /// Where its repositories are: `library/alpine` of the upstream is `<path>/library/alpine` here. Cannot change.
-    pub path: MountPath,
+    /// Where its repositories are: `library/alpine` of the upstream is `<path>/library/alpine` here. Needed with
+    /// PullThrough. Absent with Replicate: names are kept, and clients may push to its repositories. Cannot change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<MountPath>,
     /// When content is fetched. Cannot change.
     pub mode: MirrorMode,
     /// The registry it mirrors.
     pub upstream: MirrorUpstream,
-    /// Whether it takes the names that nothing else has. One of a Registry can.
+    /// Whether it takes the names that nothing else has. One of a Registry can, with PullThrough.
     #[serde(default)]
     pub default: bool,
-    /// How long what was fetched counts as current. Absent: the defaults.
+    /// How long what was fetched counts as current, with PullThrough. Absent: the defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<MirrorCache>,
-    /// While true the upstream is never asked, and what was fetched is served as it is.
+    /// When runs begin, with Replicate: five fields of cron. Absent, as `interval`: only when one is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Cron>,
+    /// The time zone of the schedule. Absent: UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<TimeZone>,
+    /// The pause from the end of a run to the next, with Replicate, instead of a schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Duration>,
+    /// What is copied, with Replicate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub artifacts: Vec<MirrorArtifacts>,
+    /// What happens here to tags that the upstream has no longer, with Replicate.
+    #[serde(default)]
+    pub prune: Prune,
+    /// How much a run takes, with Replicate. Absent: the defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<MirrorLimits>,
+    /// Whether what refers to an image is copied with it, with Replicate. With PullThrough it is there when asked for.
+    #[serde(default)]
+    pub referrers: MirrorReferrers,
+    /// While true the upstream is never asked, and what was fetched is served as it is; no run begins.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -70,6 +98,8 @@ pub struct MirrorSpec {
 pub enum MirrorMode {
     /// When somebody asks for it.
     PullThrough,
+    /// By runs that copy what is chosen.
+    Replicate,
 }
 
 /// The registry that is mirrored.
@@ -195,6 +225,12 @@ impl MirrorSpec {
         self.cache.clone().unwrap_or_default()
     }
 
+    /// How much a run takes, with its defaults where the spec has none.
+    #[must_use]
+    pub fn limits(&self) -> MirrorLimits {
+        self.limits.clone().unwrap_or_default()
+    }
+
     /// Whether the upstream may be asked.
     #[must_use]
     pub fn asks_upstream(&self) -> bool {
@@ -244,9 +280,28 @@ pub struct MirrorStatus {
     /// Echo of the annotation `stowage.dev/reconcile-requested-at`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
+    /// Echo of the annotation `stowage.dev/run-requested-at`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_run_at: Option<String>,
     /// Host and path under which clients pull.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// When the last run ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sync_time: Option<Time>,
+    /// When the last run that copied everything ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_successful_sync_time: Option<Time>,
+    /// When the next run is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_sync_time: Option<Time>,
+    /// What the last run reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_result: Option<Summary>,
+    /// What the last run could not do, the first of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
+    pub failures: Vec<SyncFailure>,
 }
 
 #[cfg(test)]

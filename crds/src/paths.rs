@@ -13,7 +13,7 @@
 use stowage_oci::Name;
 
 use crate::{
-    Kind, MirrorSpec, Registry, VirtualRepositorySpec,
+    Kind, MirrorMode, MirrorSpec, Registry, VirtualRepositorySpec,
     conditions::Reason,
     document::{Dated, Entry},
 };
@@ -41,8 +41,11 @@ pub struct Conflict {
 struct Place<'a> {
     kind: Kind,
     name: &'a str,
-    path: &'a str,
+    /// A mirror that keeps the names of its upstream has none.
+    path: Option<&'a str>,
     is_default: bool,
+    /// Whether a member may be below the path: what is copied there is a repository like any other.
+    takes_members: bool,
     /// The members with a prefix, by name.
     members: Vec<(&'a str, &'a str)>,
     /// The hosts that it mirrors.
@@ -86,8 +89,9 @@ fn mirror(entry: &Entry<MirrorSpec>) -> Place<'_> {
     Place {
         kind: Kind::Mirror,
         name: &entry.name,
-        path: entry.spec.path.as_str(),
+        path: entry.spec.path.as_ref().map(crate::MountPath::as_str),
         is_default: entry.spec.default,
+        takes_members: entry.spec.mode == MirrorMode::Replicate,
         members: Vec::new(),
         hosts: std::iter::once(host_of(upstream.url.as_str())).chain(hosts).collect(),
     }
@@ -99,8 +103,9 @@ fn virtual_repository(entry: &Entry<VirtualRepositorySpec>) -> Place<'_> {
     Place {
         kind: Kind::VirtualRepository,
         name: &entry.name,
-        path: entry.spec.path.as_str(),
+        path: Some(entry.spec.path.as_str()),
         is_default: false,
+        takes_members: false,
         members: members
             .filter_map(|member| Some((member.name.as_str(), member.repository.as_ref()?.as_str())))
             .collect(),
@@ -123,8 +128,10 @@ impl Place<'_> {
     /// Why this cannot be beside an elder one.
     fn beside(&self, elder: &Self) -> Option<Found> {
         let other = format!("{} {}", elder.kind, elder.name);
-        if is_below(self.path, elder.path) || is_below(elder.path, self.path) {
-            let text = format!("{other} has the path {}", elder.path);
+        if let (Some(own), Some(path)) = (self.path, elder.path)
+            && (is_below(own, path) || is_below(path, own))
+        {
+            let text = format!("{other} has the path {path}");
             return Some((Reason::PathConflict, "spec.path", text));
         }
         if self.is_default && elder.is_default {
@@ -139,14 +146,15 @@ impl Place<'_> {
 
     /// Why a member of this one is not its own to have, if that is because of `other`.
     fn member_in(&self, other: &Self) -> Option<Found> {
-        let (member, prefix) = self.members.iter().find(|(_, prefix)| is_below(prefix, other.path))?;
+        let path = other.path.filter(|_| !other.takes_members)?;
+        let (member, prefix) = self.members.iter().find(|(_, prefix)| is_below(prefix, path))?;
         let reason = match other.kind {
             Kind::Mirror => Reason::MemberIsMirror,
             _ => Reason::MemberIsVirtual,
         };
         let text = format!(
             "{} {} → member {member} ({prefix}) → {} {} ({})",
-            self.kind, self.name, other.kind, other.name, other.path
+            self.kind, self.name, other.kind, other.name, path
         );
         Some((reason, "spec.members", text))
     }
@@ -307,6 +315,26 @@ mod tests {
             conflicts(&registry(), &[mirror("hub", 2, "team", UPSTREAM)], &[all("all", 1, "all", "team/a")]);
         assert_eq!((conflicts[0].kind, conflicts[0].reason), (Kind::Mirror, Reason::PathConflict));
         assert_eq!(conflicts[0].message, "VirtualRepository all → member team (team/a) → Mirror hub (team)");
+    }
+
+    #[test]
+    fn a_mirror_that_copies_may_have_no_path_and_its_copies_may_be_members() {
+        let copy = |name: &str, path: Option<&str>| {
+            let mut copy = mirror(name, 1, "base", UPSTREAM);
+            copy.entry.spec.mode = MirrorMode::Replicate;
+            copy.entry.spec.path = path.map(crate::MountPath::from);
+            copy
+        };
+        assert!(
+            found(&[copy("one", None), copy("other", None), mirror("hub", 2, "hub", UPSTREAM)], &[])
+                .is_empty()
+        );
+        assert!(found(&[copy("one", Some("base"))], &[all("all", 2, "all", "base/team")]).is_empty());
+        let under = [copy("one", Some("base")), mirror("hub", 2, "base/hub", UPSTREAM)];
+        assert_eq!(found(&under, &[]), [("hub".to_owned(), Reason::PathConflict)]);
+        let mut itself = copy("itself", None);
+        itself.entry.spec.upstream.url = "https://registry.example.com".into();
+        assert_eq!(found(&[itself], &[]), [("itself".to_owned(), Reason::MirrorLoop)]);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Summary, document::DocumentVersion};
+use crate::{Summary, Termination, document::DocumentVersion};
 
 /// What a replica says about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -108,6 +108,9 @@ pub struct ResourceReport {
     /// The same for a human.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Its newest run, where this process starts them by itself and no Job does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Termination>,
 }
 
 #[cfg(test)]

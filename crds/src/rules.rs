@@ -194,11 +194,96 @@ static RULES: &[Rule] = &[
     Rule {
         kind: Kind::Mirror,
         at: "spec",
-        cel: "self.registryRef == oldSelf.registryRef && self.mode == oldSelf.mode && self.path == oldSelf.path",
+        cel: "self.registryRef == oldSelf.registryRef && self.mode == oldSelf.mode && has(self.path) == has(oldSelf.path) && (!has(self.path) || self.path == oldSelf.path)",
         message: "registryRef, mode and path cannot change: make a new Mirror",
         holds: Holds::Transition(|spec, before| {
-            ["registryRef", "mode", "path"].iter().all(|field| spec[field] == before[field])
+            ["registryRef", "mode", "path"].iter().all(|field| spec.get(field) == before.get(field))
         }),
+    },
+    Rule {
+        kind: Kind::Mirror,
+        at: "spec",
+        cel: "self.mode == 'Replicate' || has(self.path)",
+        message: "mode PullThrough needs a path",
+        holds: Holds::Always(|spec| replicates(spec) || has(spec, "path")),
+    },
+    Rule {
+        kind: Kind::Mirror,
+        at: "spec",
+        cel: "self.mode == 'Replicate' ? has(self.artifacts) : !has(self.artifacts)",
+        message: "mode Replicate needs artifacts, which say what is copied; mode PullThrough has none",
+        holds: Holds::Always(|spec| replicates(spec) == has(spec, "artifacts")),
+    },
+    Rule {
+        kind: Kind::Mirror,
+        at: "spec",
+        cel: "self.mode == 'Replicate' || (!has(self.schedule) && !has(self.interval) && !has(self.timeZone) && !has(self.limits) && self.prune == 'Never' && self.referrers == 'Include')",
+        message: "schedule, interval, timeZone, limits, prune and referrers are for mode Replicate",
+        holds: Holds::Always(|spec| {
+            let none = ["schedule", "interval", "timeZone", "limits"].iter().all(|field| !has(spec, field));
+            replicates(spec) || (none && spec["prune"] == "Never" && spec["referrers"] == "Include")
+        }),
+    },
+    Rule {
+        kind: Kind::Mirror,
+        at: "spec",
+        cel: "self.mode == 'PullThrough' || (!has(self.cache) && !self.default && !has(self.upstream.hosts))",
+        message: "cache, default and upstream.hosts are for mode PullThrough",
+        holds: Holds::Always(|spec| {
+            let default = spec["default"].as_bool().unwrap_or_default();
+            !replicates(spec) || (!has(spec, "cache") && !default && !has(&spec["upstream"], "hosts"))
+        }),
+    },
+    Rule {
+        kind: Kind::Mirror,
+        at: "spec",
+        cel: "!(has(self.schedule) && has(self.interval)) && (!has(self.timeZone) || has(self.schedule))",
+        message: "schedule and interval exclude each other, and timeZone is that of a schedule",
+        holds: Holds::Always(|spec| {
+            !(has(spec, "schedule") && has(spec, "interval"))
+                && (!has(spec, "timeZone") || has(spec, "schedule"))
+        }),
+    },
+    Rule {
+        kind: Kind::Mirror,
+        at: "spec",
+        cel: "!has(self.interval) || self.interval.matches('[1-9]')",
+        message: "interval must be longer than nothing: 1m is a run after the other",
+        holds: Holds::Always(|spec| {
+            let interval = spec["interval"].as_str().unwrap_or_default();
+            !has(spec, "interval") || interval.contains(|c: char| matches!(c, '1'..='9'))
+        }),
+    },
+    Rule {
+        kind: Kind::Mirror,
+        at: "spec.limits",
+        cel: "!has(self.bytesPerSecond) || self.bytesPerSecond.matches('[1-9]')",
+        message: "bytesPerSecond must be more than nothing; suspend stops a mirror",
+        holds: Holds::Always(|limits| {
+            let rate = limits["bytesPerSecond"].as_str().unwrap_or_default();
+            !has(limits, "bytesPerSecond") || rate.contains(|c: char| matches!(c, '1'..='9'))
+        }),
+    },
+    Rule {
+        kind: Kind::Mirror,
+        at: "spec.artifacts[*]",
+        cel: "[has(self.repository), has(self.discover)].filter(x, x).size() == 1",
+        message: "exactly one of repository and discover must be set",
+        holds: Holds::Always(|artifacts| has_one_of(artifacts, &["repository", "discover"])),
+    },
+    Rule {
+        kind: Kind::Mirror,
+        at: "spec.artifacts[*].discover",
+        cel: "[has(self.catalog), has(self.quayOrganization)].filter(x, x).size() == 1",
+        message: "exactly one of catalog and quayOrganization must be set",
+        holds: Holds::Always(|discover| has_one_of(discover, &["catalog", "quayOrganization"])),
+    },
+    Rule {
+        kind: Kind::Mirror,
+        at: "spec.artifacts[*].tags",
+        cel: "[has(self.semver), has(self.glob), has(self.regex), has(self.exact)].filter(x, x).size() == 1",
+        message: "exactly one of semver, glob, regex and exact must be set; for all but some, glob [\"*\"] and exclude",
+        holds: Holds::Always(|tags| has_one_of(tags, &["semver", "glob", "regex", "exact"])),
     },
     Rule {
         kind: Kind::VirtualRepository,
@@ -252,6 +337,10 @@ fn is_named(object: &Value) -> bool {
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && !name.ends_with('-')
         && name.bytes().all(legal)
+}
+
+fn replicates(spec: &Value) -> bool {
+    spec["mode"] == "Replicate"
 }
 
 fn on_volume(spec: &Value) -> bool {

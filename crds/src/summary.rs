@@ -9,6 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::SyncFailure;
+
 /// The longest termination message that a kubelet hands on, in bytes.
 const LONGEST: usize = 4096;
 /// The most counts that a status holds of one.
@@ -99,6 +101,47 @@ impl Summary {
     }
 }
 
+/// What a Job says when it ends: its summary, and what of the work it names. Read as a [`Summary`], it is that.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Termination {
+    /// The summary.
+    #[serde(flatten)]
+    pub summary: Summary,
+    /// What could not be done, the first of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<SyncFailure>,
+}
+
+impl Termination {
+    /// The most failures that are named.
+    pub const MOST_FAILURES: usize = 10;
+
+    /// The text for the termination log: JSON that fits, with as many failures as it has room for.
+    #[must_use]
+    pub fn to_termination_message(&self) -> String {
+        let summary = self.summary.clone().cut();
+        let mut named = self.failures.len().min(Self::MOST_FAILURES);
+        loop {
+            let failures = self.failures.iter().take(named).cloned().collect();
+            let cut = Self { summary: summary.clone(), failures };
+            let text = serde_json::to_string(&cut).expect("strings, numbers and times are JSON");
+            if text.len() <= LONGEST || named == 0 {
+                return text;
+            }
+            named -= 1;
+        }
+    }
+
+    /// Reads a termination message; `None` if it is none of ours. What is longer than a status may hold is cut.
+    #[must_use]
+    pub fn from_termination_message(text: &str) -> Option<Self> {
+        let mut read = serde_json::from_str::<Self>(text).ok()?;
+        read.summary = read.summary.cut();
+        read.failures.truncate(Self::MOST_FAILURES);
+        Some(read)
+    }
+}
+
 /// The longest prefix of `text` of at most `most` bytes that ends between characters.
 fn shortened(text: &str, most: usize) -> &str {
     text.split_at(text.floor_char_boundary(most)).0
@@ -136,6 +179,21 @@ mod tests {
         summary.counts = (0..40).map(|n| (format!("c{n:02}"), n)).collect();
         let read = Summary::from_termination_message(&summary.json()).unwrap();
         assert_eq!((read.message.unwrap().len(), read.counts.len()), (512, 32));
+    }
+
+    #[test]
+    fn a_termination_names_as_many_failures_as_have_room() {
+        let failure = |reference: String| SyncFailure { reference, reason: "UpstreamUnreachable".to_owned() };
+        let summary = Summary::new("sync", Outcome::Failed);
+        let told = Termination { summary, failures: (0..12).map(|n| failure(format!("a:{n}"))).collect() };
+        let read = Termination::from_termination_message(&told.to_termination_message()).unwrap();
+        assert_eq!((&read.failures[..], read.failures.len()), (&told.failures[..10], 10));
+        let text = told.to_termination_message();
+        assert_eq!(Summary::from_termination_message(&text), Some(read.summary));
+        let long = Termination { failures: vec![failure("x".repeat(900)); 10], ..told };
+        let text = long.to_termination_message();
+        assert!(text.len() <= LONGEST);
+        assert_eq!(Termination::from_termination_message(&text).unwrap().failures.len(), 4);
     }
 
     #[test]

@@ -111,6 +111,42 @@ text! {
     pattern r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$"
 }
 
+text! {
+    /// A tag.
+    TagName, max 128,
+    pattern r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+}
+
+text! {
+    /// A pattern over tags: `*` for any run of characters, `?` for one.
+    TagGlob, max 128,
+    pattern r"^[A-Za-z0-9_.?*-]+$"
+}
+
+text! {
+    /// A range of versions as npm writes it.
+    VersionRange, max 128,
+    pattern r"^[0-9A-Za-z.*+<>=~^| -]+$"
+}
+
+text! {
+    /// A regular expression.
+    RegexText, max 256,
+    pattern r"^.+$"
+}
+
+text! {
+    /// A platform: `os/architecture`, or `os/architecture/variant`.
+    PlatformName, max 64,
+    pattern r"^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9._]+)?$"
+}
+
+text! {
+    /// The name of an organization: the first component of the names of its repositories.
+    OrganizationName, max 255,
+    pattern r"^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*$"
+}
+
 impl Glob {
     /// The pattern itself.
     pub fn parse(&self) -> Result<stowage_oci::Glob, stowage_oci::GlobError> {

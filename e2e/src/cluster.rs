@@ -151,10 +151,10 @@ impl Cluster {
         Postgres::of_a_test(&self.state, owner, port)
     }
 
-    /// A registry that is not ours. The test that needs it starts it.
+    /// A registry that is not ours, and that a test may crash, on a port of its own. The test starts it.
     #[must_use]
-    pub fn distribution(&self) -> Distribution<'_> {
-        Distribution::of(&self.state)
+    pub fn own_distribution(&self, owner: &'static str, port: u16) -> Distribution<'_> {
+        Distribution::of_a_test(&self.state, owner, port)
     }
 
     /// Its S3 server.

@@ -249,20 +249,20 @@ impl<'a> S3<'a> {
 #[derive(Clone, Debug)]
 pub struct Distribution<'a> {
     state: &'a State,
+    name: String,
+    port: u16,
 }
 
 impl<'a> Distribution<'a> {
-    const NAME: &'static str = "distribution";
-    const PORT: u16 = 5050;
-
-    pub(crate) fn of(state: &'a State) -> Self {
-        Self { state }
+    /// One that a test has for itself, and whose end is nobody else's affair. It is not started.
+    pub(crate) fn of_a_test(state: &'a State, owner: &str, port: u16) -> Self {
+        Self { state, name: format!("distribution-{owner}"), port }
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> String {
-        format!("{NODE_ADDRESS}:{}", Self::PORT)
+        format!("{NODE_ADDRESS}:{}", self.port)
     }
 
     /// Starts it; returns when it answers.
@@ -270,20 +270,20 @@ impl<'a> Distribution<'a> {
         let settings = json!({
             "version": 0.1,
             "log": { "level": "warn" },
-            "storage": { "filesystem": { "rootdirectory": self.state.path("distribution") } },
+            "storage": { "filesystem": { "rootdirectory": self.state.path(&self.name) } },
             "http": { "addr": self.address(), "secret": "of the test" },
         });
-        let file = self.state.path("distribution.yaml");
+        let file = self.state.path(&format!("{}.yaml", self.name));
         // Every JSON document is a YAML document.
         write(&file, &settings.to_string())?;
         let mut serve = command(tool("registry")?);
         serve.env("OTEL_TRACES_EXPORTER", "none").arg("serve").arg(file);
-        start(self.state, Self::NAME, &serve, &self.address()).await
+        start(self.state, &self.name, &serve, &self.address()).await
     }
 
     /// Ends it at once, as a crash would.
     pub async fn crash(&self) -> Result<()> {
-        stop(self.state, Self::NAME, Signal::KILL).await
+        stop(self.state, &self.name, Signal::KILL).await
     }
 }
 

@@ -16,7 +16,9 @@ mod manifest;
 mod name;
 mod range;
 mod reference;
+mod selection;
 mod tag;
+mod version;
 
 pub use content_range::{ContentRange, ContentRangeError};
 pub use digest::{Algorithm, Digest, DigestError};
@@ -27,4 +29,6 @@ pub use manifest::{Manifest, ManifestError, ManifestKind};
 pub use name::{Name, NameError};
 pub use range::Ranges;
 pub use reference::{Reference, ReferenceError};
+pub use selection::{ExpressionError, TagExpression, TagSelection, TagsWanted};
 pub use tag::{Tag, TagError};
+pub use version::{RangeError, Version, VersionRange};

@@ -171,14 +171,14 @@ impl Applier {
         Ok(())
     }
 
-    /// Deletes what is ours and neither wanted nor worth keeping. Jobs that collect end by themselves and are kept
-    /// for their results until their time to live is over.
+    /// Deletes what is ours and neither wanted nor worth keeping. Runs end by themselves and are kept for their results
+    /// until their time to live is over.
     pub async fn prune(&self, wanted: &BTreeSet<(Kind, String)>, live: &mut Live) -> Result<(), Error> {
         let unwanted: Vec<_> = live
             .iter()
             .filter(|((kind, name), object)| {
                 *kind != Kind::PersistentVolumeClaim
-                    && !is_collection(*kind, object)
+                    && !is_run(*kind, object)
                     && object.metadata.deletion_timestamp.is_none()
                     && !wanted.contains(&(*kind, name.clone()))
             })
@@ -245,11 +245,12 @@ impl Applier {
     }
 }
 
-/// Is it a run of the collector?
+/// Is it a run of a schedule, or one beside it?
 #[must_use]
-pub fn is_collection(kind: Kind, object: &DynamicObject) -> bool {
-    let component = object.labels().get(COMPONENT_LABEL).map(String::as_str);
-    kind == Kind::Job && component == Some(Component::GarbageCollection.as_str())
+pub fn is_run(kind: Kind, object: &DynamicObject) -> bool {
+    let runs = [Component::GarbageCollection, Component::Sync].map(Component::as_str);
+    let component = object.labels().get(COMPONENT_LABEL);
+    kind == Kind::Job && component.is_some_and(|component| runs.contains(&component.as_str()))
 }
 
 /// What the server refused as wrong stays wrong; all else may pass.

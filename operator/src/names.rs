@@ -17,13 +17,15 @@ pub const MANAGER: &str = "stowage-operator";
 pub const HANDOVER_MANAGER: &str = "stowage-operator-handover";
 /// Which Registry an object belongs to.
 pub const REGISTRY_LABEL: &str = "stowage.dev/registry";
+/// Which Mirror a run and its pod are for.
+pub const MIRROR_LABEL: &str = "stowage.dev/mirror";
 /// What part of the registry an object is.
 pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
 /// Namespaces with this label may scrape the operations port.
 pub const MONITORING_LABEL: &str = "stowage.dev/monitoring";
 /// Reconcile now; the value is echoed in `status.lastHandledReconcileAt`.
 pub const RECONCILE_REQUESTED_AT: &str = "stowage.dev/reconcile-requested-at";
-/// One more collection now; the value is echoed in `status.lastHandledRunAt`.
+/// One more run now, of a Registry's collector or of a Mirror; the value is echoed in `status.lastHandledRunAt`.
 pub const RUN_REQUESTED_AT: &str = "stowage.dev/run-requested-at";
 /// Its value is the id of the bucket's registry: an empty database is made again from that bucket.
 pub const REBUILD: &str = "stowage.dev/rebuild";
@@ -40,8 +42,10 @@ pub const MADE_FOR: &str = "stowage.dev/made-for";
 /// Keeps a Registry until its data are purged; present only under `deletionPolicy: Delete`.
 pub const DATA_FINALIZER: &str = "stowage.dev/data";
 
-/// A Service, `CronJob` or label value lives with 63 characters at the most.
+/// A Service, Job or label value lives with 63 characters at the most.
 const LABEL_LIMIT: usize = 63;
+/// A `CronJob` with these: the names of its Jobs are longer.
+const CRON_LIMIT: usize = 52;
 const HASH_DIGITS: usize = 8;
 
 /// The first eight hex digits of the SHA-256 of `input`.
@@ -95,6 +99,8 @@ pub enum Component {
     Migrate,
     /// The collector.
     GarbageCollection,
+    /// The runs of a Mirror that copy.
+    Sync,
     /// The Job that makes the database again from the bucket.
     Rebuild,
     /// The Job that removes all data before the Registry goes.
@@ -111,6 +117,7 @@ impl Component {
             Self::Registry => "registry",
             Self::Migrate => "migrate",
             Self::GarbageCollection => "gc",
+            Self::Sync => "sync",
             Self::Rebuild => "rebuild",
             Self::Purge => "purge",
             Self::Monitoring => "monitoring",
@@ -175,10 +182,10 @@ impl<'a> Names<'a> {
         self.with(&format!("migrate-{}", short_hash(image_and_database)))
     }
 
-    /// The `CronJob` of the collector; its names end at 52 characters.
+    /// The `CronJob` of the collector.
     #[must_use]
     pub fn garbage_collection(self) -> String {
-        fit(&format!("{}-gc", self.0), 52)
+        fit(&format!("{}-gc", self.0), CRON_LIMIT)
     }
 
     /// The Job of one collection that was asked for, told apart by what it was asked with and after.
@@ -234,6 +241,36 @@ impl<'a> Names<'a> {
     }
 }
 
+/// The names of the objects of one Mirror.
+#[derive(Debug, Clone, Copy)]
+pub struct MirrorNames<'a>(&'a str);
+
+impl<'a> MirrorNames<'a> {
+    /// Names of the Mirror `mirror`.
+    #[must_use]
+    pub fn of(mirror: &'a str) -> Self {
+        Self(mirror)
+    }
+
+    /// The `CronJob` of its runs.
+    #[must_use]
+    pub fn schedule(self) -> String {
+        fit(&format!("{}-sync", self.0), CRON_LIMIT)
+    }
+
+    /// The Job of one run, told apart by what made it due.
+    #[must_use]
+    pub fn run(self, due: &str) -> String {
+        fit(&format!("{}-sync-{}", self.0, short_hash(due)), LABEL_LIMIT)
+    }
+
+    /// The value of [`MIRROR_LABEL`].
+    #[must_use]
+    pub fn label(self) -> String {
+        label_value(self.0)
+    }
+}
+
 /// `key=value,…`, as `status.selector` and label selectors write it.
 #[must_use]
 pub fn selector_text(labels: &BTreeMap<String, String>) -> String {
@@ -273,6 +310,10 @@ mod tests {
             assert!(is_label(&name), "{name}");
         }
         assert!(names.garbage_collection().len() <= 52);
+        let longest = "a".repeat(253);
+        let names = MirrorNames::of(&longest);
+        assert!(is_label(&names.schedule()) && names.schedule().len() <= 52);
+        assert!(is_label(&names.run("2026-01-01T00:00:00Z")) && is_label(&names.label()));
     }
 
     #[test]

@@ -15,7 +15,8 @@ use uuid::Uuid;
 use crate::auth::{Access, Htpasswd, Realms, Rules, SigningKey, Snapshot};
 use crate::blobs::{self, Filesystem, Store, selftest};
 use crate::domain::{
-    self, Domain, Hook, Limits, MirrorSettings, Mirrors, OwnershipError, VirtualSettings, Virtuals,
+    self, Domain, Hook, Limits, MirrorSettings, Mirrors, OwnershipError, Replication, SyncMode, Synced, Tell,
+    VirtualSettings, Virtuals,
 };
 use crate::http::{DataPort, Metrics, Settings};
 use crate::jobs::{self, Collector};
@@ -115,6 +116,18 @@ impl Registry {
             mirror.upstream.registry_id.clone_from(&self.id);
         }
         self.domain.set_mirrors(mirrors);
+    }
+
+    /// From now on clients cannot change repositories below these paths, to which mirrors copy.
+    pub fn set_copied(&self, paths: Vec<Name>) {
+        self.domain.set_copied(paths);
+    }
+
+    /// One run of a mirror that replicates; each item is told.
+    pub async fn replicate(&self, asked: &Replication, mode: SyncMode, tell: &dyn Tell) -> Synced {
+        let mut asked = asked.clone();
+        asked.upstream.registry_id.clone_from(&self.id);
+        Box::pin(self.domain.replicate(&asked, mode, tell)).await
     }
 
     /// Serves these virtual repositories from now on.

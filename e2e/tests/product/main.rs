@@ -5,6 +5,7 @@
 
 #[path = "../support/clients.rs"]
 mod clients;
+mod copies;
 mod mirrors;
 mod storm;
 mod uploads;

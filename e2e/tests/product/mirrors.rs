@@ -18,7 +18,8 @@ const OTHER: &str = "other.test";
 fn w445_w447_o23_p40_nodes_pull_through_two_replicas_and_go_on_when_the_upstream_has_gone() {
     on_cluster(async |cluster| {
         let (namespace, registry) = registry(cluster, "mirror").await?;
-        let (host, helper, upstream) = (registry.host(), cluster.images(), cluster.distribution());
+        let (host, helper, upstream) =
+            (registry.host(), cluster.images(), cluster.own_distribution("mirror", 5050));
         upstream.start().await?;
         let theirs = publish(cluster, &upstream.address(), "library/echo", "theirs").await?;
         let others = publish(cluster, helper, "library/other", "others").await?;
@@ -59,7 +60,7 @@ fn w445_w447_o23_p40_nodes_pull_through_two_replicas_and_go_on_when_the_upstream
 }
 
 /// Pushes an image like no other to a registry; its digest.
-async fn publish(cluster: &Cluster, host: &str, name: &str, label: &str) -> Result<String> {
+pub(crate) async fn publish(cluster: &Cluster, host: &str, name: &str, label: &str) -> Result<String> {
     let layout = cluster.state().path(&format!("layouts/mirrored-{label}"));
     Image::new("/bin/echo", "/main").label("whose", label).write_layout(&layout)?;
     let image = format!("{host}/{name}:1");

@@ -8,12 +8,16 @@
 //! holds. Once it is in force, another resource's change does not touch it: replicas only ever move to later documents,
 //! which hold it too. While no replica is heard of, nothing is said that needs one.
 
+mod copies;
 mod kinds;
 
 use std::sync::Arc;
 
 use k8s_openapi::{
-    api::core::v1::ConfigMap,
+    api::{
+        batch::v1::{CronJob, Job},
+        core::v1::{ConfigMap, Pod},
+    },
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
 };
 use kube::{
@@ -36,7 +40,7 @@ use tracing::{debug, warn};
 use super::{Retry, condition_states, registry::build::document};
 use crate::{
     context::Context,
-    names::{MANAGER, Names, RECONCILE_REQUESTED_AT},
+    names::{MANAGER, Names, RECONCILE_REQUESTED_AT, label_value},
     policy::{RESYNC, jittered},
     reports::{Key, Snapshot},
 };
@@ -47,6 +51,8 @@ pub trait Reconciled: Dependent + Send + Sync + 'static {
     const CONTROLLER: &'static str;
     /// Whether it has a path, which others can be in the way of.
     const HAS_PATH: bool;
+    /// The label by which its runs and their pods name it, if it can have any.
+    const RUNS: Option<&'static str> = None;
     /// What is written about it.
     type Status: Clone + Default + PartialEq + Serialize + Send + Sync;
 
@@ -96,6 +102,11 @@ pub struct Seen {
     mirrors: Vec<Mirror>,
     conflicts: Vec<Conflict>,
     reports: Snapshot,
+    /// Runs of the resource, and their pods.
+    runs: Vec<Job>,
+    pods: Vec<Pod>,
+    /// When its schedule last began a run.
+    last_scheduled: Option<Time>,
 }
 
 /// Where a resource stands.
@@ -194,7 +205,27 @@ async fn look<K: Reconciled>(resource: &K, cx: &Context) -> Result<Seen, kube::E
         seen.conflicts = compile(&sources).map(|compiled| compiled.conflicts).unwrap_or_default();
         seen.mirrors = dependents.mirrors;
     }
+    if let Some(label) = K::RUNS {
+        look_at_runs(cx, &namespace, &format!("{label}={}", label_value(&resource.name_any())), &mut seen)
+            .await?;
+    }
     Ok(seen)
+}
+
+async fn look_at_runs(
+    cx: &Context,
+    namespace: &str,
+    labels: &str,
+    seen: &mut Seen,
+) -> Result<(), kube::Error> {
+    let params = ListParams::default().labels(labels);
+    seen.runs = cx.api::<Job>(namespace).list(&params).await?.items;
+    if !seen.runs.is_empty() {
+        seen.pods = cx.api::<Pod>(namespace).list(&params).await?.items;
+    }
+    let schedules = cx.api::<CronJob>(namespace).list(&params).await?.items;
+    seen.last_scheduled = schedules.into_iter().filter_map(|found| found.status?.last_schedule_time).max();
+    Ok(())
 }
 
 async fn readable<K: Dependent>(cx: &Context, namespace: &str) -> Result<Vec<K>, kube::Error> {

@@ -264,6 +264,13 @@ fn dependents<K: Reconciled>(cx: &Arc<Context>, scope: Option<&String>) -> Contr
             },
         )
         .reconcile_on(cx.reports.news().flat_map(move |registry| stream::iter(of_heard(&registry))));
+    if let Some(label) = K::RUNS {
+        main = main.watches(
+            scoped::<Job>(client, scope),
+            watcher::Config::default().labels(label),
+            move |run: Job| named_by(label, &run),
+        );
+    }
     if K::HAS_PATH {
         let (of_mirror, of_virtual) = (of.clone(), of);
         main = main
@@ -333,6 +340,11 @@ where
 fn by_label(object: &impl Resource) -> Option<ObjectRef<Guarded<Registry>>> {
     let name = object.labels().get(REGISTRY_LABEL)?;
     Some(ObjectRef::new(name).within(&object.namespace()?))
+}
+
+/// The resource that a run is for.
+fn named_by<K: Reconciled>(label: &str, run: &Job) -> Option<ObjectRef<Guarded<K>>> {
+    Some(ObjectRef::new(run.labels().get(label)?).within(&run.namespace()?))
 }
 
 fn named_registry<K: Reconciled>(resource: &Guarded<K>) -> Option<ObjectRef<Guarded<Registry>>> {

@@ -29,6 +29,8 @@ mod registry;
 #[cfg(test)]
 mod rendered;
 #[cfg(test)]
+mod replication;
+#[cfg(test)]
 #[path = "../../../crds/tests/it/table.rs"]
 mod table;
 #[cfg(test)]

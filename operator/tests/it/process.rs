@@ -84,6 +84,7 @@ async fn what_ships_is_accepted_by_a_server_and_asks_for_the_restricted_standard
         "registry-filesystem.yaml",
         "accesspolicy.yaml",
         "mirror-dockerhub.yaml",
+        "mirror-replicate.yaml",
         "virtualrepository.yaml",
     ] {
         let file = config.join("samples").join(sample);

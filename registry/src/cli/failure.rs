@@ -75,6 +75,18 @@ pub(crate) enum Failure {
          each and what to do about it"
     )]
     Findings { total: u64, repaired: u64, counts: BTreeMap<&'static str, u64> },
+    /// Not everything that a mirror replicates is here.
+    #[error(
+        "{failed} of what the mirror replicates could not be copied, the first of it {first} ({reason}): see above for \
+         each and why; the rest is here, and the next run goes on"
+    )]
+    NotSynced { failed: u64, first: String, reason: &'static str },
+    /// The registry takes no such changes.
+    #[error("{0}")]
+    SyncForbidden(&'static str),
+    /// The address of an upstream cannot be used.
+    #[error("the upstream's url cannot be used; see the log")]
+    Upstream,
     /// A port cannot be had.
     #[error("cannot listen on {address}")]
     Listen {
@@ -99,6 +111,7 @@ impl Failure {
             | Self::Telemetry(_)
             | Self::Traces(_)
             | Self::Bucket(_)
+            | Self::Upstream
             | Self::Database(ConnectError::Url(_)) => UNUSABLE,
             Self::Database(
                 ConnectError::Unsafe { .. }
@@ -106,7 +119,8 @@ impl Failure {
                 | ConnectError::Meta(meta::Error::Schema { .. }),
             )
             | Self::Expiry(_)
-            | Self::ForeignObjects(_) => REFUSED,
+            | Self::ForeignObjects(_)
+            | Self::SyncForbidden(_) => REFUSED,
             Self::Open(error) if is_refusal(error) => REFUSED,
             Self::Purge(error) if error.is_refusal() => REFUSED,
             Self::Gc(error) if error.is_refusal() => REFUSED,
@@ -120,6 +134,7 @@ impl Failure {
             | Self::TakeOver(_)
             | Self::Verify(_)
             | Self::Findings { .. }
+            | Self::NotSynced { .. }
             | Self::Listen { .. }
             | Self::System { .. } => FAILED,
         }

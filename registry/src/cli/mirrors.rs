@@ -14,11 +14,27 @@ pub(super) fn settings(config: &Config) -> Vec<MirrorSettings> {
 
 fn mirror(mirror: &config::Mirror) -> Option<MirrorSettings> {
     let config::Mirror { name, path, upstream, asks_upstream, is_default, cache } = mirror;
+    Some(MirrorSettings {
+        name: name.clone(),
+        path: path.clone(),
+        upstream: upstream_of(name, upstream)?,
+        asks_upstream: *asks_upstream,
+        is_default: *is_default,
+        cache: MirrorCache {
+            tag_ttl: cache.tag_ttl,
+            negative_ttl: cache.negative_ttl,
+            stale_for: cache.stale_for,
+        },
+    })
+}
+
+/// How the registry of the mirror `name` is reached.
+pub(super) fn upstream_of(name: &str, upstream: &config::Upstream) -> Option<Settings> {
     let origin = upstream.url.to_string().parse();
     let origin = origin.inspect_err(|error| {
         tracing::error!(mirror.name = name, %error, "the upstream of a mirror has an address that cannot be used");
     });
-    let settings = Settings {
+    Some(Settings {
         hosts: upstream.hosts.clone(),
         credentials: upstream.credentials.clone(),
         authorities: upstream.authorities.clone(),
@@ -34,18 +50,6 @@ fn mirror(mirror: &config::Mirror) -> Option<MirrorSettings> {
         },
         max_concurrent: upstream.max_concurrent,
         ..Settings::new(origin.ok()?, "")
-    };
-    Some(MirrorSettings {
-        name: name.clone(),
-        path: path.clone(),
-        upstream: settings,
-        asks_upstream: *asks_upstream,
-        is_default: *is_default,
-        cache: MirrorCache {
-            tag_ttl: cache.tag_ttl,
-            negative_ttl: cache.negative_ttl,
-            stale_for: cache.stale_for,
-        },
     })
 }
 

@@ -7,6 +7,7 @@ mod failure;
 mod mirrors;
 mod open;
 mod progress;
+mod replications;
 mod serve;
 mod termination;
 mod virtuals;
@@ -63,6 +64,8 @@ enum Command {
     Gc(Gc),
     /// Make the database from the bucket, or compare it with the bucket
     Rebuild(Rebuild),
+    /// Copy what a mirror of mode Replicate says, once
+    Sync(replications::Sync),
     /// Compare database and bucket, and tell where they disagree
     Verify(Verify),
     /// Delete every object below the registry's prefix, and every table
@@ -204,6 +207,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Migrate(common) => termination::summed_up("migrate", || migrate(&common)),
         Command::Gc(asked) => termination::summed_up("gc", || gc(&asked)),
         Command::Rebuild(asked) => termination::summed_up("rebuild", || rebuild(&asked)),
+        Command::Sync(asked) => asked.run(),
         Command::Verify(asked) => termination::summed_up("verify", || verify(&asked)),
         Command::Purge(asked) => termination::summed_up("purge", || purge(&asked)),
         Command::Config(ConfigCommand::Check(shown)) => check(&shown),

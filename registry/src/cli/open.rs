@@ -7,10 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stowage_registry::OpenError;
 use stowage_registry::blobs::{self, Filesystem, Observed, Observer, Outcome, Request, S3, Store, s3};
 use stowage_registry::config::{self, Backing, Config, Database, Storage, explained};
-use stowage_registry::domain::{Domain, Limits, Verified, VerifyOptions, Walk, Walked};
+use stowage_registry::domain::{
+    Domain, Limits, Replication, SyncMode, Synced, Tell, Verified, VerifyOptions, Walk, Walked,
+};
+use stowage_registry::http::Settings;
 use stowage_registry::jobs::{self, Collector, Purged, RebuildError, RebuildOptions, Stage};
 use stowage_registry::key::Key;
 use stowage_registry::meta::postgres::{self, ConnectError, PostgresStore};
@@ -19,6 +21,7 @@ use stowage_registry::meta::{self, Finding, Leases, MetaStore, Timings, WalkProg
 use stowage_registry::ops::health::{Answer, Dependency, Health};
 use stowage_registry::ops::metrics::{CollectionMetrics, Metrics};
 use stowage_registry::ops::tasks::Tasks;
+use stowage_registry::{OpenError, Registry};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -331,6 +334,52 @@ pub(super) async fn verify(
     let verified = jobs::verify(meta, store, options, tell, show).await;
     progress.end();
     Ok(verified?)
+}
+
+/// One run of a mirror that replicates, beside whatever serves.
+pub(super) async fn sync(
+    sync: &config::Sync,
+    data_dir: &Path,
+    replication: &Replication,
+    mode: SyncMode,
+    tell: &dyn Tell,
+) -> Result<Synced, Failure> {
+    let backing = &sync.backing;
+    let store: Arc<dyn Store> = match &backing.storage {
+        Storage::Filesystem => Arc::new(filesystem(data_dir).await?),
+        Storage::S3(bucket) => Arc::new(s3(bucket).await?),
+    };
+    let timings = timings(backing.grace);
+    let mut folder = None;
+    let meta: Arc<dyn MetaStore> = match &backing.database {
+        Database::Sqlite => {
+            let options = sqlite::Options { timings, ..sqlite::Options::default() };
+            let store = Arc::new(SqliteStore::open_beside(data_dir, options).await.map_err(OpenError::from)?);
+            folder = Some(Arc::clone(&store));
+            store
+        }
+        Database::Postgres(server) => {
+            Arc::new(PostgresStore::connect(&server_options(server, timings).patiently()).await?)
+        }
+    };
+    let synced = async {
+        let limits = Limits {
+            max_blob_size: sync.max_blob_size,
+            trash_retention: sync.retain_for,
+            ..Limits::default()
+        };
+        let registry = Registry::builder().limits(limits).over(Arc::clone(&meta), Arc::clone(&store)).await?;
+        if folder.is_some() {
+            compare(meta, store).await?;
+        }
+        registry.apply(Settings::default(), sync.strict_indexes.clone());
+        let synced = registry.replicate(replication, mode, tell).await;
+        registry.close().await;
+        Ok(synced)
+    }
+    .await;
+    hand_over(folder.as_deref()).await;
+    synced
 }
 
 /// The limits of the configuration, as the domain takes them.

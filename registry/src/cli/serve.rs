@@ -29,7 +29,7 @@ use stowage_registry::server::{Certificate, End, Listener};
 use uuid::Uuid;
 
 use super::open::{self, Stores};
-use super::{Common, Failure, mirrors, virtuals};
+use super::{Common, Failure, mirrors, replications, virtuals};
 
 /// How often a database or bucket that does not answer is asked whether it does.
 const PROBE: Duration = Duration::from_secs(5);
@@ -117,6 +117,8 @@ impl Serve {
         let process = Process::open(live, health, tasks, counting, &stores).await?;
         facts.store(Arc::new(facts_of(&stores).await));
         process.collect(&stores, collection, Arc::clone(&facts));
+        let (registry, live) = (process.registry.clone(), Arc::clone(&process.live));
+        replications::keep(registry, live, Arc::clone(&facts), &process.tasks);
         process.report(Arc::clone(&facts));
         process.watch(sources, &stores, facts, config::LOOK);
         process.scrub(&stores, verification);
@@ -292,6 +294,7 @@ fn apply_to(registry: &Registry, config: &Config) {
     registry.apply(settings(config), config.strict_indexes.clone());
     registry.set_mirrors(mirrors::settings(config));
     registry.set_virtuals(virtuals::settings(config));
+    registry.set_copied(config.copied.clone());
     registry.set_limits(open::limits(config), config.limits.max_concurrent_requests);
 }
 

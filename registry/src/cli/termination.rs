@@ -42,8 +42,15 @@ pub(super) fn summed_up(
     outcome.map(drop)
 }
 
+/// Writes down that a job did not come to what it was for.
+pub(super) fn failed(run: &Run, failure: &Failure) {
+    let told = explained(failure);
+    let end = if failure.is_refusal() { End::Refused(told) } else { End::Failed(told) };
+    write(&run.summary(&end));
+}
+
 /// Only a container has such a file. Nobody is left to be told that it could not be written.
-fn write(text: &str) {
+pub(super) fn write(text: &str) {
     if Path::new(LOG).exists() {
         let _written = std::fs::write(LOG, text);
     }

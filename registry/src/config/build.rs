@@ -19,8 +19,8 @@ use stowage_oci::Glob;
 use super::error::ConfigError;
 use super::files::Origin;
 use super::{
-    Collection, Config, Database, Limits, Postgres, S3, Scrub, Secret, SecretsDir, Sources, Storage, mirrors,
-    tls, virtuals,
+    Backing, Collection, Config, Database, Limits, Postgres, S3, Scrub, Secret, SecretsDir, Sources, Storage,
+    Sync, mirrors, replications, tls, virtuals,
 };
 use crate::auth::{Actions, Htpasswd, Policy, Realms, Rules, SigningKey, Snapshot, Subject};
 use crate::http::Redirect;
@@ -35,6 +35,7 @@ pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> R
     let secrets = &sources.secrets;
     let rules = rules(&document, origin)?;
     ensure_not_open_to_the_world(&rules, sources.listen)?;
+    let replications = replications::replications(&document, secrets)?;
     let hosts: Vec<String> = urls(&document).iter().map(|url| host(url).to_owned()).collect();
     Ok(Config {
         registry: document.registry.name.clone(),
@@ -56,11 +57,41 @@ pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> R
             rules: Arc::new(rules),
         },
         mirrors: mirrors::mirrors(&document, secrets)?,
+        copied: replications::copied(&replications),
         virtuals: virtuals::virtuals(&document)?,
-        troubles: mirrors::troubles(&document, secrets),
+        troubles: [
+            mirrors::troubles(&document, secrets),
+            replications::troubles(&replications, mode(spec.mode)),
+        ]
+        .concat(),
+        replications,
         traces: traces_of(&document)?,
         tls: server_tls(spec, secrets)?,
         document,
+    })
+}
+
+/// What a run of the mirror `name` needs.
+pub(super) fn sync(document: &Document, secrets: &SecretsDir, name: &str) -> Result<Sync, ConfigError> {
+    let spec = &document.registry.spec;
+    let mut all = replications::replications(document, secrets)?;
+    let names: Vec<&str> = all.iter().map(|replication| replication.name.as_str()).collect();
+    let Some(place) = names.iter().position(|known| *known == name) else {
+        let known = if names.is_empty() { "there is none".to_owned() } else { names.join(", ") };
+        let problem = format!("there is no Mirror {name:?} of mode Replicate; of this Registry: {known}");
+        return Err(field("--mirror", problem));
+    };
+    Ok(Sync {
+        backing: Backing {
+            storage: storage(spec, secrets)?,
+            database: database(spec, secrets)?,
+            grace: spec.garbage_collection().grace_period.to_std(),
+        },
+        replication: all.swap_remove(place),
+        mode: mode(spec.mode),
+        strict_indexes: globs("spec.strictIndexes", &spec.strict_indexes)?,
+        max_blob_size: spec.limits().max_blob_size.as_ref().map(stowage_crds::Quantity::bytes),
+        retain_for: spec.trash().retain_for.to_std(),
     })
 }
 

@@ -3,13 +3,14 @@
 
 //! The configuration in force, and what a replica tells about it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use stowage_crds::conditions::Reason;
 use stowage_crds::document::{Document, DocumentVersion, Entry};
 use stowage_crds::report::{Check, Checks, Rejection, Report, ResourceReport, SchemaReport};
-use stowage_crds::{Kind, Outcome, RegistrySpec, Storage, Summary};
+use stowage_crds::{Kind, Outcome, RegistrySpec, Storage, Summary, Termination};
 use stowage_oci::Name;
 use uuid::Uuid;
 
@@ -44,6 +45,8 @@ pub struct Facts {
     pub collector_frozen: Option<bool>,
     /// The newest run of each command that this process starts by itself.
     pub runs: Vec<Summary>,
+    /// The newest run of each mirror that this process started by itself, by name.
+    pub syncs: BTreeMap<String, Termination>,
     /// Resources that were found not to work while serving.
     pub troubles: Vec<Trouble>,
 }
@@ -121,6 +124,16 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// The same after a run of the mirror that this process started.
+    #[must_use]
+    pub fn with_sync(&self, mirror: &str, run: &Termination) -> Self {
+        let mut facts = self.clone();
+        facts.syncs.insert(mirror.to_owned(), run.clone());
+        facts
+    }
+}
+
 impl Live {
     /// The configuration that the process started with.
     #[must_use]
@@ -181,7 +194,7 @@ impl Live {
                 collector: facts.collector_frozen.map_or(Check::Unknown, frozen),
             },
             runs: facts.runs.clone(),
-            resources: resources(&current, &facts.troubles),
+            resources: resources(&current, facts),
         };
         serde_json::to_value(report).expect("a report is JSON")
     }
@@ -202,11 +215,14 @@ const fn check(state: State) -> Check {
 
 /// Every resource of the document, with the first trouble that is known of it: what the configuration lacks before
 /// what serving found.
-fn resources(config: &Config, found: &[Trouble]) -> Vec<ResourceReport> {
+fn resources(config: &Config, facts: &Facts) -> Vec<ResourceReport> {
     let Document { access_policies, mirrors, virtual_repositories, .. } = &config.document;
-    let troubles: Vec<&Trouble> = config.troubles.iter().chain(found).collect();
+    let troubles: Vec<&Trouble> = config.troubles.iter().chain(&facts.troubles).collect();
     let policies = access_policies.iter().map(|entry| resource(Kind::AccessPolicy, entry, &troubles));
-    let mirrors = mirrors.iter().map(|entry| resource(Kind::Mirror, entry, &troubles));
+    let mirrors = mirrors.iter().map(|entry| ResourceReport {
+        run: facts.syncs.get(&entry.name).cloned(),
+        ..resource(Kind::Mirror, entry, &troubles)
+    });
     let virtuals = virtual_repositories.iter();
     let virtuals = virtuals.map(|entry| resource(Kind::VirtualRepository, entry, &troubles));
     policies.chain(mirrors).chain(virtuals).collect()
@@ -220,6 +236,7 @@ fn resource<S>(kind: Kind, entry: &Entry<S>, troubles: &[&Trouble]) -> ResourceR
         generation: entry.generation,
         reason: trouble.map(|trouble| trouble.reason.to_string()),
         message: trouble.map(|trouble| trouble.message.clone()),
+        run: None,
     }
 }
 

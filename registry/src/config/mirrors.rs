@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use http::Uri;
 use stowage_crds::conditions::Reason;
-use stowage_crds::document::{Document, Entry};
-use stowage_crds::{KeyRef, Kind, MirrorSecret, MirrorSpec, SecretRef, TlsVerification, UpstreamNetwork};
+use stowage_crds::document::{Document, Entry, Schedules};
+use stowage_crds::{
+    KeyRef, Kind, MirrorMode, MirrorSecret, MirrorSpec, SecretRef, TlsVerification, UpstreamNetwork,
+};
 use stowage_oci::Name;
 
 use super::build::field;
@@ -72,11 +74,32 @@ pub struct MirrorCache {
 }
 
 pub(super) fn mirrors(document: &Document, secrets: &SecretsDir) -> Result<Vec<Mirror>, ConfigError> {
-    document.mirrors.iter().map(|entry| mirror(entry, secrets)).collect()
+    let pulls = |entry: &&Entry<MirrorSpec>| entry.spec.mode == MirrorMode::PullThrough;
+    document.mirrors.iter().filter(pulls).map(|entry| mirror(entry, secrets)).collect()
 }
 
 fn mirror(entry: &Entry<MirrorSpec>, secrets: &SecretsDir) -> Result<Mirror, ConfigError> {
-    let (spec, upstream) = (&entry.spec, &entry.spec.upstream);
+    let spec = &entry.spec;
+    let at = |path: &str| format!("Mirror {}: spec.{path}", entry.name);
+    let cache = spec.cache();
+    let path = spec.path.as_ref().ok_or_else(|| field(at("path"), "mode PullThrough needs a path"))?;
+    Ok(Mirror {
+        name: entry.name.clone(),
+        path: path.parse().map_err(|error| field(at("path"), error))?,
+        upstream: upstream(entry, secrets)?,
+        asks_upstream: spec.asks_upstream(),
+        is_default: spec.default,
+        cache: MirrorCache {
+            tag_ttl: cache.tag_ttl.to_std(),
+            negative_ttl: cache.negative_ttl.to_std(),
+            stale_for: cache.stale_for.to_std(),
+        },
+    })
+}
+
+/// How to reach the registry of a mirror.
+pub(super) fn upstream(entry: &Entry<MirrorSpec>, secrets: &SecretsDir) -> Result<Upstream, ConfigError> {
+    let upstream = &entry.spec.upstream;
     let at = |path: &str| format!("Mirror {}: spec.{path}", entry.name);
     let file = |path: &str, key: Option<&KeyRef>| {
         let file = key.map(|key| secrets.file(&key.name, &key.key)).transpose();
@@ -87,31 +110,16 @@ fn mirror(entry: &Entry<MirrorSpec>, secrets: &SecretsDir) -> Result<Mirror, Con
         folder.map_err(|error| field(at(path), error))
     };
     let url = upstream.url.as_str().parse::<Uri>();
-    let cache = spec.cache();
-    Ok(Mirror {
-        name: entry.name.clone(),
-        path: spec.path.parse().map_err(|error| field(at("path"), error))?,
-        upstream: Upstream {
-            url: url.map_err(|error| field(at("upstream.url"), error))?,
-            hosts: upstream.hosts.iter().map(ToString::to_string).collect(),
-            credentials: folder("upstream.secretRef", upstream.secret_ref.as_ref())?,
-            authorities: file("upstream.caSecretRef", upstream.ca_secret_ref.as_ref())?,
-            client_certificate: folder(
-                "upstream.clientCertSecretRef",
-                upstream.client_cert_secret_ref.as_ref(),
-            )?,
-            proxy: file("upstream.proxySecretRef", upstream.proxy_secret_ref.as_ref())?,
-            verification: upstream.tls_verification,
-            network: upstream.network,
-            max_concurrent: usize::try_from(upstream.max_concurrent).unwrap_or(1).max(1),
-        },
-        asks_upstream: spec.asks_upstream(),
-        is_default: spec.default,
-        cache: MirrorCache {
-            tag_ttl: cache.tag_ttl.to_std(),
-            negative_ttl: cache.negative_ttl.to_std(),
-            stale_for: cache.stale_for.to_std(),
-        },
+    Ok(Upstream {
+        url: url.map_err(|error| field(at("upstream.url"), error))?,
+        hosts: upstream.hosts.iter().map(ToString::to_string).collect(),
+        credentials: folder("upstream.secretRef", upstream.secret_ref.as_ref())?,
+        authorities: file("upstream.caSecretRef", upstream.ca_secret_ref.as_ref())?,
+        client_certificate: folder("upstream.clientCertSecretRef", upstream.client_cert_secret_ref.as_ref())?,
+        proxy: file("upstream.proxySecretRef", upstream.proxy_secret_ref.as_ref())?,
+        verification: upstream.tls_verification,
+        network: upstream.network,
+        max_concurrent: usize::try_from(upstream.max_concurrent).unwrap_or(1).max(1),
     })
 }
 
@@ -126,7 +134,11 @@ pub(super) fn troubles(document: &Document, secrets: &SecretsDir) -> Vec<Trouble
             message: format!("{}: Secret {} must have {}", secret.path, secret.name, wanted(&secret)),
         })
     };
-    document.mirrors.iter().filter_map(missing).collect()
+    // Where Jobs copy, they alone are given the Secrets of those that replicate.
+    let is_ours = |entry: &&Entry<MirrorSpec>| {
+        entry.spec.mode == MirrorMode::PullThrough || document.runtime.schedules == Schedules::InProcess
+    };
+    document.mirrors.iter().filter(is_ours).filter_map(missing).collect()
 }
 
 fn is_there(secret: &MirrorSecret, secrets: &SecretsDir) -> bool {

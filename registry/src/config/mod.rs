@@ -13,6 +13,7 @@ mod error;
 mod files;
 mod live;
 mod mirrors;
+mod replications;
 mod secrets;
 mod show;
 mod tls;
@@ -28,11 +29,14 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use stowage_crds::Schedule;
 use stowage_crds::document::Document;
-use stowage_oci::Glob;
+use stowage_oci::{Glob, Name};
 
 pub use error::{ConfigError, Problem, explained};
 pub use live::{Facts, Live, MirrorFault, Rejected, Trouble};
 pub use mirrors::{Mirror, MirrorCache, Upstream};
+pub use replications::{
+    Artifacts as ReplicatedArtifacts, Due, Replication, Repositories as ReplicatedRepositories,
+};
 pub use secrets::{Secret, SecretError, SecretsDir};
 pub use show::{Shown, show};
 pub use stowage_crds::{Quantity, RemoteShadowing, TagResolution, TlsVerification, UpstreamNetwork};
@@ -91,6 +95,10 @@ pub struct Config {
     pub access: Snapshot,
     /// Repositories of other registries, by name.
     pub mirrors: Vec<Mirror>,
+    /// Mirrors that copy, by name.
+    pub replications: Vec<Replication>,
+    /// Where clients cannot push, because mirrors copy there.
+    pub copied: Vec<Name>,
     /// Paths over several sources, by name. No path of these and of the mirrors is below another.
     pub virtuals: Vec<Virtual>,
     /// Resources that do not work as written, while the others do.
@@ -221,6 +229,29 @@ pub fn load_backing(sources: &Sources) -> Result<Backing, ConfigError> {
         database: build::database(spec, &sources.secrets)?,
         grace: spec.garbage_collection().grace_period.to_std(),
     })
+}
+
+/// What one run of a mirror that replicates needs.
+#[derive(Clone, Debug)]
+pub struct Sync {
+    /// Where content and database are.
+    pub backing: Backing,
+    /// The mirror.
+    pub replication: Replication,
+    /// Which changes the registry takes.
+    pub mode: Mode,
+    /// Repositories in which every child of an index must exist.
+    pub strict_indexes: Vec<Glob>,
+    /// The largest blob, in bytes.
+    pub max_blob_size: Option<u64>,
+    /// How long deleted tags can be restored.
+    pub retain_for: Duration,
+}
+
+/// Reads only what is needed for a run of the mirror `name`.
+pub fn load_sync(sources: &Sources, name: &str) -> Result<Sync, ConfigError> {
+    let (document, _) = read(sources)?;
+    build::sync(&document, &sources.secrets, name)
 }
 
 #[cfg(test)]

@@ -154,6 +154,66 @@ fn a_mirror_and_a_virtual_repository_become_checked_values() {
     assert_eq!((all.tag_resolution, all.is_suspended), (TagResolution::FirstMember, false));
 }
 
+const COPY: &str = "---
+apiVersion: stowage.dev/v1alpha1
+kind: Mirror
+metadata: {name: base}
+spec:
+  registryRef: {name: main}
+  path: base
+  mode: Replicate
+  upstream: {url: https://quay.example.com, secretRef: {name: login}}
+  artifacts:
+  - {repository: library/alpine, tags: {semver: {range: \">=3.20 <4\"}, exclude: [\"*-rc*\"]}, newest: 5, platforms: [linux/arm64]}
+  - {discover: {quayOrganization: acme, exclude: [\"acme/tmp-*\"]}}
+  prune: RemovedUpstream
+  limits: {bytesPerSecond: 50M}
+";
+
+#[test]
+fn a_mirror_that_replicates_becomes_checked_values() {
+    let text = format!("{REGISTRY}{MIRROR}{COPY}  schedule: \"0 */6 * * *\"\n{VIRTUAL}");
+    let config =
+        Folder::with(&text.replace("mirrorRef: {name: hub}", "mirrorRef: {name: base}")).load().unwrap();
+    let [base] = &config.replications[..] else { panic!("{:?}", config.replications) };
+    assert_eq!((base.name.as_str(), base.parallelism, config.mirrors.len()), ("base", 4, 1));
+    assert_eq!(base.bytes_per_second.map(NonZeroU64::get), Some(50_000_000));
+    assert!(base.prunes && base.with_referrers && matches!(base.due, Some(Due::By(_))));
+    let [alpine, acme] = &base.artifacts[..] else { panic!("{:?}", base.artifacts) };
+    assert_eq!(alpine.repositories, ReplicatedRepositories::One("library/alpine".parse().unwrap()));
+    assert_eq!((alpine.newest, alpine.platforms.as_slice()), (Some(5), &["linux/arm64".to_owned()][..]));
+    assert!(alpine.tags.takes(&"3.20.1".parse().unwrap()) && !alpine.tags.takes(&"latest".parse().unwrap()));
+    let exclude = vec!["acme/tmp-*".parse().unwrap()];
+    let organization = ReplicatedRepositories::Organization { name: "acme".to_owned(), exclude };
+    assert_eq!(acme.repositories, organization);
+    let names = |names: &[Name]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        (names(&base.taken), names(&config.copied)),
+        (vec!["mirrors/hub".to_owned(), "all".to_owned()], vec!["base".to_owned()])
+    );
+    let member = &config.virtuals[0].members[1];
+    assert_eq!(member.source, Source::Local("base".parse().unwrap()), "its copies are repositories of ours");
+}
+
+#[test]
+fn a_run_reads_only_what_it_needs_of_the_mirror_that_is_asked_for() {
+    let users = "  auth: {htpasswd: {secretRef: {name: absent, key: htpasswd}}}\n";
+    let folder = Folder::with(&format!("{REGISTRY}{users}{COPY}  interval: 1m\n"));
+    assert!(folder.load().is_err(), "a replica needs the users");
+    let sync = load_sync(&folder.sources(), "base").unwrap();
+    assert!(matches!(sync.replication.due, Some(Due::After(pause)) if pause == Duration::from_mins(1)));
+    let error = explained(&load_sync(&folder.sources(), "hub").unwrap_err());
+    assert!(error.contains("no Mirror \"hub\" of mode Replicate") && error.contains("base"), "{error}");
+    let broken = COPY.replace(">=3.20 <4", "latest");
+    let error = Folder::with(&format!("{REGISTRY}{broken}")).error();
+    assert!(error.contains("spec.artifacts[0].tags.semver.range: not a range of versions"), "{error}");
+    let suspended = Folder::with(&format!("{REGISTRY}{COPY}  interval: 1m\n  suspend: true\n"));
+    assert!(suspended.load().unwrap().replications[0].due.is_none());
+    let forbidden = Folder::with(&format!("{REGISTRY}  mode: NoDelete\n{COPY}  interval: 1m\n"));
+    let troubles = forbidden.load().unwrap().troubles;
+    assert!(troubles.iter().any(|trouble| trouble.reason == Reason::Refused), "it prunes: {troubles:?}");
+}
+
 #[test]
 fn a_suspended_mirror_asks_nobody_and_a_suspended_path_answers_nothing() {
     let suspended = format!("{REGISTRY}{MIRROR}  suspend: true\n{VIRTUAL}  suspend: true\n");

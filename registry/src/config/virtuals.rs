@@ -6,7 +6,7 @@
 //! A member may name a mirror that is not there: it has nothing then, and the others stay.
 
 use stowage_crds::document::{Document, Entry};
-use stowage_crds::{ItemName, RemoteShadowing, TagResolution, VirtualRepositorySpec};
+use stowage_crds::{ItemName, MirrorMode, MountPath, RemoteShadowing, TagResolution, VirtualRepositorySpec};
 use stowage_oci::{Glob, Name};
 
 use super::build::{field, globs};
@@ -52,10 +52,20 @@ pub enum Source {
 }
 
 pub(super) fn virtuals(document: &Document) -> Result<Vec<Virtual>, ConfigError> {
-    document.virtual_repositories.iter().map(virtual_repository).collect()
+    let made = |entry| virtual_repository(entry, document);
+    document.virtual_repositories.iter().map(made).collect()
 }
 
-fn virtual_repository(entry: &Entry<VirtualRepositorySpec>) -> Result<Virtual, ConfigError> {
+/// Where a mirror's copies are, if it copies below a path: they are repositories like any other.
+fn copied_to<'a>(mirror: &str, document: &'a Document) -> Option<&'a MountPath> {
+    let found = document.mirrors.iter().find(|entry| entry.name == mirror)?;
+    found.spec.path.as_ref().filter(|_| found.spec.mode == MirrorMode::Replicate)
+}
+
+fn virtual_repository(
+    entry: &Entry<VirtualRepositorySpec>,
+    document: &Document,
+) -> Result<Virtual, ConfigError> {
     let spec = &entry.spec;
     let at = |path: &str| format!("VirtualRepository {}: spec.{path}", entry.name);
     let mut members = Vec::new();
@@ -65,7 +75,12 @@ fn virtual_repository(entry: &Entry<VirtualRepositorySpec>) -> Result<Virtual, C
             (Some(prefix), _) => {
                 Source::Local(prefix.parse().map_err(|error| field(path("repository"), error))?)
             }
-            (None, Some(wanted)) => Source::Mirror(wanted.name.clone()),
+            (None, Some(wanted)) => match copied_to(&wanted.name, document) {
+                Some(prefix) => {
+                    Source::Local(prefix.parse().map_err(|error| field(path("mirrorRef"), error))?)
+                }
+                None => Source::Mirror(wanted.name.clone()),
+            },
             // Refused at the door: one of them is set.
             (None, None) => continue,
         };

@@ -23,11 +23,16 @@ impl Domain {
         reference: &Reference,
         head: bool,
     ) -> Result<ManifestAnswer, Error> {
-        let (digest, generation) = match reference {
+        let (digest, generation, tag) = match reference {
             Reference::Digest(digest) => {
-                (*digest, self.recorded_manifest(repository, digest).await?.ok_or(Error::ManifestUnknown)?)
+                let record = self.recorded_manifest(repository, digest).await?;
+                (*digest, record.ok_or(Error::ManifestUnknown)?, None)
             }
-            Reference::Tag(tag) => self.recorded_tag(repository, tag).await?.ok_or(Error::ManifestUnknown)?,
+            Reference::Tag(tag) => {
+                let record = self.recorded_tag(repository, tag).await?;
+                let (digest, generation, tag) = record.ok_or(Error::ManifestUnknown)?;
+                (digest, generation, Some(tag))
+            }
         };
         let manifest =
             self.recorded_body(repository, &digest, generation).await?.ok_or(Error::ManifestUnknown)?;
@@ -36,17 +41,18 @@ impl Domain {
             media_type: manifest.media_type,
             size: manifest.body.len() as u64,
             body: (!head).then_some(manifest.body),
+            tag_version: tag.map(|tag| tag.milliseconds()),
             degraded: true,
             stale: false,
         })
     }
 
-    /// The tag's highest record that is not withdrawn, if it names a manifest that lives.
+    /// What the tag's highest record names that is not withdrawn, if that lives: digest, its record, the tag's.
     async fn recorded_tag(
         &self,
         repository: &Name,
         tag: &Tag,
-    ) -> Result<Option<(Digest, Generation)>, Error> {
+    ) -> Result<Option<(Digest, Generation, Generation)>, Error> {
         let objects = self.store.list(&Key::tag_prefix(repository, tag), None, TAG_RECORDS).await?;
         let keys: Vec<Key> = objects.iter().filter_map(|object| object.key.parse().ok()).collect();
         for key in &keys {
@@ -58,8 +64,8 @@ impl Domain {
                 continue;
             }
             let Some(digest) = target else { return Ok(None) };
-            if let Some(generation) = self.recorded_manifest(repository, digest).await? {
-                return Ok(Some((*digest, generation)));
+            if let Some(record) = self.recorded_manifest(repository, digest).await? {
+                return Ok(Some((*digest, record, *generation)));
             }
         }
         Ok(None)

@@ -14,6 +14,7 @@ use futures::future::BoxFuture;
 
 use super::reconcile::Unit;
 use super::{Domain, Error};
+use crate::key::Generation;
 use crate::meta::{self, DeleteOutcome, Epoch, Removal};
 use crate::outbox;
 
@@ -43,6 +44,26 @@ impl Domain {
                 Some(_) => {}
                 None if attempt > 0 => return Ok(()),
                 None => return Err(Error::ManifestUnknown),
+            }
+        }
+        Err(Error::Overtaken)
+    }
+
+    /// Deletes a tag if it still has that record. `false`: it has another, or is gone.
+    pub(super) async fn delete_tag_of(
+        &self,
+        repository: &Name,
+        tag: &Tag,
+        generation: Generation,
+    ) -> Result<bool, Error> {
+        let retain = self.limits.load().trash_retention;
+        let units = [Unit::Tag(repository.clone(), tag.clone())];
+        for attempt in 0..ATTEMPTS {
+            let step = |epoch| self.meta.delete_tag_of(epoch, repository, tag, generation, retain);
+            match self.write_to(&units, step).await? {
+                Some(removal) if self.carry_out(&removal).await? => return Ok(true),
+                Some(_) => {}
+                None => return Ok(attempt > 0),
             }
         }
         Err(Error::Overtaken)

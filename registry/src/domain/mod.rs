@@ -26,6 +26,7 @@ mod ownership;
 mod pull;
 mod push;
 mod reconcile;
+mod sync;
 mod trust;
 mod upload;
 mod virtuals;
@@ -57,6 +58,10 @@ pub use ownership::{OwnershipError, ensure_owner};
 pub use pull::{Blob, BlobHead, ManifestAnswer};
 pub use push::{Hook, Pushed, PutManifest};
 pub use reconcile::{Pace, Verified, Verify, VerifyOptions, Walk, WalkError, Walked, keep_compared};
+pub use sync::{
+    Artifacts, Platform, PlatformError, Replication, Repositories, Selection, SyncFate, SyncItem, SyncMode,
+    SyncProgress, Synced, Tell,
+};
 pub use trust::{Token, Trust};
 pub use upload::{Body, BodyError, Chunk};
 pub use virtuals::{
@@ -126,6 +131,8 @@ pub struct Domain {
     outage: Arc<outage::Outage>,
     shelf: Arc<mirror::Shelf>,
     virtuals: Arc<ArcSwap<Virtuals>>,
+    /// Where mirrors copy, so that clients do not push.
+    copied: Arc<ArcSwap<Vec<stowage_oci::Name>>>,
     tasks: Tasks,
 }
 
@@ -181,6 +188,7 @@ impl Domain {
             outage,
             shelf: Arc::new(mirror::Shelf::new(MirrorMetrics::default())),
             virtuals: Arc::default(),
+            copied: Arc::default(),
             meta,
             store,
             limits,
@@ -248,6 +256,17 @@ impl Domain {
     /// From now on index children must exist in repositories that one of `globs` matches.
     pub fn set_strict_indexes(&self, globs: Vec<stowage_oci::Glob>) {
         self.strict_indexes.store(Arc::new(globs));
+    }
+
+    /// From now on clients cannot change repositories below these paths, to which mirrors copy.
+    pub fn set_copied(&self, paths: Vec<stowage_oci::Name>) {
+        self.copied.store(Arc::new(paths));
+    }
+
+    /// Whether a mirror copies to the repository.
+    #[must_use]
+    pub fn is_copied(&self, repository: &stowage_oci::Name) -> bool {
+        self.copied.load().iter().any(|path| mirror::names::is_at_or_below(repository, path))
     }
 
     /// The least chunk clients should send, if the store prefers large ones.

@@ -25,6 +25,8 @@ pub struct ManifestAnswer {
     pub size: u64,
     /// Its bytes, as they were pushed; `None` when only its head was asked for.
     pub body: Option<Bytes>,
+    /// By tag: when the tag was set, in milliseconds, here or at the registry that it was copied from.
+    pub tag_version: Option<u64>,
     /// Answered from the bucket, because the database is away.
     pub degraded: bool,
     /// What a mirror had last, because its upstream could not be asked.
@@ -104,6 +106,7 @@ impl Domain {
             media_type: row.media_type,
             size: u64::from(row.size),
             body,
+            tag_version: row.tag.map(|tag| tag.milliseconds()),
             degraded: false,
             stale: false,
         })

@@ -15,7 +15,7 @@ use stowage_oci::{Algorithm, Digest, Manifest, Name, Reference, Tag};
 use super::reconcile::Unit;
 use super::{Domain, Error};
 use crate::key::{Generation, Key};
-use crate::meta::{ManifestFacts, Pin, PinOutcome, Pinned, PublishOutcome};
+use crate::meta::{Copied, ManifestFacts, Pin, PinOutcome, Pinned, PublishOutcome};
 use crate::ops::clock;
 
 /// Manifests up to this length are kept in the database, in bytes.
@@ -52,6 +52,17 @@ pub struct Pushed {
     pub tags: Vec<Tag>,
 }
 
+/// Who pushes a manifest.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Pusher<'a> {
+    /// A client.
+    Client,
+    /// A mirror that was asked for it: these blobs, with their lengths, and its children need not be here.
+    Awaiting(&'a [(Digest, u64)]),
+    /// A mirror that copies a tag.
+    Copying(Copied),
+}
+
 /// Is told of what was pushed, after it is committed.
 #[async_trait]
 pub trait Hook: Send + Sync {
@@ -71,7 +82,7 @@ impl Domain {
         let tags = all_tags(put.reference, put.tags);
         let facts = facts(digest, manifest, &put.body);
         let pushed = Pushed { digest, subject, tags: tags.clone() };
-        let pushing = self.push_until_published(&put.repository, &facts, &tags, &put.body, None);
+        let pushing = self.push_until_published(&put.repository, &facts, &tags, &put.body, Pusher::Client);
         Box::pin(pushing).await?;
         if let Some(hook) = &self.hook {
             hook.manifest_pushed(&put.repository, &pushed).await;
@@ -80,22 +91,27 @@ impl Domain {
     }
 
     /// Anybody with push can attach referrers. Two at once may exceed the limit by one.
-    async fn check_room(&self, repository: &Name, subject: &Digest) -> Result<(), Error> {
+    pub(super) async fn check_room(&self, repository: &Name, subject: &Digest) -> Result<(), Error> {
         let limit = self.limits.load().max_referrers;
         let question = |_| self.meta.takes_referrer(repository, subject, limit);
         if self.write(question).await? { Ok(()) } else { Err(Error::TooManyReferrers(limit)) }
     }
 
-    /// `awaited`: that of a mirror, whose blobs and children need not be here.
+    /// [`Error::Overtaken`] of a copy: the tag is not what it was any more, or somebody is about to set it.
     pub(super) async fn push_until_published(
         &self,
         repository: &Name,
         facts: &ManifestFacts,
         tags: &[Tag],
         body: &Bytes,
-        awaited: Option<&[(Digest, u64)]>,
+        pusher: Pusher<'_>,
     ) -> Result<(), Error> {
         let is_strict = || self.strict_indexes.load().iter().any(|glob| glob.matches(repository.as_str()));
+        let (awaited, copied) = match pusher {
+            Pusher::Client => (None, None),
+            Pusher::Awaiting(blobs) => (Some(blobs), None),
+            Pusher::Copying(copied) => (None, Some(copied)),
+        };
         let strict = awaited.is_none() && is_strict();
         let units = touched(repository, facts, tags);
         for _ in 0..ATTEMPTS {
@@ -106,12 +122,14 @@ impl Domain {
                 strict,
                 awaited: awaited.unwrap_or_default().to_vec(),
                 generation: Generation::next(clock::milliseconds()),
+                copied,
             };
             let pinned = match self.write_to(&units, |epoch| self.meta.pin_manifest(epoch, &pin)).await? {
                 PinOutcome::Pinned(pinned) => pinned,
                 // A collector was between two statements.
                 PinOutcome::Missing(_) if awaited.is_some() => continue,
                 PinOutcome::Missing(digests) => return Err(Error::ReferencesMissing(digests)),
+                PinOutcome::Moved => return Err(Error::Overtaken),
             };
             self.write_records(&pinned, body).await?;
             match self.publish(&units, &pinned).await? {

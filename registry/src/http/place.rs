@@ -49,7 +49,12 @@ pub(super) async fn asked(
 ) -> Result<Asked, Failure> {
     let mirrors = domain.mirrors();
     let operation = parse::operation(site, &mirrors, &parts.method, parts.uri.path(), query)?;
-    let here = |operation| Asked { operation, named: None, place: Where::Here };
+    let here = |operation: Operation| {
+        let writes = matches!(operation.action(), Some(Action::Push | Action::Delete));
+        let is_copied = writes && operation.repository().is_some_and(|name| domain.is_copied(name));
+        let place = if is_copied { Where::Nowhere(mirror::NO_WRITES) } else { Where::Here };
+        Asked { operation, named: None, place }
+    };
     let Some(name) = operation.repository().cloned() else { return Ok(here(operation)) };
     let registry = parse::other_registry(site, &mirrors, query)?.map(str::to_owned);
     let there = |operation: Operation, name: Name, at: Mirrored| Asked {
@@ -61,7 +66,10 @@ pub(super) async fn asked(
         && let Some(within) = domain.virtuals().place(&name, &mirrors)
     {
         let place = match within {
-            Within::Members(at) => Where::Members(at),
+            Within::Members(at) => Where::Members(Combined {
+                push_to: at.push_to.filter(|member| !domain.is_copied(member)),
+                ..at
+            }),
             Within::Nowhere => Where::Nowhere(virtuals::NO_WRITES),
             Within::Suspended => Where::Suspended,
         };

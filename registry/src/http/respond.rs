@@ -27,6 +27,8 @@ use crate::operation::Operation;
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
+/// When a tag was set, in milliseconds since 1970: by it registries that copy each other agree which of two is later.
+const TAG_VERSION: HeaderName = HeaderName::from_static("stowage-tag-version");
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
@@ -137,6 +139,9 @@ pub(super) fn manifest(answer: ManifestAnswer, by_digest: bool, not_modified: bo
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, HeaderValue::from(answer.size));
     headers.insert(CONTENT_TYPE, value(&answer.media_type));
+    if let Some(version) = answer.tag_version {
+        headers.insert(TAG_VERSION, HeaderValue::from(version));
+    }
     warn_if(answer.degraded, headers);
     if answer.stale {
         headers.insert(WARNING, fixed(STALE));

@@ -8,6 +8,7 @@
 mod gc;
 mod purge;
 mod rebuild;
+mod replicate;
 mod schedule;
 mod verify;
 
@@ -17,9 +18,12 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use stowage_crds::{Outcome, Summary};
 
+pub use stowage_crds::Termination;
+
 pub use gc::{Collected, Collector, GcError, due, finish_requests};
 pub use purge::{PurgeError, Purged, purge};
 pub use rebuild::{RebuildError, RebuildOptions, Stage, rebuild};
+pub use replicate::{Replicating, replicate_by_schedule, sync_termination};
 pub use schedule::collect_by_schedule;
 pub use verify::{VerifyError, advice, keep_scrubbed, log, verify};
 

@@ -44,7 +44,7 @@ pub async fn collect_by_schedule(
 }
 
 /// Whether a time of the schedule lies after `looked`, and not after `now`.
-fn came_due(schedule: Option<&Schedule>, looked: Timestamp, now: Timestamp) -> bool {
+pub(super) fn came_due(schedule: Option<&Schedule>, looked: Timestamp, now: Timestamp) -> bool {
     schedule.and_then(|schedule| schedule.next_after(looked)).is_some_and(|due| due <= now)
 }
 
@@ -71,7 +71,7 @@ async fn collect(collector: &Collector) -> Option<Summary> {
     Summary::from_termination_message(&run.summary(&end))
 }
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     let seconds = i64::try_from(clock::seconds()).unwrap_or(i64::MAX);
     Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
 }

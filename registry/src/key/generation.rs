@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
+use stowage_oci::{Algorithm, Digest};
 use ulid::Ulid;
 use uuid::Uuid;
 
@@ -16,7 +17,47 @@ use uuid::Uuid;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Generation(Ulid);
 
+/// Which mirror copied something: a part of the hash of its name. It is in the generation of each record of a tag that
+/// the mirror set, in the place of random bits: so the bucket alone says whose a tag is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark([u8; Mark::BYTES]);
+
+impl Mark {
+    /// As many bits stay random; that somebody else's are these happens once in 10¹².
+    const BYTES: usize = 5;
+    /// Where they begin, after the time.
+    const AT: usize = 6;
+
+    /// That of the mirror of this name.
+    #[must_use]
+    pub fn of_mirror(name: &str) -> Self {
+        let hash = Digest::of(Algorithm::Sha256, format!("stowage mirror {name}").as_bytes()).to_bytes();
+        // The first byte is the algorithm.
+        let mut mark = [0; Self::BYTES];
+        for (place, byte) in mark.iter_mut().zip(hash.iter().skip(1)) {
+            *place = *byte;
+        }
+        Self(mark)
+    }
+}
+
 impl Generation {
+    /// A fresh generation at `milliseconds` since 1970, of what a mirror copied.
+    #[must_use]
+    pub fn marked(milliseconds: u64, mark: Mark) -> Self {
+        let mut bytes = Self::at(milliseconds).0.to_bytes();
+        for (place, byte) in bytes.iter_mut().skip(Mark::AT).zip(mark.0) {
+            *place = byte;
+        }
+        Self(Ulid::from_bytes(bytes))
+    }
+
+    /// Whether it is that of what the mirror copied.
+    #[must_use]
+    pub fn has(&self, mark: Mark) -> bool {
+        self.0.to_bytes().iter().skip(Mark::AT).zip(mark.0).all(|(found, byte)| *found == byte)
+    }
+
     /// A fresh generation at `milliseconds` since 1970.
     #[must_use]
     pub fn at(milliseconds: u64) -> Self {
@@ -85,6 +126,19 @@ impl FromStr for Generation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mark_is_found_again_and_leaves_the_time_and_the_difference() {
+        let (mark, other) = (Mark::of_mirror("base"), Mark::of_mirror("other"));
+        let made = [0, 1].map(|_| Generation::marked(1_700_000_000_000, mark));
+        assert_ne!(made[0], made[1]);
+        for generation in made {
+            assert_eq!(generation.milliseconds(), 1_700_000_000_000);
+            assert!(generation.has(mark) && !generation.has(other));
+            assert_eq!(generation.to_string().parse(), Ok(generation));
+        }
+        assert!(!Generation::at(5).has(mark));
+    }
 
     #[test]
     fn each_next_one_sorts_behind_the_last_also_when_the_clock_stands_still_or_goes_back() {

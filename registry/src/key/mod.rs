@@ -14,7 +14,7 @@ mod parse;
 
 use std::fmt;
 
-pub use generation::Generation;
+pub use generation::{Generation, Mark};
 pub use parse::UnknownKey;
 use stowage_oci::{Digest, Name, Tag};
 

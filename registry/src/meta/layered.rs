@@ -16,8 +16,8 @@ use super::{
     Incarnation, Job, LeaseOutcome, Leases, LinkId, Location, ManifestClaim, ManifestId, ManifestRow,
     MetaStore, Mirroring, Mount, Multipart, NewLimits, NewUpload, Outcome, Pass, Pin, PinOutcome, Pinned,
     Plan, Progress, Publish, PublishOutcome, Reaped, Receive, Reconcile, ReferrerRow, Removal, Resolve,
-    Restoration, RestoreOutcome, Scope, Shard, ShardOutcome, Swept, TagEntry, TagSpan, TrashedTag, UploadKey,
-    UpstreamLimits, Verification, WalkProgress, Which,
+    Restoration, RestoreOutcome, Scope, Shard, ShardOutcome, Swept, TagEntry, TagSpan, TagState, TrashedTag,
+    UploadKey, UpstreamLimits, Verification, WalkProgress, Which,
 };
 use crate::key::{Generation, Key};
 
@@ -107,6 +107,13 @@ decorate! {
         fn pin_manifest(epoch: Epoch, pin: &Pin) -> PinOutcome;
         fn publish_manifest(pinned: &Pinned) -> PublishOutcome;
         fn delete_tag(epoch: Epoch, repository: &Name, tag: &Tag, retain: Duration) -> Option<Removal>;
+        fn delete_tag_of(
+            epoch: Epoch,
+            repository: &Name,
+            tag: &Tag,
+            generation: Generation,
+            retain: Duration
+        ) -> Option<Removal>;
         fn delete_manifest(
             epoch: Epoch,
             repository: &Name,
@@ -188,6 +195,7 @@ decorate! {
     Mirroring {
         fn tag_checked(repository: &Name, tag: &Tag) -> Option<Duration>;
         fn note_tag_checked(repository: &Name, tag: &Tag, ago: Duration) -> ();
+        fn tag_states(repository: &Name, after: Option<&str>, limit: u32) -> Vec<TagState>;
         fn awaited_blob(repository: &Name, digest: &Digest) -> Option<u64>;
         fn claim_fetch(what: &str, owner: Uuid, progress: Fetched, lease: Duration) -> Claim;
         fn end_fetch(what: &str, owner: Uuid) -> ();

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
-use super::Error;
+use super::{Error, TagState};
 
 /// The state of mirrors.
 #[async_trait]
@@ -22,6 +22,14 @@ pub trait Mirroring: Send + Sync {
     /// The upstream said so `ago`; an earlier time than is known changes nothing. Nor does a repository that does
     /// not exist.
     async fn note_tag_checked(&self, repository: &Name, tag: &Tag, ago: Duration) -> Result<(), Error>;
+
+    /// Up to `limit` tags of the repository in byte order after `after`, deleted ones that still rest among them.
+    async fn tag_states(
+        &self,
+        repository: &Name,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<TagState>, Error>;
 
     /// The length of a blob that a live manifest of the repository lists, stored or not; 0 where it was not told.
     async fn awaited_blob(&self, repository: &Name, digest: &Digest) -> Result<Option<u64>, Error>;

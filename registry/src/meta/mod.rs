@@ -272,6 +272,16 @@ pub trait Publish: Send + Sync {
         retain: Duration,
     ) -> Result<Option<Removal>, Error>;
 
+    /// The same, if the tag still has that record.
+    async fn delete_tag_of(
+        &self,
+        epoch: Epoch,
+        repository: &Name,
+        tag: &Tag,
+        generation: Generation,
+        retain: Duration,
+    ) -> Result<Option<Removal>, Error>;
+
     /// Puts the manifest and its tags into the trash for `retain` and queues tombstones and marker.
     async fn delete_manifest(
         &self,

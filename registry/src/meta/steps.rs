@@ -10,7 +10,7 @@
 use stowage_oci::{Digest, Name, Tag};
 
 use super::{ExpiredIntent, IntentKind, Location, ManifestId, Pinned, Plan, RepositoryId, TagRecord};
-use crate::key::{Form, Generation, Key, Version};
+use crate::key::{Form, Generation, Key, Mark, Version};
 
 /// The lane in which the removals of one tag run strictly in the order they were queued.
 pub(super) fn lane(repository: &Name, tag: &Tag) -> String {
@@ -105,6 +105,14 @@ pub(super) fn tag_key(
     target: Option<Digest>,
 ) -> Key {
     Key::Tag { repository: repository.clone(), tag: tag.clone(), version, generation, target }
+}
+
+/// Whether the keys of an intent say that somebody else than the mirror of `mark` is about to set the tag.
+pub(super) fn sets_otherwise<'a>(keys: impl IntoIterator<Item = &'a str>, tag: &Tag, mark: Mark) -> bool {
+    keys.into_iter().any(|key| match key.parse() {
+        Ok(Key::Tag { tag: set, generation, .. }) => set == *tag && !generation.has(mark),
+        _ => false,
+    })
 }
 
 /// A manifest push: what it writes, and takes back.

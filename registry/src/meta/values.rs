@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use stowage_oci::{Algorithm, Digest, Name, Tag};
 use uuid::Uuid;
 
-use crate::key::{Form, Generation, Part, Version};
+use crate::key::{Form, Generation, Mark, Part, Version};
 
 /// An incarnation of the database that this process has entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +55,8 @@ pub struct ManifestRow {
     pub size: u32,
     /// Its record in the bucket.
     pub generation: Generation,
+    /// The record of the tag that was asked for.
+    pub tag: Option<Generation>,
     /// Its bytes; `None` when they are too long for a row: read the record.
     pub body: Option<Bytes>,
     /// Whether less than half of its lease is left.
@@ -300,6 +302,32 @@ pub struct Pin {
     pub awaited: Vec<(Digest, u64)>,
     /// The record this push would write.
     pub generation: Generation,
+    /// What it is, if a mirror copies it: then it has one tag.
+    pub copied: Option<Copied>,
+}
+
+/// A tag that a mirror copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// Which mirror.
+    pub mark: Mark,
+    /// When it was set at its origin, in milliseconds; `None`: nobody says so, and it is set now.
+    pub at: Option<u64>,
+    /// The record, or tombstone, that the tag had when it was decided to copy it. With another one it is not copied.
+    pub over: Option<Generation>,
+}
+
+/// A tag as its row has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagState {
+    /// Its name.
+    pub tag: Tag,
+    /// What it names, or named before it was deleted.
+    pub target: Digest,
+    /// Its record, or its tombstone.
+    pub generation: Generation,
+    /// Whether it was deleted.
+    pub is_deleted: bool,
 }
 
 /// What pinning a manifest came to.
@@ -309,6 +337,8 @@ pub enum PinOutcome {
     Pinned(Box<Pinned>),
     /// These blobs, or children under strict rules, are not in the repository.
     Missing(Vec<Digest>),
+    /// The tag is not what it was when it was decided to copy it, or somebody is about to set it.
+    Moved,
 }
 
 /// A manifest push under way.

@@ -126,6 +126,27 @@ impl Inner {
         Ok(answer)
     }
 
+    /// The same with this authorization, and with no other: for what is no registry API.
+    pub(super) async fn ask_as(
+        &self,
+        ask: &Ask,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Answer, Error> {
+        let place = self.place().await?;
+        let access = self.access()?;
+        let mut answer = self.follow(&access, ask, authorization).await?;
+        match self.judged(&answer, &ask.what) {
+            Ok(()) => {
+                answer.place = Some(place);
+                Ok(answer)
+            }
+            Err(error) => {
+                finish(answer.body).await;
+                Err(error)
+            }
+        }
+    }
+
     async fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
         let waiting = Arc::clone(&self.places).acquire_owned();
         // The semaphore is never closed: if there is none, it is the time.

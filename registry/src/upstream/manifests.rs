@@ -14,6 +14,8 @@ use super::{Answered, Upstream};
 
 pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
+const TAG_VERSION: HeaderName = HeaderName::from_static("stowage-tag-version");
+
 /// Every type that we store; so a registry does not make another of it.
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
                       application/vnd.docker.distribution.manifest.list.v2+json, \
@@ -31,6 +33,8 @@ pub struct Head {
     pub media_type: Option<String>,
     /// Its length in bytes.
     pub size: Option<u64>,
+    /// By tag: when the tag was set, in milliseconds, if the upstream says so.
+    pub tag_version: Option<u64>,
 }
 
 /// A manifest as the upstream has it.
@@ -56,7 +60,8 @@ impl Upstream {
         let digest = self.said_digest(&answer, reference)?;
         let media_type = answer.header(&CONTENT_TYPE).map(essence);
         let size = answer.header(&CONTENT_LENGTH).and_then(|length| length.parse().ok());
-        Ok(Answered { value: Head { digest, media_type, size }, budget: answer.budget })
+        let tag_version = answer.header(&TAG_VERSION).and_then(tag_version);
+        Ok(Answered { value: Head { digest, media_type, size, tag_version }, budget: answer.budget })
     }
 
     /// A manifest, whose bytes have the digest that it is given out with, and are a manifest that we store.
@@ -130,6 +135,11 @@ pub(super) fn pull(repository: &Name) -> String {
     format!("repository:{repository}:pull")
 }
 
+/// Milliseconds since 1970 that a record can hold.
+fn tag_version(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|version| *version < 1 << 48)
+}
+
 fn essence(media_type: &str) -> String {
     media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
@@ -139,6 +149,14 @@ mod tests {
     use stowage_oci::ManifestKind;
 
     use super::*;
+
+    #[test]
+    fn a_tag_version_is_a_time_that_a_record_can_hold() {
+        assert_eq!(tag_version("1764432000000"), Some(1_764_432_000_000));
+        for none in ["", "-1", "yesterday", "281474976710656", "1.5"] {
+            assert_eq!(tag_version(none), None, "{none}");
+        }
+    }
 
     #[test]
     fn every_kind_that_is_stored_is_accepted() {

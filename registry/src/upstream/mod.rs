@@ -30,6 +30,7 @@ mod link;
 mod lists;
 mod manifests;
 mod names;
+mod quay;
 mod realm;
 mod referrers;
 mod settings;
@@ -48,6 +49,7 @@ pub use budget::Budget;
 pub use error::{Error, Kind, Refusal};
 pub use lists::{Begin, Cursor, Page};
 pub use manifests::{Head, Manifest};
+pub use quay::Listed;
 pub use referrers::{Referrer, Referrers};
 pub use settings::{Network, Origin, OriginError, Patience, Settings, Verification};
 

@@ -41,6 +41,8 @@ mod start;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod sync;
+#[cfg(test)]
 mod traces;
 #[cfg(test)]
 mod trust;

@@ -6,13 +6,14 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 use stowage_crds::{
-    AccessPolicy, AccessPolicyStatus, MemberStatus, Mirror, MirrorStatus, VirtualRepository,
+    AccessPolicy, AccessPolicyStatus, MemberStatus, Mirror, MirrorMode, MirrorStatus, VirtualRepository,
     VirtualRepositoryStatus,
     conditions::{self, ConditionType, Reason},
     report::ResourceReport,
 };
 
-use super::{Common, Reconciled, Seen, Set, Standing};
+use super::{Common, Reconciled, Seen, Set, Standing, copies};
+use crate::names::MIRROR_LABEL;
 
 macro_rules! common {
     ($status:expr) => {
@@ -49,6 +50,7 @@ impl Reconciled for AccessPolicy {
 impl Reconciled for Mirror {
     const CONTROLLER: &'static str = "mirror";
     const HAS_PATH: bool = true;
+    const RUNS: Option<&'static str> = Some(MIRROR_LABEL);
     type Status = MirrorStatus;
 
     fn status(&self) -> Option<&MirrorStatus> {
@@ -60,46 +62,62 @@ impl Reconciled for Mirror {
     }
 
     fn suspended(&self) -> Option<&'static str> {
-        self.spec.suspend.then_some("it asks nothing of its upstream")
+        self.spec.suspend.then_some(match self.spec.mode {
+            MirrorMode::PullThrough => "it asks nothing of its upstream",
+            MirrorMode::Replicate => "no run begins",
+        })
     }
 
-    /// A failing upstream is nothing that a human must change, unless it refuses us or is none.
     fn judge(&self, seen: &Seen, standing: Standing, status: &mut MirrorStatus, set: &Set<'_>) -> Standing {
-        status.url = seen.url(self.spec.path.as_str());
-        let conditions = &mut status.conditions;
-        if standing != Standing::InForce || !self.spec.asks_upstream() {
-            conditions::clear(conditions, ConditionType::UpstreamReachable);
-            return standing;
+        status.url = self.spec.path.as_ref().and_then(|path| seen.url(path.as_str()));
+        match self.spec.mode {
+            MirrorMode::PullThrough => pulls(self, seen, standing, &mut status.conditions, set),
+            MirrorMode::Replicate => copies::judge(self, seen, standing, status, set),
         }
-        let said = seen.said_of(self);
-        if said.iter().all(Option::is_none) {
-            let known = conditions::find(conditions, ConditionType::Ready);
-            return match known.filter(|ready| ready.observed_generation == set.generation) {
-                Some(_) => Standing::Unchanged,
-                None => waiting(Reason::WaitingForReplicas, "no replica told of it yet"),
-            };
-        }
-        let trouble = said.into_iter().flatten().find_map(|said| Some((said.reason.as_deref()?, said)));
-        let Some((word, said)) = trouble else {
-            let text = "no replica reports a failure";
-            set.put(conditions, ConditionType::UpstreamReachable, true, (Reason::Reachable, text));
-            return standing;
+    }
+}
+
+/// What the replicas say of the upstream. One that fails is nothing that a human must change, unless it refuses us or is
+/// none.
+fn pulls(
+    mirror: &Mirror,
+    seen: &Seen,
+    standing: Standing,
+    conditions: &mut Vec<Condition>,
+    set: &Set<'_>,
+) -> Standing {
+    if standing != Standing::InForce || !mirror.spec.asks_upstream() {
+        conditions::clear(conditions, ConditionType::UpstreamReachable);
+        return standing;
+    }
+    let said = seen.said_of(mirror);
+    if said.iter().all(Option::is_none) {
+        let known = conditions::find(conditions, ConditionType::Ready);
+        return match known.filter(|ready| ready.observed_generation == set.generation) {
+            Some(_) => Standing::Unchanged,
+            None => waiting(Reason::WaitingForReplicas, "no replica told of it yet"),
         };
-        // A word of a newer version is some failure.
-        let reason = Reason::ALL.iter().find(|reason| reason.as_str() == word).copied();
-        let reason = reason.unwrap_or(Reason::UpstreamUnreachable);
-        let message = said.message.clone().unwrap_or_default();
-        if reason == Reason::SecretNotFound {
-            conditions::clear(conditions, ConditionType::UpstreamReachable);
-            return Standing::Waiting(reason, message);
+    }
+    let trouble = said.into_iter().flatten().find_map(|said| Some((said.reason.as_deref()?, said)));
+    let Some((word, said)) = trouble else {
+        let text = "no replica reports a failure";
+        set.put(conditions, ConditionType::UpstreamReachable, true, (Reason::Reachable, text));
+        return standing;
+    };
+    // A word of a newer version is some failure.
+    let reason = Reason::ALL.iter().find(|reason| reason.as_str() == word).copied();
+    let reason = reason.unwrap_or(Reason::UpstreamUnreachable);
+    let message = said.message.clone().unwrap_or_default();
+    if reason == Reason::SecretNotFound {
+        conditions::clear(conditions, ConditionType::UpstreamReachable);
+        return Standing::Waiting(reason, message);
+    }
+    set.put(conditions, ConditionType::UpstreamReachable, false, (reason, &message));
+    match reason {
+        Reason::AuthenticationFailed | Reason::CertificateInvalid | Reason::NotARegistry => {
+            Standing::Stuck(reason, message)
         }
-        set.put(conditions, ConditionType::UpstreamReachable, false, (reason, &message));
-        match reason {
-            Reason::AuthenticationFailed | Reason::CertificateInvalid | Reason::NotARegistry => {
-                Standing::Stuck(reason, message)
-            }
-            _ => Standing::Waiting(reason, message),
-        }
+        _ => Standing::Waiting(reason, message),
     }
 }
 
@@ -208,6 +226,7 @@ fn failure(of: &VirtualRepository, mirror: &str, seen: &Seen) -> Option<String> 
     let found = seen.mirrors.iter().find(|found| {
         found.name_any() == mirror
             && found.spec.registry_ref == of.spec.registry_ref
+            && found.spec.path.is_some()
             && found.metadata.deletion_timestamp.is_none()
     });
     let Some(found) = found.filter(|found| seen.conflict(*found).is_none()) else {

@@ -8,22 +8,18 @@
 
 use std::cmp::Reverse;
 
-use k8s_openapi::{
-    api::batch::v1::{CronJob, Job},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
-use kube::ResourceExt as _;
+use k8s_openapi::api::batch::v1::CronJob;
 use stowage_crds::{
     GarbageCollectionStatus, Outcome as RunOutcome, Summary,
     conditions::{ConditionType, Finding, Reason},
 };
 
 use super::{
-    jobs::{self, EXIT_REFUSED, JobState},
+    jobs::{self, EXIT_REFUSED},
     observe::Observed,
     validate::{Backing, Valid},
 };
-use crate::objects::Kind;
+use crate::{names::Component, objects::Kind};
 
 const COMMAND: &str = "gc";
 
@@ -61,39 +57,8 @@ pub(super) fn seen(
 }
 
 fn of_jobs(seen: &Observed) -> Vec<Summary> {
-    seen.collections.iter().filter_map(|job| of_job(job, seen)).collect()
-}
-
-/// The summary of a Job that has ended. When it began and ended is what Kubernetes says: clocks of nodes may differ.
-fn of_job(job: &Job, seen: &Observed) -> Option<Summary> {
-    let end = jobs::last_end(&job.name_any(), &seen.pods);
-    let (result, missing) = match jobs::state(job, &seen.pods) {
-        JobState::Running => return None,
-        JobState::Complete => (RunOutcome::Succeeded, "the run succeeded and left no summary".to_owned()),
-        JobState::Failed(failure) if failure.exit == Some(EXIT_REFUSED) => {
-            (RunOutcome::Refused, failure.message)
-        }
-        JobState::Failed(failure) => (RunOutcome::Failed, failure.message),
-    };
-    let said = end.and_then(|end| Summary::from_termination_message(end.message.as_deref()?));
-    let summary = said.filter(|summary| summary.command == COMMAND).unwrap_or_else(|| Summary {
-        reason: Some(Reason::SummaryMissing.to_string()),
-        message: Some(missing),
-        ..Summary::new(COMMAND, result)
-    });
-    let status = job.status.as_ref()?;
-    Some(Summary {
-        result,
-        start_time: status.start_time.clone(),
-        completion_time: status.completion_time.clone().or_else(|| failed_at(job)),
-        ..summary
-    })
-}
-
-fn failed_at(job: &Job) -> Option<Time> {
-    let conditions = job.status.as_ref()?.conditions.as_ref()?;
-    let failed = conditions.iter().find(|condition| condition.type_ == "Failed")?;
-    failed.last_transition_time.clone()
+    let runs = seen.runs_of(Component::GarbageCollection);
+    runs.filter_map(|job| jobs::ended(job, &seen.pods, COMMAND)).map(|run| run.summary).collect()
 }
 
 /// A replica that runs the schedule itself says what its last run did.
@@ -125,6 +90,7 @@ pub(super) fn healthy(valid: &Valid, known: Option<&GarbageCollectionStatus>) ->
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::batch::v1::Job;
     use serde_json::{Value, from_value, json};
     use stowage_crds::Registry;
 
@@ -156,7 +122,7 @@ mod tests {
             .map(|end| json!({ "type": end, "status": "True", "lastTransitionTime": at(5) }))
             .collect();
         from_value(json!({
-            "metadata": { "name": name },
+            "metadata": { "name": name, "labels": { "app.kubernetes.io/component": "gc" } },
             "status": { "startTime": at(0), "conditions": conditions, "completionTime": (end == Some("Complete")).then(|| at(5)) },
         }))
         .unwrap()
@@ -177,7 +143,7 @@ mod tests {
     fn the_newest_run_that_ended_is_told_and_stays_when_its_pod_is_gone() {
         let said = r#"{"command":"gc","result":"Succeeded","counts":{"deletedBlobs":2},"startTime":"1999-01-01T00:00:00Z"}"#;
         let mut now = Observed {
-            collections: vec![job("b", 4, Some("Complete")), job("a", 3, Some("Failed")), job("c", 5, None)],
+            runs: vec![job("b", 4, Some("Complete")), job("a", 3, Some("Failed")), job("c", 5, None)],
             pods: vec![pod("a", 1, ""), pod("b", 0, said)],
             ..Observed::default()
         };
@@ -189,9 +155,9 @@ mod tests {
         assert_eq!(healthy(&valid, first.as_ref()).reason, Reason::LastRunSucceeded);
         now.pods.clear();
         assert_eq!(seen(&valid, &now, first.clone()), first);
-        now.collections.clear();
+        now.runs.clear();
         assert_eq!(seen(&valid, &now, first.clone()), first);
-        now.collections.push(job("d", 6, Some("Failed")));
+        now.runs.push(job("d", 6, Some("Failed")));
         let failed = seen(&valid, &now, first.clone());
         assert_eq!(healthy(&valid, failed.as_ref()).reason, Reason::LastRunFailed);
         assert_eq!(failed.unwrap().last_successful_time, first.unwrap().last_successful_time);
@@ -199,7 +165,7 @@ mod tests {
 
     #[test]
     fn without_a_run_nothing_is_known() {
-        let now = Observed { collections: vec![job("a", 3, None)], ..Observed::default() };
+        let now = Observed { runs: vec![job("a", 3, None)], ..Observed::default() };
         let valid = valid(&now);
         assert_eq!(seen(&valid, &now, None), None);
         assert_eq!(healthy(&valid, None).reason, Reason::NeverRun);

@@ -92,7 +92,7 @@ async fn purged(
     let job = purge(valid, id);
     if outcome.seen.live.get(Kind::Job, job.name()).is_none() {
         stop(valid, outcome, applier).await?;
-        if outcome.seen.pods_of(Component::Registry).next().is_some() || is_collecting(outcome) {
+        if outcome.seen.pods_of(Component::Registry).next().is_some() || is_running(outcome) {
             return Ok(Some("the replicas are being stopped before the data are purged"));
         }
     }
@@ -103,10 +103,11 @@ async fn purged(
     }
 }
 
-/// A collection that runs writes too.
-fn is_collecting(outcome: &Outcome) -> bool {
+/// A collection that runs writes too, and so does a run that copies.
+fn is_running(outcome: &Outcome) -> bool {
     let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
-    let mut pods = outcome.seen.pods_of(Component::GarbageCollection);
+    let runs = [Component::GarbageCollection, Component::Sync];
+    let mut pods = runs.into_iter().flat_map(|component| outcome.seen.pods_of(component));
     pods.any(|pod| !["Succeeded", "Failed"].contains(&phase(pod).as_str()))
 }
 
@@ -114,7 +115,7 @@ async fn stop(valid: &Valid, outcome: &mut Outcome, applier: &Applier) -> Result
     let live = &mut outcome.seen.live;
     let schedules: Vec<_> = live
         .iter()
-        .filter(|((kind, _), object)| *kind == Kind::CronJob || apply::is_collection(*kind, object))
+        .filter(|((kind, _), object)| *kind == Kind::CronJob || apply::is_run(*kind, object))
         .map(|((kind, name), object)| (*kind, name.clone(), object.uid()))
         .collect();
     for (kind, name, uid) in schedules {

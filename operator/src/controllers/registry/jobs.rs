@@ -5,12 +5,15 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::{
-    batch::v1::Job,
-    core::v1::{ContainerStateTerminated, Pod},
+use k8s_openapi::{
+    api::{
+        batch::v1::Job,
+        core::v1::{ContainerStateTerminated, Pod},
+    },
+    apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::ResourceExt as _;
-use stowage_crds::Summary;
+use stowage_crds::{Outcome, Summary, Termination, conditions::Reason};
 
 use super::build::pod;
 
@@ -70,6 +73,44 @@ pub fn state(job: &Job, pods: &[Pod]) -> JobState {
     let exit = end.map(|end| end.exit_code);
     let message = end.and_then(said).unwrap_or_else(|| meaning(exit).to_owned());
     JobState::Failed(JobFailure { exit, message })
+}
+
+/// What a run of `command` that has ended says. When it began and ended is what Kubernetes says: clocks of nodes may
+/// differ.
+#[must_use]
+pub fn ended(job: &Job, pods: &[Pod], command: &str) -> Option<Termination> {
+    let end = last_end(&job.name_any(), pods);
+    let (result, missing) = match state(job, pods) {
+        JobState::Running => return None,
+        JobState::Complete => (Outcome::Succeeded, "the run succeeded and left no summary".to_owned()),
+        JobState::Failed(failure) if failure.exit == Some(EXIT_REFUSED) => {
+            (Outcome::Refused, failure.message)
+        }
+        JobState::Failed(failure) => (Outcome::Failed, failure.message),
+    };
+    let said = end.and_then(|end| Termination::from_termination_message(end.message.as_deref()?));
+    let said = said.filter(|said| said.summary.command == command).unwrap_or_else(|| Termination {
+        summary: Summary {
+            reason: Some(Reason::SummaryMissing.to_string()),
+            message: Some(missing),
+            ..Summary::new(command, result)
+        },
+        failures: Vec::new(),
+    });
+    let status = job.status.as_ref()?;
+    let summary = Summary {
+        result,
+        start_time: status.start_time.clone(),
+        completion_time: status.completion_time.clone().or_else(|| failed_at(job)),
+        ..said.summary
+    };
+    Some(Termination { summary, ..said })
+}
+
+fn failed_at(job: &Job) -> Option<Time> {
+    let conditions = job.status.as_ref()?.conditions.as_ref()?;
+    let failed = conditions.iter().find(|condition| condition.type_ == "Failed")?;
+    failed.last_transition_time.clone()
 }
 
 /// How the last pod of a Job ended, if it is still there.

@@ -18,6 +18,7 @@ mod gate;
 pub mod jobs;
 pub mod observe;
 mod replicas;
+pub mod replication;
 mod status;
 pub mod validate;
 
@@ -330,8 +331,13 @@ fn failed(registry: &Registry, failure: &Failure, cx: &Context) -> Retry {
 }
 
 fn next(outcome: &Outcome, ready: bool) -> Action {
+    let next_run = outcome.valid.as_ref().and_then(Valid::next_run);
     match outcome.result {
-        Ok(Stage::Applied | Stage::Suspended) if ready => Action::requeue(jittered(RESYNC, 0.1)),
+        Ok(Stage::Suspended) if ready => Action::requeue(jittered(RESYNC, 0.1)),
+        Ok(Stage::Applied) if ready => {
+            let resync = jittered(RESYNC, 0.1);
+            Action::requeue(next_run.map_or(resync, |next| next.min(resync)))
+        }
         _ => Action::requeue(UNSETTLED),
     }
 }

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::{try_join, try_join_all, try_join4};
+use jiff::Timestamp;
 use k8s_openapi::api::{
     batch::v1::Job,
     core::v1::{ConfigMap, Pod},
@@ -25,9 +26,9 @@ use super::{
 };
 use crate::{
     apis::Apis,
-    apply::{self, Applier, Live, is_collection},
+    apply::{self, Applier, Live, is_run},
     context::Context,
-    names::{Component, Names, REGISTRY_LABEL, selector_text},
+    names::{COMPONENT_LABEL, Component, Names, REGISTRY_LABEL, selector_text},
     objects::{Kind, parse},
     reports::{Key, Snapshot, Target},
 };
@@ -54,8 +55,8 @@ pub enum Error {
 pub struct Observed {
     /// Objects of ours.
     pub live: Live,
-    /// Runs of the collector: those of its schedule and those that were asked for.
-    pub collections: Vec<Job>,
+    /// Runs of the collector and of Mirrors: those of schedules and those beside.
+    pub runs: Vec<Job>,
     /// The resources of the namespace that name a Registry; one that cannot be read is there as it last was.
     pub dependents: Dependents,
     /// Pods of replicas and Jobs.
@@ -68,13 +69,22 @@ pub struct Observed {
     pub previous: Option<Document>,
     /// All registries in sight.
     pub others: Vec<Arc<Registry>>,
+    /// When it was looked.
+    pub now: Timestamp,
 }
 
 impl Observed {
+    /// The runs of one component.
+    pub fn runs_of(&self, component: Component) -> impl Iterator<Item = &Job> {
+        self.runs.iter().filter(move |job| {
+            job.labels().get(COMPONENT_LABEL).map(String::as_str) == Some(component.as_str())
+        })
+    }
+
     /// The pods of one component.
     pub fn pods_of(&self, component: Component) -> impl Iterator<Item = &Pod> {
         self.pods.iter().filter(move |pod| {
-            pod.labels().get(crate::names::COMPONENT_LABEL).map(String::as_str) == Some(component.as_str())
+            pod.labels().get(COMPONENT_LABEL).map(String::as_str) == Some(component.as_str())
         })
     }
 }
@@ -84,7 +94,7 @@ pub async fn observe(cx: &Context, registry: &Registry, applier: &Applier) -> Re
     let key = key(registry);
     let apis = cx.apis.borrow().clone();
     let namespace = &key.namespace;
-    let (((live, collections), pods), policies, mirrors, virtuals) = try_join4(
+    let (((live, runs), pods), policies, mirrors, virtuals) = try_join4(
         try_join(owned(applier, &apis), pods(cx, &key)),
         dependents(cx, namespace),
         dependents(cx, namespace),
@@ -104,11 +114,12 @@ pub async fn observe(cx: &Context, registry: &Registry, applier: &Applier) -> Re
         },
         reports: cx.reports.observe(&key, targets).await,
         live,
-        collections,
+        runs,
         pods,
         apis,
         previous,
         others: cx.registries(),
+        now: (cx.now)(),
     })
 }
 
@@ -118,7 +129,7 @@ pub fn key(registry: &Registry) -> Key {
     Key { namespace: registry.namespace().unwrap_or_default(), name: registry.name_any() }
 }
 
-/// What is ours, and the Jobs that collect.
+/// What is ours, and the runs.
 async fn owned(applier: &Applier, apis: &Apis) -> Result<(Live, Vec<Job>), Error> {
     let kinds = Kind::ALL
         .into_iter()
@@ -134,16 +145,16 @@ async fn owned(applier: &Applier, apis: &Apis) -> Result<(Live, Vec<Job>), Error
         for object in objects {
             if applier.is_ours(kind, &object) {
                 live.insert(kind, object);
-            } else if is_collection(kind, &object) {
+            } else if is_run(kind, &object) {
                 scheduled.push(object);
             }
         }
     }
     // The Jobs of a schedule belong to it, and it to us.
     scheduled.retain(|job| live.iter().any(|((_, _), owner)| controls(owner, job)));
-    let asked = live.iter().filter(|((kind, _), object)| is_collection(*kind, object));
-    let collections = asked.map(|(_, object)| object).chain(&scheduled).filter_map(parse).collect();
-    Ok((live, collections))
+    let beside = live.iter().filter(|((kind, _), object)| is_run(*kind, object));
+    let runs = beside.map(|(_, object)| object).chain(&scheduled).filter_map(parse).collect();
+    Ok((live, runs))
 }
 
 fn controls(owner: &DynamicObject, object: &DynamicObject) -> bool {

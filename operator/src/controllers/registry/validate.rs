@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use k8s_openapi::{
@@ -21,7 +22,7 @@ use kube::{Resource as _, ResourceExt as _};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use stowage_crds::{
-    Dependent, Freeform, MigrationPolicy, Registry, RegistrySpec, S3, Schedule,
+    Dependent, Freeform, MigrationPolicy, MirrorMode, Registry, RegistrySpec, S3, Schedule,
     conditions::Reason,
     document::{self, Document, Encoded, InvalidRegistry, Schedules, Sources},
 };
@@ -33,6 +34,7 @@ use super::{
     jobs::{self, JobState},
     observe::Observed,
     replicas,
+    replication::{Replication, replications},
 };
 use crate::{
     image::ImageRef,
@@ -150,8 +152,10 @@ pub struct Valid {
     pub resource_count: usize,
     /// Whether there are access policies among them.
     pub has_policies: bool,
-    /// The Secrets that its mirrors name.
+    /// The Secrets that its mirrors name, but those that only runs in pods of their own read.
     pub mirror_secrets: BTreeSet<String>,
+    /// Its mirrors whose runs copy.
+    pub replications: Vec<Replication>,
     /// Whether it is the newest one.
     pub gate: Gate,
     /// Of which registry the bucket must be from which a lost database is being made again.
@@ -296,6 +300,13 @@ impl Valid {
         Some(self.names().collection_run(&format!("{}|{asked}", handled.unwrap_or_default())))
     }
 
+    /// How long it is until a run becomes due that no schedule starts.
+    #[must_use]
+    pub fn next_run(&self) -> Option<Duration> {
+        let shared = self.backing == Backing::Shared;
+        self.replications.iter().filter_map(|replication| replication.next).filter(|_| shared).min()
+    }
+
     /// The labels of the replicas' pods.
     #[must_use]
     pub fn pod_selector(&self) -> BTreeMap<String, String> {
@@ -337,7 +348,8 @@ pub fn validate(registry: &Arc<Registry>, seen: &Observed, settings: &Settings) 
         resources,
         job_resources,
         template: spec.template.as_ref().map(template).transpose()?,
-        mirror_secrets: mirror_secrets(&document),
+        mirror_secrets: mirror_secrets(&document, &backing(spec)),
+        replications: replications(&document, seen),
         resource_count: document.resource_count(),
         has_policies: !document.access_policies.is_empty(),
         document: document.encode(),
@@ -420,10 +432,11 @@ pub fn too_large() -> String {
     format!("the document would be larger than {} KiB; the previous one stays", document::MAX_BYTES / 1024)
 }
 
-/// The Secrets that mirrors name, once each.
-fn mirror_secrets(document: &Document) -> BTreeSet<String> {
-    let secrets = document.mirrors.iter().flat_map(|entry| entry.spec.secrets());
-    secrets.map(|secret| secret.name).collect()
+/// The Secrets that mirrors name which replicas ask, once each. On a volume they copy, too.
+fn mirror_secrets(document: &Document, backing: &Backing) -> BTreeSet<String> {
+    let copies = matches!(backing, Backing::Volume { .. });
+    let asked = document.mirrors.iter().filter(|entry| copies || entry.spec.mode == MirrorMode::PullThrough);
+    asked.flat_map(|entry| entry.spec.secrets()).map(|secret| secret.name).collect()
 }
 
 fn invalid_spec(invalid: &InvalidRegistry) -> Refusal {

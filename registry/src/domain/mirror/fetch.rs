@@ -28,7 +28,7 @@ use super::super::{Domain, Error};
 use super::Failure;
 use super::names::{Mirrored, below};
 use super::window::Window;
-use crate::meta::{Claim, Fetched, UploadKey};
+use crate::meta::{Claim, Fetched};
 use crate::upstream::{Kind, Span};
 
 const MIB: u64 = 1 << 20;
@@ -39,7 +39,7 @@ const SMALL: u64 = MIB;
 /// Pieces on their way to the store.
 const QUEUE: usize = 8;
 /// Whose uploads those of mirrors are. No user has a colon in the name.
-const PRINCIPAL: &str = "mirror:";
+pub(in crate::domain) const PRINCIPAL: &str = "mirror:";
 /// For how long a fetch is ours, unless we keep it.
 const LEASE: Duration = Duration::from_secs(30);
 /// How often we do, and say how far it is.
@@ -134,19 +134,6 @@ impl Domain {
         let run = Run { domain: self.clone(), fetch: Arc::clone(&fetch), owner: Uuid::new_v4(), awaited };
         self.tasks.spawn(run.run().in_current_span());
         Reading(fetch)
-    }
-
-    /// Stores the blob that comes through `body`. What does not become a blob leaves nothing.
-    async fn keep_blob(&self, repository: &Name, digest: &Digest, chunk: Chunk) -> Result<(), Error> {
-        let id = self.open_upload(repository, PRINCIPAL, digest.algorithm()).await?;
-        let key = UploadKey { id, repository: repository.clone(), principal: PRINCIPAL.to_owned() };
-        let outcome = self.close(&key, digest, chunk).await;
-        if outcome.is_err()
-            && let Err(error) = self.cancel(&key).await
-        {
-            tracing::debug!(upload.id = %id, %error, "an upload was not cancelled; it expires");
-        }
-        outcome
     }
 }
 
@@ -377,7 +364,7 @@ impl Upload {
         let chunk = Chunk { start: None, length: Some(size), body: body.boxed() };
         let (domain, repository, digest) =
             (run.domain.clone(), run.fetch.at.stored.clone(), run.fetch.digest);
-        let storing = async move { domain.keep_blob(&repository, &digest, chunk).await };
+        let storing = async move { domain.keep_blob(&repository, PRINCIPAL, &digest, chunk).await };
         Self { bytes, stored: run.domain.tasks.spawn(storing.in_current_span()) }
     }
 

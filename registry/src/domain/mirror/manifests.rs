@@ -15,7 +15,7 @@ use serde::Deserialize;
 use stowage_oci::{Digest, Manifest, Reference, Tag};
 use uuid::Uuid;
 
-use super::super::push::facts;
+use super::super::push::{Pusher, facts};
 use super::super::{Domain, Error, ManifestAnswer};
 use super::names::Mirrored;
 use super::{Asking, Cache, Failure, MirrorResult};
@@ -154,6 +154,7 @@ impl Domain {
                 media_type: manifest.document.media_type.clone(),
                 size: manifest.bytes.len() as u64,
                 body: (!head).then(|| manifest.bytes.clone()),
+                tag_version: None,
                 degraded: false,
                 stale: false,
             }),
@@ -284,7 +285,7 @@ impl Domain {
         let awaited = awaited(document, body);
         let facts = facts(digest, document.clone(), body);
         let tags: Vec<Tag> = tag.cloned().into_iter().collect();
-        self.push_until_published(&at.stored, &facts, &tags, body, Some(&awaited)).await
+        self.push_until_published(&at.stored, &facts, &tags, body, Pusher::Awaiting(&awaited)).await
     }
 
     async fn note_checked(&self, at: &Mirrored, tag: &Tag) {

@@ -38,6 +38,7 @@ pub use names::{Mirrored, Place};
 pub use reader::Reader;
 
 use fetch::Fetches;
+pub(super) use fetch::PRINCIPAL;
 use flights::Flights;
 use memory::Memory;
 

@@ -34,7 +34,7 @@ impl Pace {
     }
 
     /// As fast as one caller asks.
-    pub(super) fn unlimited() -> Self {
+    pub(in crate::domain) fn unlimited() -> Self {
         Self::new(Semaphore::MAX_PERMITS, Semaphore::MAX_PERMITS)
     }
 
@@ -55,7 +55,7 @@ impl Pace {
     }
 
     /// Waits until more content may be read, after so many bytes of it.
-    pub(super) async fn read(&self, bytes: usize) {
+    pub(in crate::domain) async fn read(&self, bytes: usize) {
         let Some((next, per_second)) = &self.bytes else { return };
         let nanoseconds = (bytes as u128) * 1_000_000_000 / u128::from(per_second.get());
         let interval = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));

@@ -30,6 +30,25 @@ impl Domain {
         self.close(&key, digest, chunk).await
     }
 
+    /// Stores a blob that comes from elsewhere, as `principal`. What does not become a blob leaves nothing.
+    pub(in crate::domain) async fn keep_blob(
+        &self,
+        repository: &Name,
+        principal: &str,
+        digest: &Digest,
+        chunk: Chunk,
+    ) -> Result<(), Error> {
+        let id = self.open_upload(repository, principal, digest.algorithm()).await?;
+        let key = UploadKey { id, repository: repository.clone(), principal: principal.to_owned() };
+        let outcome = self.close(&key, digest, chunk).await;
+        if outcome.is_err()
+            && let Err(error) = self.cancel(&key).await
+        {
+            tracing::debug!(upload.id = %id, %error, "an upload was not cancelled; it expires");
+        }
+        outcome
+    }
+
     /// Adds a last chunk, which may be empty or everything, and makes the upload a blob.
     pub async fn close(&self, key: &UploadKey, digest: &Digest, chunk: Chunk) -> Result<(), Error> {
         let _slot = self.running_uploads.try_one().ok_or(Error::TooManyUploads)?;

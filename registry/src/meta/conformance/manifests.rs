@@ -18,7 +18,7 @@ use crate::meta::{ManifestFacts, Pin, PinOutcome, PublishOutcome};
 async fn missing(world: &World, pin: &Pin) -> Vec<stowage_oci::Digest> {
     match world.store.pin_manifest(world.epoch, pin).await.expect("pin") {
         PinOutcome::Missing(digests) => digests,
-        PinOutcome::Pinned(_) => Vec::new(),
+        PinOutcome::Pinned(_) | PinOutcome::Moved => Vec::new(),
     }
 }
 

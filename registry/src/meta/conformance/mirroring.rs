@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Fixture, World, digest, facts, name, pin, tag};
-use crate::meta::{Claim, Fetched, NewLimits, Pin, PinOutcome, PublishOutcome, UpstreamLimits};
+use super::{DAY, Fixture, World, digest, facts, name, pin, tag};
+use crate::key::{Generation, Mark};
+use crate::meta::{
+    Claim, Copied, Fetched, NewLimits, Pin, PinOutcome, PublishOutcome, TagState, UpstreamLimits,
+};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -83,7 +86,7 @@ fn lenient(repository: &str, content: &str, blobs: &[(&str, u64)]) -> Pin {
 async fn publish(world: &World, pin: Pin) {
     let pinned = match world.store.pin_manifest(world.epoch, &pin).await.expect("pin") {
         PinOutcome::Pinned(pinned) => Some(pinned),
-        PinOutcome::Missing(_) => None,
+        PinOutcome::Missing(_) | PinOutcome::Moved => None,
     };
     let pinned = pinned.expect("nothing is missing");
     assert_eq!(world.publish(&pinned).await, PublishOutcome::Published);
@@ -127,4 +130,85 @@ pub async fn an_ordinary_push_does_not_rely_on_an_awaited_blob(fixture: Fixture)
     let ordinary = pin("hub/a", facts("other", &[digest("x")]), &["v2"]);
     let outcome = world.store.pin_manifest(world.epoch, &ordinary).await.expect("pin");
     assert!(matches!(outcome, PinOutcome::Missing(missing) if missing == [digest("x")]));
+}
+
+/// A copy of `content` as the tag `v1`.
+fn copy(content: &str, at: Option<u64>, over: Option<Generation>) -> Pin {
+    let copied = Some(Copied { mark: Mark::of_mirror("base"), at, over });
+    Pin { copied, ..pin("a", facts(content, &[]), &["v1"]) }
+}
+
+async fn copied(world: &World, pin: &Pin) -> Option<PublishOutcome> {
+    match world.store.pin_manifest(world.epoch, pin).await.expect("pin") {
+        PinOutcome::Pinned(pinned) => Some(world.publish(&pinned).await),
+        PinOutcome::Missing(_) | PinOutcome::Moved => None,
+    }
+}
+
+async fn state(world: &World) -> Option<TagState> {
+    let states = world.store.tag_states(&name("a"), None, 10).await.expect("states");
+    assert!(states.len() <= 1);
+    states.into_iter().next()
+}
+
+pub async fn a_copied_tag_tells_when_its_origin_set_it_and_which_mirror_copies_it(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    assert_eq!(state(&world).await, None);
+    assert_eq!(copied(&world, &copy("one", Some(1_000), None)).await, Some(PublishOutcome::Published));
+    let (ours, other) = (Mark::of_mirror("base"), Mark::of_mirror("other"));
+    let held = state(&world).await.expect("it is set");
+    assert_eq!((held.target, held.is_deleted), (digest("one"), false));
+    assert!(held.generation.has(ours) && !held.generation.has(other));
+    assert_eq!(held.generation.milliseconds(), 1_000);
+    let row = world.manifest("a", "v1").await.expect("it is live");
+    assert_eq!(row.tag, Some(held.generation));
+    assert_eq!(world.manifest("a", &digest("one").to_string()).await.expect("it is live").tag, None);
+
+    let now = copy("two", None, Some(held.generation));
+    assert_eq!(copied(&world, &now).await, Some(PublishOutcome::Published));
+    let untimed = state(&world).await.expect("it is set").generation;
+    assert!(untimed.milliseconds() > 1_000 && untimed.has(ours), "set now, as nobody says when");
+    world.push_manifest("a", facts("pushed", &[]), &["v1"]).await;
+    let pushed = state(&world).await.expect("it is set").generation;
+    assert!(!pushed.has(ours) && pushed.milliseconds() > untimed.milliseconds());
+}
+
+pub async fn a_tag_that_moved_or_is_about_to_is_not_copied_over(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    let under_way = world.pin("a", facts("pushed", &[]), &["v1"]).await;
+    assert_eq!(copied(&world, &copy("copy", None, None)).await, None, "a push is about to set it");
+    assert_eq!(world.publish(&under_way).await, PublishOutcome::Published);
+    assert_eq!(copied(&world, &copy("copy", None, None)).await, None, "it was not there");
+    let pushed = state(&world).await.expect("it is set");
+    assert_eq!(pushed.target, digest("pushed"));
+    let over = Some(pushed.generation);
+    let begun = world.store.pin_manifest(world.epoch, &copy("killed", None, over)).await.expect("pin");
+    assert!(matches!(begun, PinOutcome::Pinned(_)));
+    let again = copied(&world, &copy("copy", None, over)).await;
+    assert_eq!(again, Some(PublishOutcome::Published), "a run of its own that was killed is in nobody's way");
+
+    world.store.delete_tag(world.epoch, &name("a"), &tag("v1"), DAY).await.expect("delete");
+    let deleted = state(&world).await.expect("it rests");
+    assert!(deleted.is_deleted && deleted.target == digest("copy"));
+    assert_eq!(copied(&world, &copy("copy", None, over)).await, None, "it was deleted since");
+    let over = Some(deleted.generation);
+    assert_eq!(copied(&world, &copy("copy", None, over)).await, Some(PublishOutcome::Published));
+    assert!(!state(&world).await.expect("it is set").is_deleted);
+}
+
+pub async fn a_tag_is_deleted_by_its_record_or_not_at_all(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    assert_eq!(copied(&world, &copy("one", Some(5), None)).await, Some(PublishOutcome::Published));
+    let first = state(&world).await.expect("it is set").generation;
+    world.push_manifest("a", facts("pushed", &[]), &["v1"]).await;
+    let delete = async |generation| {
+        let (repository, v1) = (name("a"), tag("v1"));
+        world.store.delete_tag_of(world.epoch, &repository, &v1, generation, DAY).await.expect("delete")
+    };
+    assert_eq!(delete(first).await, None, "somebody has set it since");
+    assert_eq!(world.tag("a", "v1").await, Some(digest("pushed")));
+    let now = state(&world).await.expect("it is set").generation;
+    assert!(delete(now).await.is_some());
+    assert_eq!(world.tag("a", "v1").await, None);
+    assert_eq!(delete(now).await, None, "it is deleted");
 }

@@ -173,6 +173,9 @@ macro_rules! meta_conformance {
                 mirroring: when_a_tag_was_checked_is_known_and_never_earlier_than_that,
                     a_fetch_is_one_owners_until_it_ends_or_its_lease_runs_out,
                     limits_of_an_upstream_are_known_to_all_and_end,
+                    a_copied_tag_tells_when_its_origin_set_it_and_which_mirror_copies_it,
+                    a_tag_that_moved_or_is_about_to_is_not_copied_over,
+                    a_tag_is_deleted_by_its_record_or_not_at_all,
                     a_manifest_whose_blobs_are_awaited_is_live_and_its_blobs_are_not_seen,
                     an_awaited_blob_is_seen_when_it_comes,
                     an_ordinary_push_does_not_rely_on_an_awaited_blob;
@@ -322,7 +325,7 @@ impl World {
         let pin = pin(repository, facts, tags);
         match self.store.pin_manifest(self.epoch, &pin).await.expect("pin") {
             PinOutcome::Pinned(pinned) => Some(*pinned),
-            PinOutcome::Missing(_) => None,
+            PinOutcome::Missing(_) | PinOutcome::Moved => None,
         }
         .expect("everything is there")
     }
@@ -406,7 +409,15 @@ fn index(content: &str, children: &[Digest]) -> ManifestFacts {
 
 fn pin(repository: &str, facts: ManifestFacts, tags: &[&str]) -> Pin {
     let tags = tags.iter().map(|text| tag(text)).collect();
-    Pin { repository: name(repository), facts, tags, strict: false, awaited: Vec::new(), generation: fresh() }
+    Pin {
+        repository: name(repository),
+        facts,
+        tags,
+        strict: false,
+        awaited: Vec::new(),
+        generation: fresh(),
+        copied: None,
+    }
 }
 
 fn link_key(repository: &str, digest: Digest, generation: Generation) -> Key {

@@ -60,15 +60,17 @@ impl PostgresStore {
         epoch: Epoch,
         repository: &Name,
         tag: &Tag,
+        of: Option<Generation>,
         retain: Duration,
     ) -> Result<Option<Removal>, Fault> {
         let mut tx = self.begin_in(epoch).await?;
-        let repo_id: Option<i32> = sqlx::query_scalar(include_str!("sql/lock_live_tag.sql"))
+        let live: Option<(i32, uuid::Uuid)> = sqlx::query_as(include_str!("sql/lock_live_tag.sql"))
             .bind(repository.as_str())
             .bind(tag.as_str())
             .fetch_optional(&mut *tx)
             .await?;
-        let Some(repo_id) = repo_id else { return tx.undo(None).await };
+        let is_meant = |(_, found): &(i32, uuid::Uuid)| of.is_none_or(|of| of.to_uuid() == *found);
+        let Some((repo_id, _)) = live.filter(is_meant) else { return tx.undo(None).await };
         let of = (repo_id, repository);
         let tombstones =
             tags::trash(&mut tx, epoch, of, std::slice::from_ref(tag), self.tag_rest(retain)).await?;

@@ -12,7 +12,11 @@ use uuid::Uuid;
 use super::error::Fault;
 use super::tx::{Connection, read, write};
 use super::{PostgresStore, row, seconds};
-use crate::meta::{Claim, Error, Fetched, Mirroring, NewLimits, RepositoryId, UpstreamLimits};
+use crate::key::Generation;
+use crate::meta::steps::sets_otherwise;
+use crate::meta::{
+    Claim, Copied, Error, Fetched, Mirroring, NewLimits, RepositoryId, TagRecord, TagState, UpstreamLimits,
+};
 
 /// Makes hidden links to `awaited`, digests and lengths, where the repository has none.
 pub(super) async fn await_blobs(
@@ -26,6 +30,61 @@ pub(super) async fn await_blobs(
     sqlx::query(include_str!("sql/lock_awaited.sql")).bind(&digests).execute(&mut *tx).await?;
     sqlx::query(include_str!("sql/link_awaited.sql")).bind(repo_id).bind(&digests).execute(tx).await?;
     Ok(())
+}
+
+/// Lets no pin of the repository begin until this transaction ends, and waits for those that have.
+pub(super) async fn bar_pins(tx: &mut Connection, repo_id: RepositoryId) -> Result<(), Fault> {
+    sqlx::query(include_str!("sql/bar_pins.sql")).bind(repo_id).execute(tx).await?;
+    Ok(())
+}
+
+/// Says to whoever bars pins that there is one.
+pub(super) async fn join_pins(tx: &mut Connection, repo_id: RepositoryId) -> Result<(), Fault> {
+    sqlx::query(include_str!("sql/join_pins.sql")).bind(repo_id).execute(tx).await?;
+    Ok(())
+}
+
+/// Whether a tag is what it was when it was decided to copy it, and nobody else is about to set it. The record says
+/// then when its origin set it, and which mirror copies it. In a statement after pins are barred.
+pub(super) async fn is_unmoved(
+    tx: &mut Connection,
+    repo_id: RepositoryId,
+    copied: &Copied,
+    record: &mut TagRecord,
+) -> Result<bool, Fault> {
+    // Locked: a deletion that has begun is waited for.
+    let select = "SELECT gen FROM tags WHERE repo_id = $1 AND name = $2 FOR UPDATE";
+    let now: Option<Uuid> =
+        sqlx::query_scalar(select).bind(repo_id).bind(record.tag.as_str()).fetch_optional(&mut *tx).await?;
+    let intended: Vec<Vec<String>> = sqlx::query_scalar(include_str!("sql/intended_keys.sql"))
+        .bind(repo_id)
+        .bind(record.tag.as_str())
+        .fetch_all(tx)
+        .await?;
+    let keys = intended.iter().flatten().map(String::as_str);
+    let is_rivalled = sets_otherwise(keys, &record.tag, copied.mark);
+    let at = copied.at.unwrap_or_else(|| record.generation.milliseconds());
+    record.generation = Generation::marked(at, copied.mark);
+    Ok(!is_rivalled && now.map(Generation::from_uuid) == copied.over)
+}
+
+#[derive(sqlx::FromRow)]
+struct StateColumns {
+    name: String,
+    digest: Vec<u8>,
+    generation: Uuid,
+    is_deleted: bool,
+}
+
+impl StateColumns {
+    fn read(self) -> Result<TagState, Error> {
+        Ok(TagState {
+            tag: row::parsed("tags", &self.name)?,
+            target: row::digest("manifests", &self.digest)?,
+            generation: Generation::from_uuid(self.generation),
+            is_deleted: self.is_deleted,
+        })
+    }
 }
 
 fn duration(seconds: f64) -> Duration {
@@ -77,6 +136,20 @@ impl Mirroring for PostgresStore {
             self.changes(note).await
         });
         noted.await.map(drop)
+    }
+
+    async fn tag_states(
+        &self,
+        repository: &Name,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<TagState>, Error> {
+        let select = sqlx::query_as(include_str!("sql/tag_states.sql"))
+            .bind(repository.as_str())
+            .bind(after.unwrap_or_default())
+            .bind(i64::from(limit));
+        let rows: Vec<StateColumns> = read(self.rows(select)).await?;
+        rows.into_iter().map(StateColumns::read).collect()
     }
 
     async fn awaited_blob(&self, repository: &Name, digest: &Digest) -> Result<Option<u64>, Error> {

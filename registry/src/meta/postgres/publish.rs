@@ -15,12 +15,13 @@ use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
 use super::error::Fault;
-use super::mirroring::await_blobs;
+use super::mirroring::{await_blobs, bar_pins, is_unmoved, join_pins};
 use super::queue::{Removals, candidates};
 use super::receive::ensure_repository;
 use super::tags::{Moved, distinct, move_tag, place, records};
 use super::tx::{Connection, Tx, write};
 use super::{PostgresStore, row, seconds};
+use crate::key::Generation;
 use crate::meta::steps::{Finished, Found, Push, Record};
 use crate::meta::{
     Candidate, DeleteOutcome, Epoch, Error, ManifestFacts, ManifestId, Pin, PinOutcome, Pinned, Publish,
@@ -236,7 +237,7 @@ impl PostgresStore {
     /// Pins a manifest without children at once. `None`: something must be made or refused first.
     async fn hold_image(&self, tx: &mut Connection, epoch: Epoch, pin: &Pin) -> Result<Option<Held>, Fault> {
         let Pin { repository, facts, tags, .. } = pin;
-        if !facts.children.is_empty() || !pin.awaited.is_empty() {
+        if !facts.children.is_empty() || !pin.awaited.is_empty() || pin.copied.is_some() {
             return Ok(None);
         }
         let rows: Vec<HeldColumns> = sqlx::query_as(include_str!("sql/pin_image.sql"))
@@ -262,22 +263,35 @@ impl PostgresStore {
         Ok(Some(Held { repository, manifest, writes_record, tags }))
     }
 
-    /// Pins any manifest; or what is missing.
+    /// Pins any manifest; or why not.
     async fn hold(
         &self,
         tx: &mut Connection,
         epoch: Epoch,
         pin: &Pin,
-    ) -> Result<Result<Held, Vec<Digest>>, Fault> {
+    ) -> Result<Result<Held, PinOutcome>, Fault> {
         let repository = ensure_repository(&mut *tx, &pin.repository).await?;
+        if pin.copied.is_some() {
+            // Before all other locks: who holds the repository waits for none of ours.
+            bar_pins(&mut *tx, repository).await?;
+        } else if !pin.tags.is_empty() {
+            join_pins(&mut *tx, repository).await?;
+        }
         let targets = hold_targets(&mut *tx, repository, pin).await?;
         if !targets.missing.is_empty() {
-            return Ok(Err(targets.missing));
+            return Ok(Err(PinOutcome::Missing(targets.missing)));
         }
         let (manifest, writes_record) = self.upsert_manifest(&mut *tx, repository, &pin.facts).await?;
         insert_references(&mut *tx, manifest, repository, &targets.links, &pin.facts.children).await?;
         // After all locks: so a later version is one that saw more.
-        let tags = place(tx, epoch, repository, &pin.tags).await?;
+        let mut tags = place(&mut *tx, epoch, repository, &pin.tags).await?;
+        if let Some(copied) = &pin.copied {
+            for record in &mut tags {
+                if !is_unmoved(&mut *tx, repository, copied, record).await? {
+                    return Ok(Err(PinOutcome::Moved));
+                }
+            }
+        }
         Ok(Ok(Held { repository, manifest, writes_record, tags }))
     }
 
@@ -328,7 +342,7 @@ impl PostgresStore {
             tx = tx.in_epoch(epoch).await?;
             match self.hold(&mut tx, epoch, pin).await? {
                 Ok(held) => held,
-                Err(missing) => return tx.undo(PinOutcome::Missing(missing)).await,
+                Err(outcome) => return tx.undo(outcome).await,
             }
         };
         let Held { repository, manifest, writes_record, tags } = held;
@@ -444,7 +458,18 @@ impl Publish for PostgresStore {
         tag: &Tag,
         retain: Duration,
     ) -> Result<Option<Removal>, Error> {
-        write(|| self.try_delete_tag(epoch, repository, tag, retain)).await
+        write(|| self.try_delete_tag(epoch, repository, tag, None, retain)).await
+    }
+
+    async fn delete_tag_of(
+        &self,
+        epoch: Epoch,
+        repository: &Name,
+        tag: &Tag,
+        generation: Generation,
+        retain: Duration,
+    ) -> Result<Option<Removal>, Error> {
+        write(|| self.try_delete_tag(epoch, repository, tag, Some(generation), retain)).await
     }
 
     async fn delete_manifest(

@@ -25,6 +25,9 @@ struct ManifestColumns {
     media_type: String,
     size: i32,
     generation: Uuid,
+    /// By tag.
+    #[sqlx(default)]
+    tag_generation: Option<Uuid>,
     body: Option<Vec<u8>>,
     lease_is_old: bool,
 }
@@ -37,6 +40,7 @@ impl ManifestColumns {
             media_type: self.media_type,
             size: row::number("manifests", self.size)?,
             generation: Generation::from_uuid(self.generation),
+            tag: self.tag_generation.map(Generation::from_uuid),
             body: self.body.map(Bytes::from),
             lease_is_old: self.lease_is_old,
         })

@@ -212,7 +212,15 @@ impl SqliteStore {
             return Ok(PinOutcome::Missing(missing));
         }
         let (manifest, live) = tx.hold_manifest(self, repository, facts).await?;
-        let tags = tx.tag_records(epoch, repository, pin).await?;
+        let mut tags = tx.tag_records(epoch, repository, pin).await?;
+        if let Some(copied) = &pin.copied {
+            for record in &mut tags {
+                if !tx.is_unmoved(repository, copied, record).await? {
+                    tx.rollback().await?;
+                    return Ok(PinOutcome::Moved);
+                }
+            }
+        }
         let mut pinned =
             Pinned { epoch, intent: 0, repository, manifest, pin: pin.clone(), writes_record: !live, tags };
         let push = Push::from(&pinned);

@@ -11,8 +11,12 @@ use uuid::Uuid;
 
 use super::SqliteStore;
 use super::tx::Tx;
-use super::values::{digest_hex, integer, micros, to_json, unreadable};
-use crate::meta::{Claim, Error, Fetched, Mirroring, NewLimits, UpstreamLimits};
+use super::values::{
+    digest as digest_column, digest_hex, from_json, integer, micros, parsed, to_json, unreadable,
+};
+use crate::key::Generation;
+use crate::meta::steps::sets_otherwise;
+use crate::meta::{Claim, Copied, Error, Fetched, Mirroring, NewLimits, TagRecord, TagState, UpstreamLimits};
 
 fn duration(micros: i64) -> Duration {
     // A clock that was set back.
@@ -23,7 +27,48 @@ fn number(table: &'static str, column: i64) -> Result<u64, Error> {
     u64::try_from(column).map_err(|error| unreadable(table, error))
 }
 
+#[derive(sqlx::FromRow)]
+struct StateColumns {
+    name: String,
+    digest: Vec<u8>,
+    r#gen: Uuid,
+    is_deleted: bool,
+}
+
+impl StateColumns {
+    fn read(self) -> Result<TagState, Error> {
+        Ok(TagState {
+            tag: parsed("tags", &self.name)?,
+            target: digest_column("manifests", &self.digest)?,
+            generation: Generation::from_uuid(self.r#gen),
+            is_deleted: self.is_deleted,
+        })
+    }
+}
+
 impl Tx<'_> {
+    /// Whether a tag is what it was when it was decided to copy it, and nobody else is about to set it. The record
+    /// says then when its origin set it, and which mirror copies it.
+    pub(super) async fn is_unmoved(
+        &mut self,
+        repository_id: i32,
+        copied: &Copied,
+        record: &mut TagRecord,
+    ) -> Result<bool, Error> {
+        let now = self.tag(repository_id, &record.tag).await?.map(|row| row.generation);
+        let select = sqlx::query_as(include_str!("sql/intended_keys.sql"));
+        let intended: Vec<(String,)> = self.all(select.bind(repository_id).bind(record.tag.as_str())).await?;
+        for (keys,) in &intended {
+            let keys: Vec<String> = from_json("intents", keys)?;
+            if sets_otherwise(keys.iter().map(String::as_str), &record.tag, copied.mark) {
+                return Ok(false);
+            }
+        }
+        let at = copied.at.unwrap_or_else(|| record.generation.milliseconds());
+        record.generation = Generation::marked(at, copied.mark);
+        Ok(now == copied.over)
+    }
+
     /// Makes hidden links to `awaited`, digests and lengths, where the repository has none.
     pub(super) async fn await_blobs(
         &mut self,
@@ -55,6 +100,20 @@ impl Mirroring for SqliteStore {
             .bind(tag.as_str())
             .bind(micros(ago));
         self.writer.note(note).await.map(drop)
+    }
+
+    async fn tag_states(
+        &self,
+        repository: &Name,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<TagState>, Error> {
+        let select = sqlx::query_as(include_str!("sql/tag_states.sql"))
+            .bind(repository.as_str())
+            .bind(after.unwrap_or_default())
+            .bind(limit);
+        let rows: Vec<StateColumns> = self.readers.all(select).await?;
+        rows.into_iter().map(StateColumns::read).collect()
     }
 
     async fn awaited_blob(&self, repository: &Name, digest: &Digest) -> Result<Option<u64>, Error> {

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use stowage_oci::{Digest, Name, Tag};
 
 use super::SqliteStore;
+use crate::key::Generation;
 use crate::meta::{DeleteOutcome, Epoch, Error, Pin, PinOutcome, Pinned, Publish, PublishOutcome, Removal};
 
 #[async_trait]
@@ -28,7 +29,18 @@ impl Publish for SqliteStore {
         tag: &Tag,
         retain: Duration,
     ) -> Result<Option<Removal>, Error> {
-        self.remove_tag(epoch, repository, tag, retain).await
+        self.remove_tag(epoch, repository, tag, None, retain).await
+    }
+
+    async fn delete_tag_of(
+        &self,
+        epoch: Epoch,
+        repository: &Name,
+        tag: &Tag,
+        generation: Generation,
+        retain: Duration,
+    ) -> Result<Option<Removal>, Error> {
+        self.remove_tag(epoch, repository, tag, Some(generation), retain).await
     }
 
     async fn delete_manifest(

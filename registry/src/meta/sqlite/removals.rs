@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::SqliteStore;
 use super::queue::Owed;
+use super::tags::TagRow;
 use super::tx::Tx;
 use super::values::{from_json, micros, to_json};
 use crate::key::{Generation, Key};
@@ -67,6 +68,7 @@ impl SqliteStore {
         epoch: Epoch,
         repository: &Name,
         tag: &Tag,
+        of: Option<Generation>,
         retain: Duration,
     ) -> Result<Option<Removal>, Error> {
         let mut tx = self.writer.begin_in(epoch).await?;
@@ -76,7 +78,8 @@ impl SqliteStore {
             Some((id,)) => tx.tag(id, tag).await?.filter(|row| !row.is_trashed()).map(|live| (id, live)),
             None => None,
         };
-        let Some((id, live)) = live else {
+        let is_meant = |(_, live): &(i32, TagRow)| of.is_none_or(|of| of == live.generation);
+        let Some((id, live)) = live.filter(is_meant) else {
             tx.rollback().await?;
             return Ok(None);
         };

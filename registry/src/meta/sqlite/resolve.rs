@@ -24,6 +24,9 @@ struct ManifestColumns {
     media_type: String,
     size: u32,
     r#gen: Uuid,
+    /// By tag.
+    #[sqlx(default)]
+    tag_generation: Option<Uuid>,
     lease_is_old: bool,
     body: Option<Vec<u8>>,
 }
@@ -36,6 +39,7 @@ impl ManifestColumns {
             media_type: self.media_type,
             size: self.size,
             generation: Generation::from_uuid(self.r#gen),
+            tag: self.tag_generation.map(Generation::from_uuid),
             body: self.body.map(Bytes::from),
             lease_is_old: self.lease_is_old,
         })

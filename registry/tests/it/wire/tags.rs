@@ -127,8 +127,15 @@ async fn tagged_in_the_database(registry: &Registry, tags: impl Iterator<Item = 
     };
     let tags = tags.map(|tag| tag.parse().unwrap()).collect();
     let generation = Generation::at(1);
-    let pin =
-        Pin { repository: "a".parse().unwrap(), facts, tags, strict: false, awaited: Vec::new(), generation };
+    let pin = Pin {
+        repository: "a".parse().unwrap(),
+        facts,
+        tags,
+        strict: false,
+        awaited: Vec::new(),
+        generation,
+        copied: None,
+    };
     let epoch = registry.meta.envelope().await.unwrap().unwrap().epoch;
     let PinOutcome::Pinned(pinned) = registry.meta.pin_manifest(epoch, &pin).await.unwrap() else {
         panic!("the image refers to nothing that is missing")

@@ -7,12 +7,17 @@
 //! Exit codes 2 and 3 are decisions, not accidents: they end the Job at once. A pod that a drain took does not count.
 
 use k8s_openapi::{
-    api::batch::v1::{
-        CronJob, CronJobSpec, Job, JobSpec, JobTemplateSpec, PodFailurePolicy,
-        PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
+    api::{
+        batch::v1::{
+            CronJob, CronJobSpec, Job, JobSpec, JobTemplateSpec, PodFailurePolicy,
+            PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern,
+            PodFailurePolicyRule,
+        },
+        core::v1::PodTemplateSpec,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use stowage_crds::TimeZone;
 
 use super::{metadata, pod};
 use crate::{
@@ -21,8 +26,10 @@ use crate::{
     objects::{Kind, Object},
 };
 
-const HOUR: i64 = 3600;
-const DAY: i32 = 24 * 3600;
+/// An hour, in seconds.
+pub(super) const HOUR: i64 = 3600;
+/// How long what a run said stays to be looked at, in seconds.
+pub(super) const DAY: i32 = 24 * 3600;
 
 /// The gate of the rollout. It stays when it has succeeded: its presence says that the schema fits the image.
 pub(super) fn migration(valid: &Valid) -> Option<Object> {
@@ -67,26 +74,45 @@ pub(super) fn garbage_collection(valid: &Valid) -> Option<Object> {
         return None;
     }
     let asked = valid.spec().garbage_collection();
-    let labels = valid.names().labels(Component::GarbageCollection, &valid.image.version);
-    let job = JobTemplateSpec {
-        metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
-        spec: Some(collection(valid)),
+    let clock = Clock {
+        schedule: asked.schedule.as_str(),
+        time_zone: asked.time_zone.as_ref(),
+        suspend: asked.suspend,
     };
+    let metadata = metadata(valid, valid.names().garbage_collection(), Component::GarbageCollection);
+    Some(cron_job(metadata, &clock, collection(valid)))
+}
+
+/// When the runs of a schedule begin.
+pub(super) struct Clock<'a> {
+    pub(super) schedule: &'a str,
+    /// Without one, UTC.
+    pub(super) time_zone: Option<&'a TimeZone>,
+    pub(super) suspend: bool,
+}
+
+/// A schedule; its Jobs bear its labels.
+pub(super) fn cron_job(metadata: ObjectMeta, clock: &Clock<'_>, run: JobSpec) -> Object {
+    let job_template = JobTemplateSpec {
+        metadata: Some(ObjectMeta { labels: metadata.labels.clone(), ..ObjectMeta::default() }),
+        spec: Some(run),
+    };
+    let time_zone = clock.time_zone.map_or_else(|| "Etc/UTC".to_owned(), ToString::to_string);
     let cron = CronJob {
-        metadata: metadata(valid, valid.names().garbage_collection(), Component::GarbageCollection),
+        metadata,
         spec: Some(CronJobSpec {
-            schedule: asked.schedule.as_str().to_owned(),
-            time_zone: Some(asked.time_zone.map_or_else(|| "Etc/UTC".to_owned(), |zone| zone.to_string())),
+            schedule: clock.schedule.to_owned(),
+            time_zone: Some(time_zone),
             concurrency_policy: Some("Forbid".into()),
             starting_deadline_seconds: Some(HOUR),
             successful_jobs_history_limit: Some(1),
             failed_jobs_history_limit: Some(3),
-            suspend: Some(asked.suspend),
-            job_template: job,
+            suspend: Some(clock.suspend),
+            job_template,
         }),
         status: None,
     };
-    Some(Object::typed(Kind::CronJob, &cron))
+    Object::typed(Kind::CronJob, &cron)
 }
 
 /// One collection that was asked for, until it is known to have been started.
@@ -102,7 +128,7 @@ fn collection(valid: &Valid) -> JobSpec {
     spec(pod::job(valid, Component::GarbageCollection, args, &valid.job_secrets()), 6 * HOUR)
 }
 
-fn spec(template: k8s_openapi::api::core::v1::PodTemplateSpec, deadline: i64) -> JobSpec {
+pub(super) fn spec(template: PodTemplateSpec, deadline: i64) -> JobSpec {
     JobSpec {
         backoff_limit: Some(2),
         active_deadline_seconds: Some(deadline),

@@ -18,6 +18,7 @@ mod network_policy;
 pub mod pod;
 mod service;
 mod service_account;
+mod sync;
 pub mod token_key;
 mod volume;
 
@@ -82,6 +83,7 @@ pub fn build(valid: &Valid) -> Plan {
     let mut surroundings: Vec<_> = exposure::build(valid).into_iter().collect();
     surroundings.extend(job::garbage_collection(valid));
     surroundings.extend(job::requested_collection(valid));
+    surroundings.extend(sync::build(valid));
     surroundings.extend(monitoring::build(valid));
     surroundings.retain(|object| object.kind().needs().is_none_or(|api| valid.apis.contains(&api)));
 

@@ -13,10 +13,11 @@ LEFT JOIN LATERAL (
          m.media_type,
          m.size,
          m.gen AS generation,
+         t.gen AS tag_generation,
          m.body,
          m.touched < clock_timestamp() - make_interval(secs => $3) AS lease_is_old
   FROM (
-    SELECT t.manifest_id
+    SELECT t.manifest_id, t.gen
     FROM repositories r
     JOIN tags t ON t.repo_id = r.id
     WHERE r.name = $1

@@ -15,11 +15,12 @@ LEFT JOIN LATERAL (
          m.media_type,
          m.size,
          m.gen AS generation,
+         t.gen AS tag_generation,
          m.body,
          m.touched < clock_timestamp() - make_interval(secs => $3) AS lease_is_old
   FROM unnest((SELECT $1::text[]), (SELECT $2::text[])) WITH ORDINALITY AS wanted (repository, tag, place)
   CROSS JOIN LATERAL (
-    SELECT t.manifest_id
+    SELECT t.manifest_id, t.gen
     FROM repositories r
     JOIN tags t ON t.repo_id = r.id
     WHERE r.name = wanted.repository

@@ -11,6 +11,7 @@ WITH repository AS (
   WHERE meta.epoch = $1
     AND meta.fence = pg_postmaster_start_time()
     AND r.name = $2
+  FOR KEY SHARE OF r  -- before a place in the order: a mirror that copies a tag waits for us, or we for it
 ), links AS (
   SELECT l.id
   FROM repository r

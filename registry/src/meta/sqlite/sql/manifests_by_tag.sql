@@ -4,7 +4,7 @@
 -- manifest_by_tag for many: a list of [repository, tag]. LEFT JOIN: in the order of the list, and at least one row.
 SELECT meta.epoch = ?3 AND meta.fence IS ?4 AS ours,
   m.id IS NOT NULL AS found,
-  wanted.key AS place, m.id, m.digest, m.media_type, m.size, m.gen,
+  wanted.key AS place, m.id, m.digest, m.media_type, m.size, m.gen, t.gen AS tag_generation,
   m.touched < (SELECT now FROM clock) - ?2 AS lease_is_old,
   m.body
 FROM meta

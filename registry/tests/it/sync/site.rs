@@ -1,0 +1,191 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! A registry that copies from a real one, which asks for a password; what it asks for is counted.
+
+use std::sync::{Arc, Mutex};
+
+use axum::body::{Body, to_bytes};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use http::Request;
+use serde_json::{Value, json};
+use stowage_oci::{Algorithm, Digest, TagSelection, TagsWanted};
+use stowage_registry::Registry;
+use stowage_registry::blobs::{Filesystem, Store};
+use stowage_registry::domain::{
+    Artifacts, Replication, Repositories, Selection, SyncItem, SyncMode, SyncProgress, Synced,
+};
+use stowage_registry::meta::MetaStore;
+use stowage_registry::meta::postgres::{self, PostgresStore};
+use stowage_registry::meta::sqlite::{Options, SqliteStore};
+use stowage_registry::upstream::Settings;
+use tempfile::TempDir;
+use tower::ServiceExt as _;
+
+use crate::mirror::line::Line;
+use crate::mirror::site::Answer;
+use crate::support::postgres::database;
+use crate::support::program::ask;
+use crate::support::s3;
+use crate::upstream::servers::{Image, Process, distribution, push, push_manifest, secret, settings};
+
+pub(super) const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// A registry, and what it copies.
+pub(super) struct Site {
+    pub(super) registry: Registry,
+    pub(super) upstream: Process,
+    pub(super) line: Line,
+    pub(super) asked: Replication,
+    _secret: TempDir,
+    _folder: TempDir,
+}
+
+/// What a run told, an item a line, in byte order.
+pub(super) struct Told {
+    pub(super) synced: Synced,
+    pub(super) items: Vec<String>,
+}
+
+impl Told {
+    /// Whether it names this failure.
+    pub(super) fn failed(&self, reference: &str, reason: &str) -> bool {
+        self.synced.failures.iter().any(|(failed, why)| failed == reference && *why == reason)
+    }
+}
+
+impl Site {
+    pub(super) async fn embedded() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Filesystem::open(folder.path()).await.unwrap());
+        let meta = Arc::new(SqliteStore::open(folder.path(), Options::default()).await.unwrap());
+        Self::over(meta, store, folder).await
+    }
+
+    pub(super) async fn clustered() -> Self {
+        let (store, ()) = s3::store(s3::Kind::Versitygw).await;
+        let meta = PostgresStore::connect(&postgres::Options::new(database().await)).await.unwrap();
+        Self::over(Arc::new(meta), store, tempfile::tempdir().unwrap()).await
+    }
+
+    async fn over(meta: Arc<dyn MetaStore>, store: Arc<dyn Store>, folder: TempDir) -> Self {
+        let upstream = with_password().await;
+        let line = Line::to(upstream.address()).await;
+        let registry = Registry::builder().over(meta, store).await.unwrap();
+        let secret = secret(&[("username", "alice"), ("password", "p:w")]);
+        let mut settings = settings(&format!("http://{}", line.address));
+        settings.credentials = Some(secret.path().to_owned());
+        let asked = replication(settings, Repositories::One("team/app".parse().unwrap()));
+        Self { registry, upstream, line, asked, _secret: secret, _folder: folder }
+    }
+
+    pub(super) async fn run(&self, mode: SyncMode) -> Told {
+        run(&self.registry, &self.asked, mode).await
+    }
+
+    /// A run that acts.
+    pub(super) async fn copy(&self) -> Told {
+        self.run(SyncMode::Copy).await
+    }
+
+    /// Pushes an image to the upstream.
+    pub(super) fn push(&self, repository: &str, tag: &str, layer: &[u8]) -> Image {
+        push(self.upstream.address(), &login(), repository, tag, layer)
+    }
+
+    /// Pushes an image with a subject to the upstream.
+    pub(super) fn refer(&self, repository: &str, tag: &str, layer: &[u8], to: &Image) -> Image {
+        let subject = json!({"mediaType": IMAGE, "digest": to.digest, "size": to.manifest.len()});
+        push_manifest(self.upstream.address(), &login(), repository, tag, layer, &subject)
+    }
+
+    /// Pushes an index to the upstream.
+    pub(super) fn push_index(&self, repository: &str, tag: &str, manifests: &Value) -> (Digest, Vec<u8>) {
+        let body = index(manifests);
+        let fields = format!("{}Content-Type: {INDEX}\r\n", login());
+        let target = format!("/v2/{repository}/manifests/{tag}");
+        let (status, head, _) = ask(self.upstream.address(), "PUT", &target, &fields, &body);
+        assert_eq!(status, 201, "{head}");
+        (Digest::of(Algorithm::Sha256, &body), body)
+    }
+
+    pub(super) async fn get(&self, target: &str) -> Answer {
+        request(&self.registry, "GET", target, "", Vec::new()).await
+    }
+
+    /// The content of a manifest here, if it is.
+    pub(super) async fn manifest(&self, repository: &str, reference: &str) -> Option<Vec<u8>> {
+        let answer = self.get(&format!("/v2/{repository}/manifests/{reference}")).await;
+        (answer.status == 200).then(|| answer.body.to_vec())
+    }
+
+    /// The requests for the bytes of blobs since the last time.
+    pub(super) fn blobs_asked(&self) -> Vec<String> {
+        let asked = self.line.asked();
+        asked.into_iter().filter(|line| line.starts_with("GET") && line.contains("/blobs/")).collect()
+    }
+}
+
+/// An index of these descriptors.
+pub(super) fn index(manifests: &Value) -> Vec<u8> {
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
+    format!("{index:#}\n").into_bytes()
+}
+
+/// What is copied of one list of repositories: everything.
+pub(super) fn replication(upstream: Settings, repositories: Repositories) -> Replication {
+    Replication {
+        name: "base".to_owned(),
+        path: Some("base".parse().unwrap()),
+        upstream,
+        artifacts: vec![Artifacts { repositories, selection: Selection::default() }],
+        prunes: false,
+        with_referrers: true,
+        parallelism: 4,
+        bytes_per_second: None,
+        taken: Vec::new(),
+    }
+}
+
+/// The versions in a range.
+pub(super) fn versions(range: &str) -> TagSelection {
+    TagSelection { wanted: TagsWanted::Versions(range.parse().unwrap()), exclude: Vec::new() }
+}
+
+pub(super) async fn run(registry: &Registry, asked: &Replication, mode: SyncMode) -> Told {
+    let items = Mutex::new(Vec::new());
+    let tell = |item: &SyncItem, _: SyncProgress| {
+        items.lock().unwrap().push(format!("{} {}", item.fate.name(), item.reference));
+    };
+    let synced = registry.replicate(asked, mode, &tell).await;
+    let mut items = items.into_inner().unwrap();
+    items.sort();
+    Told { synced, items }
+}
+
+pub(super) async fn request(
+    registry: &Registry,
+    method: &str,
+    target: &str,
+    media_type: &str,
+    body: Vec<u8>,
+) -> Answer {
+    let request = Request::builder().method(method).uri(target).header("content-type", media_type);
+    let answer = registry.router().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+    let (parts, body) = answer.into_parts();
+    let body = to_bytes(body, usize::MAX).await.expect("the answer is complete");
+    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+}
+
+pub(super) fn login() -> String {
+    format!("Authorization: Basic {}\r\n", BASE64_STANDARD.encode("alice:p:w"))
+}
+
+/// distribution with the user alice.
+async fn with_password() -> Process {
+    let users = format!("alice:{}\n", bcrypt::hash("p:w", 5).unwrap());
+    let auth = json!({"htpasswd": {"realm": "here", "path": "FOLDER/htpasswd"}});
+    distribution(&auth, &[("htpasswd", &users)]).await
+}
