@@ -35,6 +35,7 @@ fn member(configured: &config::Member) -> Member {
     Member {
         source: match &configured.source {
             config::Source::Local(prefix) => MemberSource::Local(prefix.clone()),
+            config::Source::Copied(prefix) => MemberSource::Copied(prefix.clone()),
             config::Source::Mirror(name) => MemberSource::Mirror(name.clone()),
         },
         include: configured.include.clone(),

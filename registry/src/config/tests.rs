@@ -192,7 +192,10 @@ fn a_mirror_that_replicates_becomes_checked_values() {
         (vec!["mirrors/hub".to_owned(), "all".to_owned()], vec!["base".to_owned()])
     );
     let member = &config.virtuals[0].members[1];
-    assert_eq!(member.source, Source::Local("base".parse().unwrap()), "its copies are repositories of ours");
+    assert_eq!(member.source, Source::Copied("base".parse().unwrap()), "its copies are here, and not ours");
+    let text = text.replace("repository: team-a", "repository: base/team");
+    let config = Folder::with(&text).load().unwrap();
+    assert_eq!(config.virtuals[0].members[0].source, Source::Copied("base/team".parse().unwrap()));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! A member may name a mirror that is not there: it has nothing then, and the others stay.
 
 use stowage_crds::document::{Document, Entry};
+use stowage_crds::paths::is_below;
 use stowage_crds::{ItemName, MirrorMode, MountPath, RemoteShadowing, TagResolution, VirtualRepositorySpec};
 use stowage_oci::{Glob, Name};
 
@@ -47,6 +48,8 @@ pub struct Member {
 pub enum Source {
     /// Below this prefix, here.
     Local(Name),
+    /// Below this prefix, to which a mirror copies.
+    Copied(Name),
     /// Below the path of the mirror of this name.
     Mirror(String),
 }
@@ -56,7 +59,14 @@ pub(super) fn virtuals(document: &Document) -> Result<Vec<Virtual>, ConfigError>
     document.virtual_repositories.iter().map(made).collect()
 }
 
-/// Where a mirror's copies are, if it copies below a path: they are repositories like any other.
+/// Whether a mirror copies to repositories below this prefix.
+fn is_copied(prefix: &Name, document: &Document) -> bool {
+    let copies = document.mirrors.iter().filter(|entry| entry.spec.mode == MirrorMode::Replicate);
+    let mut paths = copies.filter_map(|entry| entry.spec.path.as_ref());
+    paths.any(|path| is_below(prefix.as_str(), path.as_str()))
+}
+
+/// Where a mirror's copies are, if it copies below a path.
 fn copied_to<'a>(mirror: &str, document: &'a Document) -> Option<&'a MountPath> {
     let found = document.mirrors.iter().find(|entry| entry.name == mirror)?;
     found.spec.path.as_ref().filter(|_| found.spec.mode == MirrorMode::Replicate)
@@ -73,11 +83,12 @@ fn virtual_repository(
         let path = |name: &str| at(&format!("members[{place}].{name}"));
         let source = match (&asked.repository, &asked.mirror_ref) {
             (Some(prefix), _) => {
-                Source::Local(prefix.parse().map_err(|error| field(path("repository"), error))?)
+                let prefix = prefix.parse().map_err(|error| field(path("repository"), error))?;
+                if is_copied(&prefix, document) { Source::Copied(prefix) } else { Source::Local(prefix) }
             }
             (None, Some(wanted)) => match copied_to(&wanted.name, document) {
                 Some(prefix) => {
-                    Source::Local(prefix.parse().map_err(|error| field(path("mirrorRef"), error))?)
+                    Source::Copied(prefix.parse().map_err(|error| field(path("mirrorRef"), error))?)
                 }
                 None => Source::Mirror(wanted.name.clone()),
             },

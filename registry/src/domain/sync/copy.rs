@@ -7,7 +7,7 @@
 //! whole, wherever a run ends.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -35,13 +35,11 @@ pub(super) struct Image<'a> {
     tags: &'a BTreeSet<Tag>,
     platforms: &'a BTreeSet<Platform>,
     seen: Mutex<BTreeSet<Digest>>,
-    /// Whether the upstream has no referrers API: then a tag says what refers to something.
-    by_tag: AtomicBool,
 }
 
 impl<'a> Image<'a> {
     pub(super) fn new(at: &'a At, tags: &'a BTreeSet<Tag>, platforms: &'a BTreeSet<Platform>) -> Self {
-        Self { at, tags, platforms, seen: Mutex::default(), by_tag: AtomicBool::new(false) }
+        Self { at, tags, platforms, seen: Mutex::default() }
     }
 
     /// Everything that belongs to it.
@@ -54,10 +52,10 @@ impl<'a> Image<'a> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(digest)
     }
 
-    /// Whether the upstream may have something that refers to it.
-    fn may_be_referred_to(&self, digest: &Digest) -> bool {
+    /// Whether there is the tag that clients keep where a registry does not list what refers to a manifest.
+    fn has_list_of(&self, digest: &Digest) -> bool {
         let tag = format!("{}-{}", digest.algorithm(), digest.hex());
-        !self.by_tag.load(Ordering::Relaxed) || self.tags.iter().any(|known| known.as_str() == tag)
+        tag.parse::<Tag>().is_ok_and(|tag| self.tags.contains(&tag))
     }
 }
 
@@ -158,11 +156,11 @@ impl Run<'_> {
     }
 
     async fn referrers(&self, image: &Image<'_>, subject: &Digest, depth: u8) -> Result<bool, Fault> {
-        if !image.may_be_referred_to(subject) {
+        if self.lists_by_tag.load(Ordering::Relaxed) && !image.has_list_of(subject) {
             return Ok(false);
         }
         let found = self.ask(|| self.upstream.referrers(&image.at.upstream, subject, None)).await?;
-        image.by_tag.store(!found.by_api, Ordering::Relaxed);
+        self.lists_by_tag.store(!found.by_api, Ordering::Relaxed);
         let mut is_new = false;
         for referrer in found.manifests {
             match self.manifest(image, referrer.digest, depth + 1).await {

@@ -19,6 +19,7 @@ mod told;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroU64;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use futures::{StreamExt as _, stream};
@@ -126,6 +127,7 @@ impl Domain {
     pub async fn replicate(&self, asked: &Replication, mode: SyncMode, tell: &dyn Tell) -> Synced {
         let run = Run::new(self, asked, mode, tell);
         let listed = run.repositories().await;
+        run.tally.expect(listed.repositories.len());
         stream::iter(&listed.repositories)
             .for_each_concurrent(run.width(), |(name, selections)| run.repository(name, selections))
             .await;
@@ -160,6 +162,8 @@ struct Run<'a> {
     mode: SyncMode,
     pace: Pace,
     patience: Patience,
+    /// Whether the upstream has no referrers API: then tags say what refers to something, and are known.
+    lists_by_tag: AtomicBool,
     /// Images at the same time, in all repositories together.
     places: Semaphore,
     /// Blobs that are being copied: images share layers.
@@ -179,6 +183,7 @@ impl<'a> Run<'a> {
             mode,
             pace: Pace::unlimited().with_bytes(asked.bytes_per_second),
             patience: Patience::default(),
+            lists_by_tag: AtomicBool::new(false),
             places: Semaphore::new(asked.parallelism.clamp(1, Semaphore::MAX_PERMITS)),
             blobs: Mutex::default(),
             tags: Mutex::default(),
@@ -218,6 +223,7 @@ impl<'a> Run<'a> {
             Err(fault) => return self.tally.failed(name.to_string(), &fault),
         };
         let wanted = plan::wanted(&tags, selections);
+        self.tally.found();
         let images = Images { at: &at, tags: &tags, states: &states, found: Mutex::default() };
         self.images(&images, &wanted).await;
         if self.asked.with_referrers {

@@ -137,6 +137,11 @@ impl<'a> Tally<'a> {
         self.known.fetch_add(items as u64, Ordering::Relaxed);
     }
 
+    /// One of them was a repository, whose tags are known now.
+    pub(super) fn found(&self) {
+        self.known.fetch_sub(1, Ordering::Relaxed);
+    }
+
     pub(super) const fn fetched(&self) -> &Fetched {
         &self.fetched
     }
@@ -277,7 +282,8 @@ mod tests {
             seen.lock().unwrap().push((item.fate.name(), progress.done, progress.known));
         };
         let tally = Tally::new(&tell);
-        tally.expect(2);
+        tally.expect(3);
+        tally.found();
         tally.told("a:1".to_owned(), SyncFate::Copied);
         tally.told("a:2".to_owned(), SyncFate::Unchanged);
         assert!(!tally.has_failures());

@@ -29,7 +29,7 @@ impl Domain {
         let mut lists = Vec::new();
         let mut are_mirrors_asked = None;
         for source in &at.sources {
-            if let Source::Mirror(_) = source {
+            if let Source::Copied(_) | Source::Mirror(_) = source {
                 let asked = match are_mirrors_asked {
                     Some(known) => known,
                     None => *are_mirrors_asked.insert(self.asks_mirrors(at, &mut search).await),

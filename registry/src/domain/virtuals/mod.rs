@@ -61,6 +61,8 @@ pub struct Member {
 pub enum MemberSource {
     /// Below this prefix, here.
     Local(Name),
+    /// Below this prefix, to which a mirror copies: here, and not ours.
+    Copied(Name),
     /// Below the path of the mirror of this name.
     Mirror(String),
 }
@@ -98,6 +100,8 @@ impl From<Vec<VirtualSettings>> for Virtuals {
 pub enum Source {
     /// In a repository of ours.
     Local(Name),
+    /// In one to which a mirror copies.
+    Copied(Name),
     /// In one of a mirror.
     Mirror(Mirrored),
 }
@@ -107,7 +111,7 @@ impl Source {
     #[must_use]
     pub const fn stored(&self) -> &Name {
         match self {
-            Self::Local(name) => name,
+            Self::Local(name) | Self::Copied(name) => name,
             Self::Mirror(at) => &at.stored,
         }
     }

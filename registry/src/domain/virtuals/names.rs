@@ -96,15 +96,18 @@ impl Member {
     /// be too long.
     fn source_of(&self, rest: &Name, mirrors: &Mirrors) -> Option<Source> {
         match &self.source {
-            MemberSource::Local(prefix) => {
-                let name = format!("{prefix}/{rest}").parse().ok();
-                name.filter(|_| self.is_asked_for(&[rest])).map(Source::Local)
-            }
+            MemberSource::Local(prefix) => self.below(prefix, rest).map(Source::Local),
+            MemberSource::Copied(prefix) => self.below(prefix, rest).map(Source::Copied),
             MemberSource::Mirror(name) => {
                 let at = mirrors.named(name)?.repository(rest).ok()?;
                 self.is_asked_for(&[rest, &at.upstream]).then_some(Source::Mirror(at))
             }
         }
+    }
+
+    fn below(&self, prefix: &Name, rest: &Name) -> Option<Name> {
+        let name = format!("{prefix}/{rest}").parse().ok();
+        name.filter(|_| self.is_asked_for(&[rest]))
     }
 
     /// Whether it is asked for what has these names.

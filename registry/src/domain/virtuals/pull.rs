@@ -39,15 +39,13 @@ impl Domain {
         for source in &at.sources {
             let found = match source {
                 Source::Local(name) => search.take(self.manifest(name, tag, head).await),
-                Source::Mirror(mirrored) => {
+                // What a mirror copied is another's, too.
+                Source::Copied(_) | Source::Mirror(_) => {
                     let asked = match are_mirrors_asked {
                         Some(known) => known,
                         None => *are_mirrors_asked.insert(self.asks_mirrors(at, &mut search).await),
                     };
-                    asked && {
-                        let answer = self.mirrored_manifest(mirrored, tag, head, at.asking(asking)).await;
-                        search.take_mirrored(mirrored, answer)
-                    }
+                    asked && self.has_tag(source, tag, head, at.asking(asking), &mut search).await
                 }
             };
             if found {
@@ -55,6 +53,24 @@ impl Domain {
             }
         }
         search.end(Error::ManifestUnknown)
+    }
+
+    /// Whether a member that is a mirror has the tag.
+    async fn has_tag(
+        &self,
+        source: &Source,
+        tag: &Reference,
+        head: bool,
+        asking: Asking,
+        search: &mut Search<ManifestAnswer>,
+    ) -> bool {
+        match source {
+            Source::Local(name) | Source::Copied(name) => search.take(self.manifest(name, tag, head).await),
+            Source::Mirror(mirrored) => {
+                let answer = self.mirrored_manifest(mirrored, tag, head, asking).await;
+                search.take_mirrored(mirrored, answer)
+            }
+        }
     }
 
     /// Whether mirrors are asked for tags of this name. If it is not known whether the name is ours, they are not.
@@ -159,14 +175,14 @@ impl Domain {
 impl Combined {
     fn local_sources(&self) -> impl Iterator<Item = &Name> {
         self.sources.iter().filter_map(|source| match source {
-            Source::Local(name) => Some(name),
+            Source::Local(name) | Source::Copied(name) => Some(name),
             Source::Mirror(_) => None,
         })
     }
 
     fn mirrored_sources(&self) -> impl Iterator<Item = &Mirrored> {
         self.sources.iter().filter_map(|source| match source {
-            Source::Local(_) => None,
+            Source::Local(_) | Source::Copied(_) => None,
             Source::Mirror(mirrored) => Some(mirrored),
         })
     }

@@ -49,6 +49,7 @@ async fn w721_p28_f22_what_is_selected_is_copied_and_an_unchanged_run_fetches_no
     let gets =
         |what: &str| asked.iter().filter(|line| line.starts_with("GET") && line.contains(what)).count();
     assert_eq!((gets("/blobs/"), gets("/manifests/1")), (0, 0), "{asked:?}");
+    assert!(asked.len() <= 5, "a login, the list, a HEAD, and whether referrers are listed: {asked:?}");
 
     let moved = site.push("team/app", "1.10", b"moved");
     let told = site.copy().await;

@@ -6,6 +6,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use stowage_registry::domain::{Repositories, SyncMode};
 
@@ -92,4 +93,22 @@ async fn w881_wrong_bytes_are_named_and_nothing_of_their_image_is_seen() {
     assert_eq!(get("manifests/wrong".to_owned()).await, 404);
     assert_eq!(get(format!("manifests/{}", wrong.digest)).await, 404);
     assert_eq!(get(format!("blobs/{}", wrong.layer_digest)).await, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p18_an_upstream_that_wants_to_be_left_alone_is_asked_again_when_it_says() {
+    let content = distribution(&serde_json::Value::Null, &[]).await;
+    push(content.address(), "", "team/app", "1", b"layer");
+    let address = content.address().to_owned();
+    let left = AtomicU32::new(3);
+    let upstream = Scripted::answering(move |asked| {
+        let is_limited = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if is_limited.is_ok() { answer(429, "Retry-After: 1\r\n", "") } else { handed_on(asked, &address) }
+    });
+    let registry = stowage_registry::testing::start().await;
+    let app = Repositories::One("team/app".parse().unwrap());
+    let asked = replication(settings(&upstream.origin()), app);
+    let told = run(registry.registry(), &asked, SyncMode::Copy).await;
+    assert_eq!(told.items, ["copied team/app:1"]);
+    assert!(upstream.asked().iter().any(|asked| asked.line().contains("/blobs/")));
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use stowage_registry::domain::Shadowing;
+use stowage_registry::domain::{Member, MemberSource, Shadowing};
 
 use super::site::{NOBODY, Site, get, local, mirrored, push, send, sha256, text};
 use crate::mirror::line::Way;
@@ -20,6 +20,7 @@ super::both_stores!(
     w451_a_digest_is_answered_by_whoever_has_it_ours_first,
     a_blob_is_asked_of_the_mirror_whose_manifest_lists_it,
     a_name_of_ours_is_never_asked_of_mirrors_unless_that_is_allowed,
+    what_a_mirror_copied_does_not_answer_for_a_name_of_ours,
     members_are_asked_for_what_they_include_and_do_not_exclude,
     a_suspended_virtual_repository_answers_503,
     the_path_itself_is_nobodys_repository,
@@ -153,6 +154,25 @@ async fn a_name_of_ours_is_never_asked_of_mirrors_unless_that_is_allowed(mut sit
     site.set(|all| all.shadowing = Shadowing::Forbidden);
     assert_eq!(&get(&site.one, "/v2/all/app/manifests/1.0").await.body[..], &own[..], "nor what was kept");
     assert_eq!(get(&site.one, "/v2/all/app/manifests/9.9").await.status, 404);
+}
+
+async fn what_a_mirror_copied_does_not_answer_for_a_name_of_ours(mut site: Site) {
+    let own = push(&site.one, "team-a/app", "1.0", b"ours").await;
+    let copied = push(&site.one, "base/app", "1.0", b"copied").await;
+    push(&site.one, "base/app", "9.9", b"newer").await;
+    let other = push(&site.one, "base/other", "1.0", b"of nobody else").await;
+    let base = Member { source: MemberSource::Copied("base".parse().unwrap()), ..local("base", false) };
+    site.set(|all| all.members = vec![base, local("team-a", true)]);
+    assert_eq!(&get(&site.one, "/v2/all/app/manifests/1.0").await.body[..], &own[..], "however low it is");
+    assert_eq!(get(&site.one, "/v2/all/app/manifests/9.9").await.status, 404);
+    assert!(text(&get(&site.one, "/v2/all/app/tags/list").await).contains(r#"["1.0"]"#));
+    assert_eq!(&get(&site.one, "/v2/all/other/manifests/1.0").await.body[..], &other[..]);
+    let by_digest = get(&site.one, &format!("/v2/all/app/manifests/{}", sha256(&copied))).await;
+    assert_eq!(by_digest.status, 200, "a digest is the same wherever it is");
+
+    site.set(|all| all.shadowing = Shadowing::Allowed);
+    assert_eq!(&get(&site.one, "/v2/all/app/manifests/1.0").await.body[..], &copied[..]);
+    assert_eq!(site.asked(), NOBODY);
 }
 
 async fn members_are_asked_for_what_they_include_and_do_not_exclude(mut site: Site) {
