@@ -8,14 +8,17 @@ use std::io;
 use std::net::SocketAddr;
 
 use stowage_registry::OpenError;
+use stowage_registry::archive::ArchiveError;
 use stowage_registry::blobs::s3::SettingsError;
 use stowage_registry::config::ConfigError;
 use stowage_registry::domain::{self, OwnershipError};
-use stowage_registry::jobs::{GcError, PurgeError, RebuildError, VerifyError};
+use stowage_registry::jobs::{ExportError, GcError, ImportError, PurgeError, RebuildError, VerifyError};
 use stowage_registry::meta;
 use stowage_registry::meta::postgres::ConnectError;
 use stowage_registry::ops::telemetry::TelemetryError;
 use stowage_registry::ops::traces::TracesError;
+
+use super::images::ListError;
 
 const FAILED: u8 = 1;
 const UNUSABLE: u8 = 2;
@@ -75,6 +78,18 @@ pub(crate) enum Failure {
          each and what to do about it"
     )]
     Findings { total: u64, repaired: u64, counts: BTreeMap<&'static str, u64> },
+    /// A file's images cannot be read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// Not everything was exported; there is no file.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// Not everything was imported.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// A list of images cannot be used.
+    #[error(transparent)]
+    List(#[from] ListError),
     /// A port cannot be had.
     #[error("cannot listen on {address}")]
     Listen {
@@ -99,7 +114,11 @@ impl Failure {
             | Self::Telemetry(_)
             | Self::Traces(_)
             | Self::Bucket(_)
+            | Self::Archive(_)
+            | Self::List(_)
             | Self::Database(ConnectError::Url(_)) => UNUSABLE,
+            Self::Import(error) if error.is_misuse() => UNUSABLE,
+            Self::Import(error) if error.is_refusal() => REFUSED,
             Self::Database(
                 ConnectError::Unsafe { .. }
                 | ConnectError::Untrusted(_)
@@ -120,6 +139,8 @@ impl Failure {
             | Self::TakeOver(_)
             | Self::Verify(_)
             | Self::Findings { .. }
+            | Self::Export(_)
+            | Self::Import(_)
             | Self::Listen { .. }
             | Self::System { .. } => FAILED,
         }

@@ -4,6 +4,7 @@
 //! The command line. Every flag can be given as `STOWAGE_<FLAG>`; a flag beats the environment.
 
 mod failure;
+mod images;
 mod mirrors;
 mod open;
 mod progress;
@@ -65,6 +66,10 @@ enum Command {
     Rebuild(Rebuild),
     /// Compare database and bucket, and tell where they disagree
     Verify(Verify),
+    /// Write images into a file, for machines that no network joins
+    Export(images::Export),
+    /// Bring the images of a file into the registry
+    Import(images::Import),
     /// Delete every object below the registry's prefix, and every table
     Purge(Purge),
     /// Look at the configuration
@@ -205,6 +210,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Gc(asked) => termination::summed_up("gc", || gc(&asked)),
         Command::Rebuild(asked) => termination::summed_up("rebuild", || rebuild(&asked)),
         Command::Verify(asked) => termination::summed_up("verify", || verify(&asked)),
+        Command::Export(asked) => termination::summed_up("export", || asked.run()),
+        Command::Import(asked) => termination::summed_up("import", || asked.run()),
         Command::Purge(asked) => termination::summed_up("purge", || purge(&asked)),
         Command::Config(ConfigCommand::Check(shown)) => check(&shown),
         Command::Config(ConfigCommand::Show(shown)) => show(&shown),

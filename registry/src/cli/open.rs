@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stowage_registry::OpenError;
 use stowage_registry::blobs::{self, Filesystem, Observed, Observer, Outcome, Request, S3, Store, s3};
 use stowage_registry::config::{self, Backing, Config, Database, Storage, explained};
 use stowage_registry::domain::{Domain, Limits, Verified, VerifyOptions, Walk, Walked};
@@ -19,6 +18,7 @@ use stowage_registry::meta::{self, Finding, Leases, MetaStore, Timings, WalkProg
 use stowage_registry::ops::health::{Answer, Dependency, Health};
 use stowage_registry::ops::metrics::{CollectionMetrics, Metrics};
 use stowage_registry::ops::tasks::Tasks;
+use stowage_registry::{OpenError, Registry};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -224,6 +224,44 @@ pub(super) async fn gc(backing: &Backing, data_dir: &Path, dry_run: bool) -> Res
     .await;
     hand_over(folder.as_deref()).await;
     collected
+}
+
+/// A registry that is open beside whatever serves from the same stores, and serves nobody.
+pub(super) struct Beside {
+    pub(super) registry: Registry,
+    folder: Option<Arc<SqliteStore>>,
+}
+
+impl Beside {
+    /// Ends what runs in the background.
+    pub(super) async fn close(self) {
+        self.registry.close().await;
+        hand_over(self.folder.as_deref()).await;
+    }
+}
+
+/// The registry, with its mirrors, virtual repositories and limits, for a command that reads or writes content.
+pub(super) async fn beside(config: &Config, data_dir: &Path) -> Result<Beside, Failure> {
+    let store: Arc<dyn Store> = match &config.storage {
+        Storage::Filesystem => Arc::new(filesystem(data_dir).await?),
+        Storage::S3(bucket) => Arc::new(s3(bucket).await?),
+    };
+    let timings = timings(config.collection.grace);
+    let mut folder = None;
+    let meta: Arc<dyn MetaStore> = match &config.database {
+        Database::Sqlite => {
+            let options = sqlite::Options { timings, ..sqlite::Options::default() };
+            let store = Arc::new(SqliteStore::open_beside(data_dir, options).await.map_err(OpenError::from)?);
+            folder = Some(Arc::clone(&store));
+            store
+        }
+        Database::Postgres(server) => {
+            Arc::new(PostgresStore::connect(&server_options(server, timings).patiently()).await?)
+        }
+    };
+    let registry = Registry::builder().limits(limits(config)).over(meta, store).await?;
+    super::serve::apply_to(&registry, config);
+    Ok(Beside { registry, folder })
 }
 
 /// Where nobody serves from the data folder, we are its new holder: a new incarnation, to be compared first.

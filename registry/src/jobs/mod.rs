@@ -5,7 +5,10 @@
 //!
 //! Assumes nothing about who else runs: what a job does can be repeated, by anybody, after a crash at any point.
 
+mod export;
 mod gc;
+mod import;
+mod platforms;
 mod purge;
 mod rebuild;
 mod schedule;
@@ -17,7 +20,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use stowage_crds::{Outcome, Summary};
 
+pub use export::{Export, ExportCounts, ExportError, ExportOptions, Exported, Wanted, WantedError, Which};
 pub use gc::{Collected, Collector, GcError, due, finish_requests};
+pub use import::{ImportCounts, ImportError, Imported, Placement, Rules, import};
 pub use purge::{PurgeError, Purged, purge};
 pub use rebuild::{RebuildError, RebuildOptions, Stage, rebuild};
 pub use schedule::collect_by_schedule;

@@ -73,6 +73,8 @@ fn the_command_line_page_is_what_the_programs_print() {
         vec!["gc"],
         vec!["rebuild"],
         vec!["verify"],
+        vec!["export"],
+        vec!["import"],
         vec!["purge"],
         vec!["config", "check"],
         vec!["config", "show"],
