@@ -12,7 +12,9 @@ use stowage_registry::archive::ArchiveError;
 use stowage_registry::blobs::s3::SettingsError;
 use stowage_registry::config::ConfigError;
 use stowage_registry::domain::{self, OwnershipError};
-use stowage_registry::jobs::{ExportError, GcError, ImportError, PurgeError, RebuildError, VerifyError};
+use stowage_registry::jobs::{
+    ExportError, GcError, ImportError, LoadError, PurgeError, RebuildError, VerifyError,
+};
 use stowage_registry::meta;
 use stowage_registry::meta::postgres::ConnectError;
 use stowage_registry::ops::telemetry::TelemetryError;
@@ -87,6 +89,9 @@ pub(crate) enum Failure {
     /// Not everything was imported.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// Not everything was fetched.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// A list of images cannot be used.
     #[error(transparent)]
     List(#[from] ListError),
@@ -119,6 +124,7 @@ impl Failure {
             | Self::Database(ConnectError::Url(_)) => UNUSABLE,
             Self::Import(error) if error.is_misuse() => UNUSABLE,
             Self::Import(error) if error.is_refusal() => REFUSED,
+            Self::Load(error) if error.is_misuse() => UNUSABLE,
             Self::Database(
                 ConnectError::Unsafe { .. }
                 | ConnectError::Untrusted(_)
@@ -141,6 +147,7 @@ impl Failure {
             | Self::Findings { .. }
             | Self::Export(_)
             | Self::Import(_)
+            | Self::Load(_)
             | Self::Listen { .. }
             | Self::System { .. } => FAILED,
         }

@@ -5,6 +5,7 @@
 
 mod failure;
 mod images;
+mod load;
 mod mirrors;
 mod open;
 mod progress;
@@ -70,6 +71,8 @@ enum Command {
     Export(images::Export),
     /// Bring the images of a file into the registry
     Import(images::Import),
+    /// Fetch images through a mirror ahead of need
+    Load(load::Load),
     /// Delete every object below the registry's prefix, and every table
     Purge(Purge),
     /// Look at the configuration
@@ -212,6 +215,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Verify(asked) => termination::summed_up("verify", || verify(&asked)),
         Command::Export(asked) => termination::summed_up("export", || asked.run()),
         Command::Import(asked) => termination::summed_up("import", || asked.run()),
+        Command::Load(asked) => termination::summed_up("load", || asked.run()),
         Command::Purge(asked) => termination::summed_up("purge", || purge(&asked)),
         Command::Config(ConfigCommand::Check(shown)) => check(&shown),
         Command::Config(ConfigCommand::Show(shown)) => show(&shown),

@@ -125,8 +125,8 @@ pub enum ExportError {
     },
     /// A mirror has not fetched all of it.
     #[error(
-        "{needed_by} needs {digest}, which is not here: it is a mirror's that was not fetched yet, \
-         or for a platform that --platform leaves out"
+        "{needed_by} needs {digest}, which is not here: it is a mirror's that was not fetched yet (`load` fetches \
+         ahead of need), or for a platform that --platform leaves out"
     )]
     NotHere {
         /// The image that needs it.

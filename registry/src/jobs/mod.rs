@@ -8,6 +8,7 @@
 mod export;
 mod gc;
 mod import;
+mod load;
 mod platforms;
 mod purge;
 mod rebuild;
@@ -23,6 +24,7 @@ use stowage_crds::{Outcome, Summary};
 pub use export::{Export, ExportCounts, ExportError, ExportOptions, Exported, Wanted, WantedError, Which};
 pub use gc::{Collected, Collector, GcError, due, finish_requests};
 pub use import::{ImportCounts, ImportError, Imported, Placement, Rules, import};
+pub use load::{LoadCounts, LoadError, LoadOptions, Loaded, load};
 pub use purge::{PurgeError, Purged, purge};
 pub use rebuild::{RebuildError, RebuildOptions, Stage, rebuild};
 pub use schedule::collect_by_schedule;

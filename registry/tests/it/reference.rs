@@ -75,6 +75,7 @@ fn the_command_line_page_is_what_the_programs_print() {
         vec!["verify"],
         vec!["export"],
         vec!["import"],
+        vec!["load"],
         vec!["purge"],
         vec!["config", "check"],
         vec!["config", "show"],

@@ -10,6 +10,7 @@
 //! upstream fails. A mirror that may not ask makes no connection.
 //! Assumes: the database is what replicas agree by about who asks; without it each asks for itself, and stores nothing.
 
+mod ahead;
 mod content;
 mod fetch;
 mod flights;
