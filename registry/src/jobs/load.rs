@@ -82,7 +82,7 @@ impl LoadError {
 enum Trouble {
     #[error("{}", crate::config::explained(.0))]
     Registry(#[from] Error),
-    #[error("the upstream could not be asked, and what is here may be old")]
+    #[error("the upstream could not be asked, or has another that is in quarantine; what is here may be old")]
     Stale,
     #[error("has nothing for the platforms that are wanted; it lists {0}")]
     NoPlatform(String),

@@ -188,6 +188,8 @@ decorate! {
     Mirroring {
         fn tag_checked(repository: &Name, tag: &Tag) -> Option<Duration>;
         fn note_tag_checked(repository: &Name, tag: &Tag, ago: Duration) -> ();
+        fn note_seen(repository: &Name, tag: &Tag, digest: &Digest) -> Duration;
+        fn seen(repository: &Name, tag: &Tag) -> Option<(Digest, Duration)>;
         fn awaited_blob(repository: &Name, digest: &Digest) -> Option<u64>;
         fn claim_fetch(what: &str, owner: Uuid, progress: Fetched, lease: Duration) -> Claim;
         fn end_fetch(what: &str, owner: Uuid) -> ();

@@ -119,7 +119,12 @@ mod tests {
             upstream: Settings::new(url.parse().unwrap(), "us"),
             asks_upstream: true,
             is_default,
-            cache: Cache { tag_ttl: Duration::ZERO, negative_ttl: Duration::ZERO, stale_for: Duration::ZERO },
+            cache: Cache {
+                tag_ttl: Duration::ZERO,
+                negative_ttl: Duration::ZERO,
+                stale_for: Duration::ZERO,
+                quarantine: None,
+            },
         }
     }
 
