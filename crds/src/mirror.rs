@@ -177,6 +177,10 @@ pub struct MirrorCache {
     /// How long past `tagTTL` a tag is answered while the upstream fails or refuses us; `0s` is not at all.
     #[serde(default = "MirrorCache::default_stale_for")]
     pub stale_for: Duration,
+    /// How long a tag stays what it was, with a `Warning`, after the upstream moved it; a tag that was never here is 404
+    /// for so long. A digest is answered at once. Absent: tags move as the upstream moves them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<Duration>,
     /// Whether the upstream is never asked.
     #[serde(default)]
     pub offline: bool,
@@ -202,6 +206,7 @@ impl Default for MirrorCache {
             tag_ttl: Self::default_tag_ttl(),
             negative_ttl: Self::default_negative_ttl(),
             stale_for: Self::default_stale_for(),
+            quarantine: None,
             offline: false,
         }
     }

@@ -3,6 +3,8 @@
 
 //! The clients that people use, against the embedded registry as `stowage-registry serve` starts it.
 
+#[path = "support/archives.rs"]
+mod archives;
 #[path = "support/clients.rs"]
 mod clients;
 mod support;
@@ -52,6 +54,35 @@ async fn podman_pushes_and_pulls_the_same_image() -> Result<()> {
 #[tokio::test]
 async fn oras_pushes_attaches_discovers_and_pulls() -> Result<()> {
     on_embedded(clients::oras).await
+}
+
+#[tokio::test]
+async fn o9_archives_of_crane_skopeo_and_podman_are_imported() -> Result<()> {
+    let registry = Registry::start().await?;
+    archives::are_imported(&registry).await
+}
+
+#[tokio::test]
+async fn f38c_what_is_exported_is_read_by_skopeo_and_podman() -> Result<()> {
+    let registry = Registry::start().await?;
+    archives::are_read(&registry).await
+}
+
+#[tokio::test]
+async fn o9_what_the_classic_docker_engine_saved_is_imported() -> Result<()> {
+    let (registry, docker) = (Registry::start().await?, Docker::start().await?);
+    let folder = tempfile::tempdir().context("make a folder")?;
+    let (root, saved) = (file_system(folder.path()).await?, folder.path().join("saved.tar"));
+    let image = format!("{}/saved/image:1", registry.host());
+    succeed(docker.client().arg("import").arg(&root).arg(&image)).await?;
+    let id = succeed(docker.client().args(["images", "--quiet", "--no-trunc", &image])).await?;
+    succeed(docker.client().arg("save").arg("--output").arg(&saved).arg(&image)).await?;
+    succeed(docker.client().args(["rmi", &image])).await?;
+    succeed(registry.beside("import")?.arg(&saved)).await?;
+    succeed(docker.client().args(["pull", "--quiet", &image])).await?;
+    let again = succeed(docker.client().args(["images", "--quiet", "--no-trunc", &image])).await?;
+    ensure!(id == again, "saved {id}, pulled {again}");
+    Ok(())
 }
 
 #[tokio::test]

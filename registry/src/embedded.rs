@@ -146,6 +146,12 @@ impl Registry {
         self.domain.hidden_repositories().await
     }
 
+    /// What it does, for who has the right to all of it.
+    #[must_use]
+    pub const fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
     /// The mirrors.
     #[must_use]
     pub fn mirrors(&self) -> Arc<Mirrors> {

@@ -3,6 +3,7 @@
 
 //! An OCI registry: the binary `stowage-registry`, and a library for axum applications and tests.
 
+pub mod archive;
 pub mod auth;
 pub mod blobs;
 pub mod config;

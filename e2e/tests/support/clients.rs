@@ -28,25 +28,25 @@ impl Site<'_> {
 }
 
 /// An image as a layout folder, and the digest of its manifest.
-struct Layout {
+pub(crate) struct Layout {
     folder: TempDir,
-    digest: String,
+    pub(crate) digest: String,
 }
 
 impl Layout {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let folder = tempfile::tempdir().context("make a folder")?;
         Image::new("/bin/true", "/main").furnished().write_layout(folder.path())?;
         let digest = manifest_of(folder.path())?;
         Ok(Self { folder, digest })
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
     /// That every blob of this layout is in `other`, byte for byte.
-    fn ensure_is_in(&self, other: &Path) -> Result<()> {
+    pub(crate) fn ensure_is_in(&self, other: &Path) -> Result<()> {
         let folder = self.path().join("blobs/sha256");
         for entry in fs::read_dir(&folder).context("list the blobs")? {
             let name = entry.context("list the blobs")?.file_name();

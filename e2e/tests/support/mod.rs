@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) struct Registry {
     host: String,
     _process: Child,
-    _data: TempDir,
+    data: TempDir,
 }
 
 impl Registry {
@@ -40,12 +40,19 @@ impl Registry {
         }
         let process = serve.kill_on_drop(true).spawn().context("start the registry")?;
         until("the registry", PATIENCE, async || Ok(TcpStream::connect(&host).await.ok())).await?;
-        Ok(Self { host, _process: process, _data: data })
+        Ok(Self { host, _process: process, data })
     }
 
     /// Where it listens.
     pub(crate) fn host(&self) -> &str {
         &self.host
+    }
+
+    /// A command of the program beside it, as `export`.
+    pub(crate) fn beside(&self, name: &str) -> Result<Command> {
+        let mut beside = command(binary("stowage-registry")?);
+        beside.env("STOWAGE_LOG", "warn").arg(name).arg("--data-dir").arg(self.data.path());
+        Ok(beside)
     }
 }
 

@@ -8,14 +8,19 @@ use std::io;
 use std::net::SocketAddr;
 
 use stowage_registry::OpenError;
+use stowage_registry::archive::ArchiveError;
 use stowage_registry::blobs::s3::SettingsError;
 use stowage_registry::config::ConfigError;
 use stowage_registry::domain::{self, OwnershipError};
-use stowage_registry::jobs::{GcError, PurgeError, RebuildError, VerifyError};
+use stowage_registry::jobs::{
+    ExportError, GcError, ImportError, LoadError, PurgeError, RebuildError, VerifyError,
+};
 use stowage_registry::meta;
 use stowage_registry::meta::postgres::ConnectError;
 use stowage_registry::ops::telemetry::TelemetryError;
 use stowage_registry::ops::traces::TracesError;
+
+use super::images::ListError;
 
 const FAILED: u8 = 1;
 const UNUSABLE: u8 = 2;
@@ -87,6 +92,21 @@ pub(crate) enum Failure {
     /// The address of an upstream cannot be used.
     #[error("the upstream's url cannot be used; see the log")]
     Upstream,
+    /// A file's images cannot be read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// Not everything was exported; there is no file.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// Not everything was imported.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// Not everything was fetched.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A list of images cannot be used.
+    #[error(transparent)]
+    List(#[from] ListError),
     /// A port cannot be had.
     #[error("cannot listen on {address}")]
     Listen {
@@ -112,7 +132,12 @@ impl Failure {
             | Self::Traces(_)
             | Self::Bucket(_)
             | Self::Upstream
+            | Self::Archive(_)
+            | Self::List(_)
             | Self::Database(ConnectError::Url(_)) => UNUSABLE,
+            Self::Import(error) if error.is_misuse() => UNUSABLE,
+            Self::Import(error) if error.is_refusal() => REFUSED,
+            Self::Load(error) if error.is_misuse() => UNUSABLE,
             Self::Database(
                 ConnectError::Unsafe { .. }
                 | ConnectError::Untrusted(_)
@@ -135,6 +160,9 @@ impl Failure {
             | Self::Verify(_)
             | Self::Findings { .. }
             | Self::NotSynced { .. }
+            | Self::Export(_)
+            | Self::Import(_)
+            | Self::Load(_)
             | Self::Listen { .. }
             | Self::System { .. } => FAILED,
         }

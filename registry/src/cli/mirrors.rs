@@ -24,6 +24,7 @@ fn mirror(mirror: &config::Mirror) -> Option<MirrorSettings> {
             tag_ttl: cache.tag_ttl,
             negative_ttl: cache.negative_ttl,
             stale_for: cache.stale_for,
+            quarantine: cache.quarantine,
         },
     })
 }

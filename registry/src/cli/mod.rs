@@ -4,6 +4,8 @@
 //! The command line. Every flag can be given as `STOWAGE_<FLAG>`; a flag beats the environment.
 
 mod failure;
+mod images;
+mod load;
 mod mirrors;
 mod open;
 mod progress;
@@ -68,6 +70,12 @@ enum Command {
     Sync(replications::Sync),
     /// Compare database and bucket, and tell where they disagree
     Verify(Verify),
+    /// Write images into a file, for machines that no network joins
+    Export(images::Export),
+    /// Bring the images of a file into the registry
+    Import(images::Import),
+    /// Fetch images through a mirror ahead of need
+    Load(load::Load),
     /// Delete every object below the registry's prefix, and every table
     Purge(Purge),
     /// Look at the configuration
@@ -209,6 +217,9 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Rebuild(asked) => termination::summed_up("rebuild", || rebuild(&asked)),
         Command::Sync(asked) => asked.run(),
         Command::Verify(asked) => termination::summed_up("verify", || verify(&asked)),
+        Command::Export(asked) => termination::summed_up("export", || asked.run()),
+        Command::Import(asked) => termination::summed_up("import", || asked.run()),
+        Command::Load(asked) => termination::summed_up("load", || asked.run()),
         Command::Purge(asked) => termination::summed_up("purge", || purge(&asked)),
         Command::Config(ConfigCommand::Check(shown)) => check(&shown),
         Command::Config(ConfigCommand::Show(shown)) => show(&shown),

@@ -229,6 +229,44 @@ pub(super) async fn gc(backing: &Backing, data_dir: &Path, dry_run: bool) -> Res
     collected
 }
 
+/// A registry that is open beside whatever serves from the same stores, and serves nobody.
+pub(super) struct Beside {
+    pub(super) registry: Registry,
+    folder: Option<Arc<SqliteStore>>,
+}
+
+impl Beside {
+    /// Ends what runs in the background.
+    pub(super) async fn close(self) {
+        self.registry.close().await;
+        hand_over(self.folder.as_deref()).await;
+    }
+}
+
+/// The registry, with its mirrors, virtual repositories and limits, for a command that reads or writes content.
+pub(super) async fn beside(config: &Config, data_dir: &Path) -> Result<Beside, Failure> {
+    let store: Arc<dyn Store> = match &config.storage {
+        Storage::Filesystem => Arc::new(filesystem(data_dir).await?),
+        Storage::S3(bucket) => Arc::new(s3(bucket).await?),
+    };
+    let timings = timings(config.collection.grace);
+    let mut folder = None;
+    let meta: Arc<dyn MetaStore> = match &config.database {
+        Database::Sqlite => {
+            let options = sqlite::Options { timings, ..sqlite::Options::default() };
+            let store = Arc::new(SqliteStore::open_beside(data_dir, options).await.map_err(OpenError::from)?);
+            folder = Some(Arc::clone(&store));
+            store
+        }
+        Database::Postgres(server) => {
+            Arc::new(PostgresStore::connect(&server_options(server, timings).patiently()).await?)
+        }
+    };
+    let registry = Registry::builder().limits(limits(config)).over(meta, store).await?;
+    super::serve::apply_to(&registry, config);
+    Ok(Beside { registry, folder })
+}
+
 /// Where nobody serves from the data folder, we are its new holder: a new incarnation, to be compared first.
 async fn compare(meta: Arc<dyn MetaStore>, store: Arc<dyn Store>) -> Result<(), Failure> {
     let domain = Domain::new(meta, store, Limits::default(), Tasks::new());

@@ -290,7 +290,7 @@ impl Process {
 }
 
 /// What of a configuration a registry that serves takes over at once.
-fn apply_to(registry: &Registry, config: &Config) {
+pub(super) fn apply_to(registry: &Registry, config: &Config) {
     registry.apply(settings(config), config.strict_indexes.clone());
     registry.set_mirrors(mirrors::settings(config));
     registry.set_virtuals(virtuals::settings(config));

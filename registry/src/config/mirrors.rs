@@ -71,6 +71,8 @@ pub struct MirrorCache {
     pub negative_ttl: Duration,
     /// How long past that a tag is answered while the upstream fails.
     pub stale_for: Duration,
+    /// How long a tag stays what it was after the upstream moved it.
+    pub quarantine: Option<Duration>,
 }
 
 pub(super) fn mirrors(document: &Document, secrets: &SecretsDir) -> Result<Vec<Mirror>, ConfigError> {
@@ -93,6 +95,7 @@ fn mirror(entry: &Entry<MirrorSpec>, secrets: &SecretsDir) -> Result<Mirror, Con
             tag_ttl: cache.tag_ttl.to_std(),
             negative_ttl: cache.negative_ttl.to_std(),
             stale_for: cache.stale_for.to_std(),
+            quarantine: cache.quarantine.as_ref().map(stowage_crds::Duration::to_std),
         },
     })
 }

@@ -77,6 +77,17 @@ pub enum Error {
     /// What a mirror should fetch, its upstream did not give.
     #[error("the registry that is mirrored here: {0}")]
     Upstream(#[source] upstream::Error),
+    /// The upstream moved a tag a moment ago, and the mirror holds back what is new.
+    #[error(
+        "the registry that is mirrored here says since a short time only that this tag is {digest}; it is answered \
+         from {until} on, and by its digest at once"
+    )]
+    Quarantined {
+        /// What the tag is there.
+        digest: Box<Digest>,
+        /// When it is answered.
+        until: jiff::Timestamp,
+    },
     /// A mirror of ours asked another registry, which asked us.
     #[error("mirrors of this registry lead back to it: nothing is fetched for a request that it made itself")]
     MirrorLoop,

@@ -247,7 +247,9 @@ fn domain_verdict(error: &Error, operation: Option<&Operation>) -> (StatusCode, 
     let body_code = if of_manifest { ErrorCode::ManifestInvalid } else { ErrorCode::BlobUploadInvalid };
     match error {
         Error::NameUnknown => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
-        Error::ManifestUnknown => (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
+        Error::ManifestUnknown | Error::Quarantined { .. } => {
+            (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown)
+        }
         Error::BlobUnknown => (StatusCode::NOT_FOUND, ErrorCode::BlobUnknown),
         Error::UploadUnknown => (StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown),
         Error::NotAtOffset { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid),

@@ -5,7 +5,11 @@
 //!
 //! Assumes nothing about who else runs: what a job does can be repeated, by anybody, after a crash at any point.
 
+mod export;
 mod gc;
+mod import;
+mod load;
+mod platforms;
 mod purge;
 mod rebuild;
 mod replicate;
@@ -20,7 +24,10 @@ use stowage_crds::{Outcome, Summary};
 
 pub use stowage_crds::Termination;
 
+pub use export::{Export, ExportCounts, ExportError, ExportOptions, Exported, Wanted, WantedError, Which};
 pub use gc::{Collected, Collector, GcError, due, finish_requests};
+pub use import::{ImportCounts, ImportError, Imported, Placement, Rules, import};
+pub use load::{LoadCounts, LoadError, LoadOptions, Loaded, load};
 pub use purge::{PurgeError, Purged, purge};
 pub use rebuild::{RebuildError, RebuildOptions, Stage, rebuild};
 pub use replicate::{Replicating, replicate_by_schedule, sync_termination};

@@ -196,6 +196,8 @@ decorate! {
         fn tag_checked(repository: &Name, tag: &Tag) -> Option<Duration>;
         fn note_tag_checked(repository: &Name, tag: &Tag, ago: Duration) -> ();
         fn tag_states(repository: &Name, after: Option<&str>, limit: u32) -> Vec<TagState>;
+        fn note_seen(repository: &Name, tag: &Tag, digest: &Digest) -> Duration;
+        fn seen(repository: &Name, tag: &Tag) -> Option<(Digest, Duration)>;
         fn awaited_blob(repository: &Name, digest: &Digest) -> Option<u64>;
         fn claim_fetch(what: &str, owner: Uuid, progress: Fetched, lease: Duration) -> Claim;
         fn end_fetch(what: &str, owner: Uuid) -> ();

@@ -31,6 +31,12 @@ pub trait Mirroring: Send + Sync {
         limit: u32,
     ) -> Result<Vec<TagState>, Error>;
 
+    /// What the upstream says that a tag is, from now on: how long ago it said so first, without another in between.
+    async fn note_seen(&self, repository: &Name, tag: &Tag, digest: &Digest) -> Result<Duration, Error>;
+
+    /// What it said last, and how long ago it said so first. `None`: nobody noted it.
+    async fn seen(&self, repository: &Name, tag: &Tag) -> Result<Option<(Digest, Duration)>, Error>;
+
     /// The length of a blob that a live manifest of the repository lists, stored or not; 0 where it was not told.
     async fn awaited_blob(&self, repository: &Name, digest: &Digest) -> Result<Option<u64>, Error>;
 

@@ -4,6 +4,8 @@
 //! The registry's integration tests: one binary.
 
 #[cfg(test)]
+mod archive;
+#[cfg(test)]
 mod blobs_s3;
 #[cfg(test)]
 mod blobs_s3_wire;

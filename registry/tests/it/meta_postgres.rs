@@ -105,6 +105,7 @@ impl Inspect for Rows {
                walked_at = walked_at - make_interval(secs => $1)",
             "UPDATE shards SET until = until - make_interval(secs => $1)",
             "UPDATE mirror_tags SET checked_at = checked_at - make_interval(secs => $1)",
+            "UPDATE mirror_seen SET seen_at = seen_at - make_interval(secs => $1)",
             "UPDATE fetches SET until = until - make_interval(secs => $1)",
             "UPDATE upstreams SET paused_until = paused_until - make_interval(secs => $1),
                scarce_until = scarce_until - make_interval(secs => $1)",

@@ -105,6 +105,7 @@ impl Inspect for Rows {
             "UPDATE uploads SET lock_until = lock_until - ?1, expires_at = expires_at - ?1",
             "UPDATE shards SET until = until - ?1",
             "UPDATE mirror_tags SET checked_at = checked_at - ?1",
+            "UPDATE mirror_seen SET seen_at = seen_at - ?1",
             "UPDATE fetches SET until = until - ?1",
             "UPDATE upstreams SET paused_until = paused_until - ?1, scarce_until = scarce_until - ?1",
             "UPDATE gc_queue SET due = due - ?1",

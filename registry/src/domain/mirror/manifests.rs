@@ -79,6 +79,9 @@ impl Domain {
         if at.mirror.missing.get(&at.key(reference)).is_some() {
             return failed(Error::ManifestUnknown);
         }
+        if let Some(error) = at.quarantined(reference) {
+            return failed(error);
+        }
         match self.joined(at, reference, None).await {
             Ok(found) => match self.found(at, reference, head, found).await {
                 Ok(answer) => (Ok(answer), MirrorResult::Miss),
@@ -94,7 +97,7 @@ impl Domain {
         let checked = self.meta.tag_checked(&at.stored, tag).await.unwrap_or_default();
         let is_scarce = at.mirror.is_scarce.load(std::sync::atomic::Ordering::Relaxed);
         if is_fresh(checked, cache, is_scarce) {
-            return (Ok(held), MirrorResult::Hit);
+            return self.held_back(at, tag, held).await;
         }
         if checked.is_none() {
             // Nobody knows any more: from now on it counts as just too old.
@@ -107,7 +110,7 @@ impl Domain {
         };
         match asked {
             Ok(found) => match self.found(at, &reference, head, found).await {
-                Ok(now) if now.digest == held.digest => (Ok(now), MirrorResult::Hit),
+                Ok(now) if now.digest == held.digest => self.held_back(at, tag, now).await,
                 Ok(now) => (Ok(now), MirrorResult::Miss),
                 Err(error) => failed(error),
             },
@@ -225,11 +228,17 @@ impl Domain {
         let (wanted, tag) = match reference {
             Reference::Digest(_) => (reference.clone(), None),
             Reference::Tag(tag) => match held {
-                None => (reference.clone(), Some(tag)),
-                Some(held) => {
+                None if mirror.settings.cache.quarantine.is_none() => (reference.clone(), Some(tag)),
+                held => {
                     let head = mirror.upstream.manifest_head(&at.upstream, reference);
-                    match self.ask_upstream(mirror, head).await?.digest {
-                        Some(now) if now == held || self.retags(at, tag, &now).await? => {
+                    let now = self.ask_upstream(mirror, head).await?.digest;
+                    if let Some(now) = &now
+                        && self.is_held_back(at, tag, now, held.as_ref()).await?
+                    {
+                        return Ok(Found::Stored);
+                    }
+                    match now {
+                        Some(now) if Some(now) == held || self.retags(at, tag, &now).await? => {
                             self.note_checked(at, tag).await;
                             return Ok(Found::Stored);
                         }
@@ -242,6 +251,11 @@ impl Domain {
         let manifest = mirror.upstream.manifest(&at.upstream, &wanted);
         let manifest = self.ask_upstream(mirror, manifest).await?;
         self.shelf.metrics.received(&mirror.settings.name, manifest.bytes.len() as u64);
+        if let Some(tag) = tag
+            && self.is_held_back(at, tag, &manifest.digest, held.as_ref()).await?
+        {
+            return Ok(Found::Stored);
+        }
         match self.keep_manifest(at, &manifest.document, manifest.digest, &manifest.bytes, tag).await {
             Ok(()) => {
                 if let Some(tag) = tag {
@@ -288,7 +302,7 @@ impl Domain {
         self.push_until_published(&at.stored, &facts, &tags, body, Pusher::Awaiting(&awaited)).await
     }
 
-    async fn note_checked(&self, at: &Mirrored, tag: &Tag) {
+    pub(super) async fn note_checked(&self, at: &Mirrored, tag: &Tag) {
         if let Err(error) = self.meta.note_tag_checked(&at.stored, tag, Duration::ZERO).await {
             tracing::debug!(%error, "that a tag was checked is not noted");
         }
@@ -397,7 +411,8 @@ mod tests {
     use super::*;
 
     const MINUTE: Duration = Duration::from_mins(1);
-    const CACHE: Cache = Cache { tag_ttl: MINUTE, negative_ttl: MINUTE, stale_for: Duration::from_hours(1) };
+    const CACHE: Cache =
+        Cache { tag_ttl: MINUTE, negative_ttl: MINUTE, stale_for: Duration::from_hours(1), quarantine: None };
 
     #[test]
     fn w874_f19_a_tag_is_fresh_for_its_ttl_and_longer_where_requests_are_scarce() {

@@ -10,6 +10,7 @@
 //! upstream fails. A mirror that may not ask makes no connection.
 //! Assumes: the database is what replicas agree by about who asks; without it each asks for itself, and stores nothing.
 
+mod ahead;
 mod content;
 mod fetch;
 mod flights;
@@ -17,6 +18,7 @@ mod limits;
 mod manifests;
 mod memory;
 pub(super) mod names;
+mod quarantine;
 mod reader;
 mod window;
 
@@ -68,6 +70,8 @@ pub struct Cache {
     pub negative_ttl: Duration,
     /// How long past that a tag is answered while the upstream fails or refuses us.
     pub stale_for: Duration,
+    /// How long a tag stays what it was after the upstream moved it; `None`: not at all.
+    pub quarantine: Option<Duration>,
 }
 
 /// A mirror at work.
@@ -80,6 +84,8 @@ pub struct Mirror {
     key: String,
     /// What it did not have.
     missing: Memory<(Name, Reference), ()>,
+    /// What its tags are there and not yet here, and from when on.
+    waiting: Memory<(Name, Reference), (Digest, jiff::Timestamp)>,
     /// Blobs that were not what they should be.
     wrong: Memory<Digest, upstream::Error>,
     /// Why it could not be asked a moment ago.
@@ -97,6 +103,7 @@ impl Mirror {
             key: format!("{}@{}", settings.name, upstream.name()),
             upstream,
             missing: Memory::new(),
+            waiting: Memory::new(),
             wrong: Memory::new(),
             down: Memory::new(),
             is_scarce: AtomicBool::new(false),
@@ -166,7 +173,9 @@ impl MirrorResult {
 
     fn of_error(error: &Error) -> Self {
         match error {
-            Error::ManifestUnknown | Error::BlobUnknown | Error::NameUnknown => Self::Negative,
+            Error::ManifestUnknown | Error::BlobUnknown | Error::NameUnknown | Error::Quarantined { .. } => {
+                Self::Negative
+            }
             _ => Self::Error,
         }
     }
@@ -228,6 +237,7 @@ fn again(error: &Arc<Error>) -> Error {
         Error::TooManyUploads => Error::TooManyUploads,
         Error::ManifestUnknown => Error::ManifestUnknown,
         Error::BlobUnknown => Error::BlobUnknown,
+        Error::Quarantined { digest, until } => Error::Quarantined { digest: digest.clone(), until: *until },
         Error::StoreAway(_) => Error::StoreAway(blobs::Error::Unavailable {
             operation: "fetch",
             key: String::new(),

@@ -71,7 +71,8 @@ impl Mirrors {
     }
 
     /// The mirror of this name.
-    pub(in crate::domain) fn named(&self, name: &str) -> Option<&Arc<Mirror>> {
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Arc<Mirror>> {
         self.all().find(|mirror| mirror.settings.name == name)
     }
 
@@ -86,7 +87,7 @@ impl Mirror {
     }
 
     /// The repository that has this name below its path.
-    pub(in crate::domain) fn repository(self: &Arc<Self>, inside: &Name) -> Result<Mirrored, NameError> {
+    pub fn repository(self: &Arc<Self>, inside: &Name) -> Result<Mirrored, NameError> {
         let upstream = self.upstream.repository(inside);
         let stored = format!("{}/{upstream}", self.settings.path).parse()?;
         Ok(Mirrored { mirror: Arc::clone(self), stored, upstream })
@@ -118,7 +119,12 @@ mod tests {
             upstream: Settings::new(url.parse().unwrap(), "us"),
             asks_upstream: true,
             is_default,
-            cache: Cache { tag_ttl: Duration::ZERO, negative_ttl: Duration::ZERO, stale_for: Duration::ZERO },
+            cache: Cache {
+                tag_ttl: Duration::ZERO,
+                negative_ttl: Duration::ZERO,
+                stale_for: Duration::ZERO,
+                quarantine: None,
+            },
         }
     }
 

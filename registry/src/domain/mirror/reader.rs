@@ -20,7 +20,7 @@ use stowage_oci::Hasher;
 use tokio::sync::watch;
 
 use super::super::{BlobHead, Domain, Error};
-use super::fetch::{Phase, Reading};
+use super::fetch::{Fetch, Phase, Reading};
 use super::window::{Read, Window};
 use crate::blobs::ByteStream;
 use crate::upstream::{self, Span};
@@ -58,6 +58,14 @@ struct Course {
 impl Reader {
     pub(super) fn new(domain: &Domain, reading: Reading, window: Arc<Window>) -> Self {
         Self { domain: domain.clone(), reading, window }
+    }
+
+    pub(super) fn fetch(&self) -> &Fetch {
+        &self.reading.0
+    }
+
+    pub(super) const fn domain(&self) -> &Domain {
+        &self.domain
     }
 
     /// What is known of the blob.

@@ -267,6 +267,7 @@ fn own_reason(error: &Error) -> &'static str {
         | Error::ModeForbids(_)
         | Error::MirrorLoop
         | Error::Suspended
+        | Error::Quarantined { .. }
         | Error::Internal(_) => "InternalError",
     }
 }

@@ -144,7 +144,9 @@ impl<T> Search<T> {
     fn take(&mut self, answer: Result<T, Error>) -> bool {
         match answer {
             Ok(found) => self.found = Some(found),
-            Err(Error::NameUnknown | Error::ManifestUnknown | Error::BlobUnknown) => {}
+            Err(
+                Error::NameUnknown | Error::ManifestUnknown | Error::BlobUnknown | Error::Quarantined { .. },
+            ) => {}
             Err(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "a member is passed over");
                 self.failure.get_or_insert(error);

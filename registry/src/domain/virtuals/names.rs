@@ -128,8 +128,12 @@ mod tests {
     use crate::upstream::Settings;
 
     fn mirrors() -> Mirrors {
-        let cache =
-            MirrorCache { tag_ttl: Duration::ZERO, negative_ttl: Duration::ZERO, stale_for: Duration::ZERO };
+        let cache = MirrorCache {
+            tag_ttl: Duration::ZERO,
+            negative_ttl: Duration::ZERO,
+            stale_for: Duration::ZERO,
+            quarantine: None,
+        };
         Mirrors::default().with(vec![MirrorSettings {
             name: "hub".to_owned(),
             path: "dockerhub".parse().unwrap(),

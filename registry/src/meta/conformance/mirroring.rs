@@ -36,6 +36,27 @@ pub async fn when_a_tag_was_checked_is_known_and_never_earlier_than_that(fixture
     assert_eq!(world.store.tag_checked(&repository, &tag("other")).await.expect("checked"), None);
 }
 
+pub async fn what_a_tag_is_elsewhere_is_known_since_it_was_seen_first(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    let (repository, latest) = (name("hub/never/here"), tag("latest"));
+    let note = |text: &str| {
+        let (digest, repository, latest) = (digest(text), repository.clone(), latest.clone());
+        let store = &world.store;
+        async move { store.note_seen(&repository, &latest, &digest).await.expect("note") }
+    };
+    assert_eq!(world.store.seen(&repository, &latest).await.expect("seen"), None);
+    assert!(note("one").await < MINUTE);
+    world.rows.pass(3 * MINUTE).await;
+    let ago = note("one").await;
+    assert!(ago >= 3 * MINUTE && ago < 4 * MINUTE, "{ago:?}");
+    assert!(note("other").await < MINUTE, "another begins anew");
+    let (seen, ago) = world.store.seen(&repository, &latest).await.expect("seen").expect("known");
+    assert!(seen == digest("other") && ago < MINUTE, "{seen} {ago:?}");
+    assert!(note("one").await < MINUTE, "so does one that comes back");
+    assert_eq!(world.store.seen(&repository, &tag("other")).await.expect("seen"), None);
+    assert!(world.store.repositories(world.epoch, None, 10).await.expect("repositories").is_empty());
+}
+
 pub async fn a_fetch_is_one_owners_until_it_ends_or_its_lease_runs_out(fixture: Fixture) {
     let world = World::begin(fixture).await;
     let (one, other) = (Uuid::new_v4(), Uuid::new_v4());

@@ -171,6 +171,7 @@ macro_rules! meta_conformance {
                     a_record_is_restored_by_intent_and_the_lost_one_is_queued,
                     a_restored_record_of_a_row_that_went_is_queued;
                 mirroring: when_a_tag_was_checked_is_known_and_never_earlier_than_that,
+                    what_a_tag_is_elsewhere_is_known_since_it_was_seen_first,
                     a_fetch_is_one_owners_until_it_ends_or_its_lease_runs_out,
                     limits_of_an_upstream_are_known_to_all_and_end,
                     a_copied_tag_tells_when_its_origin_set_it_and_which_mirror_copies_it,

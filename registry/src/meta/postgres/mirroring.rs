@@ -152,6 +152,26 @@ impl Mirroring for PostgresStore {
         rows.into_iter().map(StateColumns::read).collect()
     }
 
+    async fn note_seen(&self, repository: &Name, tag: &Tag, digest: &Digest) -> Result<Duration, Error> {
+        let noted = write(async || {
+            let note = sqlx::query_as(include_str!("sql/note_seen.sql"))
+                .bind(repository.as_str())
+                .bind(tag.as_str())
+                .bind(digest.to_bytes());
+            self.row(note).await
+        });
+        let ago: Option<(f64,)> = noted.await?;
+        Ok(ago.map(|(ago,)| duration(ago)).unwrap_or_default())
+    }
+
+    async fn seen(&self, repository: &Name, tag: &Tag) -> Result<Option<(Digest, Duration)>, Error> {
+        let select = sqlx::query_as(include_str!("sql/seen.sql"));
+        let found: Option<(Vec<u8>, f64)> =
+            read(self.row(select.bind(repository.as_str()).bind(tag.as_str()))).await?;
+        let read = |(digest, ago): (Vec<u8>, f64)| Ok((row::digest("mirror_seen", &digest)?, duration(ago)));
+        found.map(read).transpose()
+    }
+
     async fn awaited_blob(&self, repository: &Name, digest: &Digest) -> Result<Option<u64>, Error> {
         let select = sqlx::query_as(include_str!("sql/awaited_blob.sql"))
             .bind(repository.as_str())

@@ -46,7 +46,7 @@ use crate::ops::metrics::Metrics;
 pub use migrate::migrate;
 
 /// The schema this version works with.
-pub const SCHEMA: i32 = 2;
+pub const SCHEMA: i32 = 3;
 
 /// Where the database is and how it is used.
 #[derive(Clone, Debug)]

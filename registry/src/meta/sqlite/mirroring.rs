@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::SqliteStore;
 use super::tx::Tx;
 use super::values::{
-    digest as digest_column, digest_hex, from_json, integer, micros, parsed, to_json, unreadable,
+    self, digest as digest_column, digest_hex, from_json, integer, micros, parsed, to_json, unreadable,
 };
 use crate::key::Generation;
 use crate::meta::steps::sets_otherwise;
@@ -114,6 +114,24 @@ impl Mirroring for SqliteStore {
             .bind(limit);
         let rows: Vec<StateColumns> = self.readers.all(select).await?;
         rows.into_iter().map(StateColumns::read).collect()
+    }
+
+    async fn note_seen(&self, repository: &Name, tag: &Tag, digest: &Digest) -> Result<Duration, Error> {
+        let note = sqlx::query(include_str!("sql/note_seen.sql"))
+            .bind(repository.as_str())
+            .bind(tag.as_str())
+            .bind(digest.to_bytes());
+        self.writer.note(note).await?;
+        let seen = self.seen(repository, tag).await?;
+        Ok(seen.filter(|(now, _)| now == digest).map(|(_, ago)| ago).unwrap_or_default())
+    }
+
+    async fn seen(&self, repository: &Name, tag: &Tag) -> Result<Option<(Digest, Duration)>, Error> {
+        let select = sqlx::query_as(include_str!("sql/seen.sql"));
+        let found: Option<(Vec<u8>, i64)> =
+            self.readers.one(select.bind(repository.as_str()).bind(tag.as_str())).await?;
+        let read = |(bytes, ago): (Vec<u8>, i64)| Ok((values::digest("mirror_seen", &bytes)?, duration(ago)));
+        found.map(read).transpose()
     }
 
     async fn awaited_blob(&self, repository: &Name, digest: &Digest) -> Result<Option<u64>, Error> {

@@ -47,7 +47,7 @@ use super::{Error, Leases as _, Timings};
 pub use error::OpenError;
 
 /// The schema that this version works with: the newest of the migrations.
-pub const SCHEMA: i32 = 2;
+pub const SCHEMA: i32 = 3;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 

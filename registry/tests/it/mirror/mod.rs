@@ -6,6 +6,7 @@
 
 pub(crate) mod blobs;
 pub(crate) mod line;
+mod load;
 mod names;
 mod process;
 pub(crate) mod site;

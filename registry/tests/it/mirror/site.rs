@@ -73,7 +73,7 @@ impl Site {
         let line = Line::to(upstream.address()).await;
         let mut settings = settings(&format!("http://{}", line.address));
         settings.hosts = vec!["hub.example.com".to_owned()];
-        let cache = MirrorCache { tag_ttl: HOUR, negative_ttl: HOUR, stale_for: HOUR };
+        let cache = MirrorCache { tag_ttl: HOUR, negative_ttl: HOUR, stale_for: HOUR, quarantine: None };
         let mirror = MirrorSettings {
             name: "hub".to_owned(),
             path: "hub".parse().unwrap(),
@@ -110,6 +110,11 @@ impl Site {
         }];
         self.set(|mirror| mirror.path = "mirrors/hub".parse().unwrap());
         self
+    }
+
+    /// Whether its repositories are named by the path of the mirror.
+    pub(super) fn is_the_mirrors_own_name(&self) -> bool {
+        self.virtuals.is_empty()
     }
 
     /// Other settings from now on.

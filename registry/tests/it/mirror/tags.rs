@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::blobs::{sha256, stored};
 use super::line::Way;
-use super::site::{Site, ask, get};
+use super::site::{HOUR, Site, ask, get};
 use crate::upstream::servers::push;
 
 const TAG: &str = "/v2/hub/team/app/manifests/1.0";
@@ -24,6 +24,8 @@ super::both_stores!(
     what_is_not_there_is_not_asked_for_again_at_once,
     w116_what_is_not_here_and_cannot_be_fetched_says_why,
     w453_w877_of_an_index_only_what_is_asked_for_is_fetched,
+    p27_a_tag_that_moved_stays_what_it_was_for_so_long,
+    p27_a_tag_that_was_never_here_says_from_when_on_it_is,
 );
 
 super::through_a_virtual_repository!(
@@ -38,6 +40,8 @@ super::through_a_virtual_repository!(
     what_is_not_there_is_not_asked_for_again_at_once,
     w116_what_is_not_here_and_cannot_be_fetched_says_why,
     w453_w877_of_an_index_only_what_is_asked_for_is_fetched,
+    p27_a_tag_that_moved_stays_what_it_was_for_so_long,
+    p27_a_tag_that_was_never_here_says_from_when_on_it_is,
 );
 
 async fn w876_f19_f38b_within_the_ttl_nobody_is_asked_and_after_it_by_head(mut site: Site) {
@@ -231,4 +235,58 @@ async fn w453_w877_of_an_index_only_what_is_asked_for_is_fetched(site: Site) {
         &other.manifest[..],
         "it is still to be had"
     );
+}
+
+async fn p27_a_tag_that_moved_stays_what_it_was_for_so_long(mut site: Site) {
+    let first = push(site.upstream.address(), "", "team/app", "1.0", b"first");
+    assert_eq!(get(&site.one, TAG).await.header("warning"), "");
+    site.set(|mirror| {
+        mirror.cache.tag_ttl = Duration::ZERO;
+        mirror.cache.quarantine = Some(72 * HOUR);
+    });
+    let second = push(site.upstream.address(), "", "team/app", "1.0", b"second");
+    let assert_old = async |site: &Site| {
+        for replica in [&site.one, &site.other] {
+            let old = get(replica, TAG).await;
+            assert_eq!((old.status, &old.body[..]), (200, &first.manifest[..]));
+            assert!(old.header("warning").starts_with("110 - "), "{old:?}");
+        }
+    };
+    assert_old(&site).await;
+    let by_digest = get(&site.one, &format!("/v2/hub/team/app/manifests/{}", second.digest)).await;
+    assert_eq!((&by_digest.body[..], by_digest.header("warning")), (&second.manifest[..], ""));
+    assert_old(&site).await;
+    // Within the TTL nobody is asked, and it is told all the same.
+    site.set(|mirror| mirror.cache.tag_ttl = HOUR);
+    site.line.asked();
+    assert_old(&site).await;
+    assert_eq!(site.line.asked(), [""; 0]);
+
+    // Back again there: nothing is held back.
+    site.set(|mirror| mirror.cache.tag_ttl = Duration::ZERO);
+    push(site.upstream.address(), "", "team/app", "1.0", b"first");
+    assert_eq!(get(&site.one, TAG).await.header("warning"), "");
+    push(site.upstream.address(), "", "team/app", "1.0", b"second");
+    assert_old(&site).await;
+    site.set(|mirror| mirror.cache.quarantine = Some(Duration::from_nanos(1)));
+    let new = get(&site.other, TAG).await;
+    assert_eq!((&new.body[..], new.header("warning")), (&second.manifest[..], ""));
+}
+
+async fn p27_a_tag_that_was_never_here_says_from_when_on_it_is(mut site: Site) {
+    site.set(|mirror| mirror.cache.quarantine = Some(72 * HOUR));
+    let image = push(site.upstream.address(), "", "team/app", "1.0", b"first");
+    for _ in 0..2 {
+        let early = get(&site.one, TAG).await;
+        let text = String::from_utf8_lossy(&early.body);
+        assert_eq!(early.status, 404, "{text}");
+        // A virtual repository only says that no member has it.
+        let is_told = text.contains(&image.digest.to_string()) && text.contains("it is answered from 2");
+        assert!(is_told || !site.is_the_mirrors_own_name(), "{text}");
+    }
+    assert_eq!(site.line.asked().iter().filter(|asked| asked.ends_with("/manifests/1.0")).count(), 1);
+    let by_digest = get(&site.one, &format!("/v2/hub/team/app/manifests/{}", image.digest)).await;
+    assert_eq!(&by_digest.body[..], &image.manifest[..]);
+    site.set(|mirror| mirror.cache.quarantine = Some(Duration::from_nanos(1)));
+    assert_eq!(&get(&site.one, TAG).await.body[..], &image.manifest[..]);
 }

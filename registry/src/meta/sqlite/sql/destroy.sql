@@ -1,6 +1,7 @@
 -- SPDX-FileCopyrightText: The Stowage authors
 -- SPDX-License-Identifier: EUPL-1.2
 
+DROP TABLE mirror_seen;
 DROP TABLE upstreams;
 DROP TABLE fetches;
 DROP TABLE mirror_tags;
