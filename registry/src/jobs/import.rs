@@ -279,6 +279,11 @@ fn ensure_writable(domain: &Domain, repository: &Name, rules: &Rules) -> Result<
             "lies below the path of a virtual repository, where it would never be seen: import it into a member",
         );
     }
+    if domain.is_copied(repository) {
+        return refused(
+            "is a mirror's, which copies to it: choose another name with --repository-prefix or --as",
+        );
+    }
     match domain.mirrors().place(repository, None) {
         Ok(Place::Local(_) | Place::Either(..)) => Ok(()),
         Ok(Place::Mirror(_) | Place::Nowhere) | Err(_) => refused(

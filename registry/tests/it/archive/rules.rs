@@ -9,6 +9,9 @@ use crate::support::program::{Program, serve};
 
 const MIRROR: &str = "---\napiVersion: stowage.dev/v1alpha1\nkind: Mirror\nmetadata: {name: hub}\nspec:\n  \
     registryRef: {name: main}\n  path: hub\n  mode: PullThrough\n  upstream: {url: https://hub.example.com}\n";
+const COPIES: &str = "apiVersion: stowage.dev/v1alpha1\nkind: Mirror\nmetadata: {name: base}\nspec:\n  \
+    registryRef: {name: main}\n  path: base\n  mode: Replicate\n  upstream: {url: https://hub.example.com}\n  \
+    artifacts: [{repository: team/app}]\n";
 const VIRTUAL: &str = "---\napiVersion: stowage.dev/v1alpha1\nkind: VirtualRepository\nmetadata: {name: all}\nspec:\n  \
     registryRef: {name: main}\n  path: all\n  members: [{name: own, repository: own}]\n";
 
@@ -24,6 +27,9 @@ async fn nothing_is_imported_below_the_path_of_a_mirror_or_a_virtual_repository(
         assert!(last.contains(words) && last.contains("nothing was imported"), "{last}");
     }
     ends(&place, 0, &["import", "layout.tar", "--as=own/app:v1"]);
+    place.write("config/copies.yaml", COPIES);
+    let (_, last) = ends(&place, 3, &["import", "layout.tar", "--as=base/app:v1"]);
+    assert!(last.contains("which copies to it"), "{last}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
