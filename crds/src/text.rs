@@ -136,6 +136,12 @@ text! {
 }
 
 text! {
+    /// A public key in PEM.
+    PublicKeyPem, max 2048,
+    pattern r"^-----BEGIN PUBLIC KEY-----"
+}
+
+text! {
     /// A platform: `os/architecture`, or `os/architecture/variant`.
     PlatformName, max 64,
     pattern r"^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9._]+)?$"

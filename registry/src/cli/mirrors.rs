@@ -13,7 +13,7 @@ pub(super) fn settings(config: &Config) -> Vec<MirrorSettings> {
 }
 
 fn mirror(mirror: &config::Mirror) -> Option<MirrorSettings> {
-    let config::Mirror { name, path, upstream, asks_upstream, is_default, cache } = mirror;
+    let config::Mirror { name, path, upstream, asks_upstream, is_default, cache, keys } = mirror;
     Some(MirrorSettings {
         name: name.clone(),
         path: path.clone(),
@@ -25,6 +25,7 @@ fn mirror(mirror: &config::Mirror) -> Option<MirrorSettings> {
             negative_ttl: cache.negative_ttl,
             stale_for: cache.stale_for,
         },
+        keys: keys.clone(),
     })
 }
 

@@ -23,6 +23,7 @@ mod mirror;
 mod mount;
 mod outage;
 mod ownership;
+mod proofs;
 mod pull;
 mod push;
 mod reconcile;

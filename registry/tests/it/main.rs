@@ -37,6 +37,8 @@ mod rebuild;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
+mod signatures;
+#[cfg(test)]
 mod start;
 #[cfg(test)]
 mod support;

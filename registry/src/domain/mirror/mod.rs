@@ -18,6 +18,7 @@ mod manifests;
 mod memory;
 pub(super) mod names;
 mod reader;
+mod signed;
 mod window;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use super::Error;
 use crate::blobs;
 use crate::ops::metrics::MirrorMetrics;
 use crate::ops::permits::Permits;
+use crate::signatures::{Keys, Unsigned};
 use crate::upstream::{self, Settings, Upstream};
 
 pub use content::MirroredBlob;
@@ -57,6 +59,8 @@ pub struct MirrorSettings {
     pub is_default: bool,
     /// How long what was fetched counts as current.
     pub cache: Cache,
+    /// Whose signatures an image must have; `None`: nobody's.
+    pub keys: Option<Keys>,
 }
 
 /// How long what was fetched counts as current.
@@ -80,6 +84,10 @@ pub struct Mirror {
     key: String,
     /// What it did not have.
     missing: Memory<(Name, Reference), ()>,
+    /// Images that are signed, and what they list.
+    signed: Memory<Digest, ()>,
+    /// Images that were not signed when the upstream was asked.
+    unsigned: Memory<Digest, Unsigned>,
     /// Blobs that were not what they should be.
     wrong: Memory<Digest, upstream::Error>,
     /// Why it could not be asked a moment ago.
@@ -97,6 +105,8 @@ impl Mirror {
             key: format!("{}@{}", settings.name, upstream.name()),
             upstream,
             missing: Memory::new(),
+            signed: Memory::new(),
+            unsigned: Memory::new(),
             wrong: Memory::new(),
             down: Memory::new(),
             is_scarce: AtomicBool::new(false),
@@ -228,6 +238,7 @@ fn again(error: &Arc<Error>) -> Error {
         Error::TooManyUploads => Error::TooManyUploads,
         Error::ManifestUnknown => Error::ManifestUnknown,
         Error::BlobUnknown => Error::BlobUnknown,
+        Error::Unsigned(unsigned) => Error::Unsigned(unsigned.clone()),
         Error::StoreAway(_) => Error::StoreAway(blobs::Error::Unavailable {
             operation: "fetch",
             key: String::new(),

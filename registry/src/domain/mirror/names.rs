@@ -118,6 +118,7 @@ mod tests {
             upstream: Settings::new(url.parse().unwrap(), "us"),
             asks_upstream: true,
             is_default,
+            keys: None,
             cache: Cache { tag_ttl: Duration::ZERO, negative_ttl: Duration::ZERO, stale_for: Duration::ZERO },
         }
     }

@@ -133,6 +133,7 @@ mod tests {
             upstream: Settings::new("https://docker.io".parse().unwrap(), "us"),
             asks_upstream: true,
             is_default: false,
+            keys: None,
             cache,
         }])
     }

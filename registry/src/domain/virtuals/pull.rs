@@ -95,7 +95,7 @@ impl Domain {
             }
         }
         for mirrored in at.mirrored_sources() {
-            let stored = self.manifest(&mirrored.stored, digest, head).await;
+            let stored = self.stored_of_mirror(mirrored, digest, head).await;
             if search.take_stored(mirrored, stored) {
                 return search.end(Error::ManifestUnknown);
             }
@@ -107,6 +107,20 @@ impl Domain {
             }
         }
         search.end(Error::ManifestUnknown)
+    }
+
+    /// What is stored of a mirror, if it may be answered without asking.
+    async fn stored_of_mirror(
+        &self,
+        at: &Mirrored,
+        digest: &Reference,
+        head: bool,
+    ) -> Result<ManifestAnswer, Error> {
+        let stored = self.manifest(&at.stored, digest, head).await?;
+        match self.admits(at, digest, stored.digest, Asking::InALoop).await {
+            Err(Error::Unsigned(_)) => Err(Error::ManifestUnknown),
+            admitted => admitted.map(|()| stored),
+        }
     }
 
     /// A blob. `head`: only how long it is; where pushes are taken, of one that is stored: a push that follows may refer

@@ -136,6 +136,7 @@ fn mirror(name: &str, line: &Line) -> MirrorSettings {
         upstream: settings(&format!("http://{}", line.address)),
         asks_upstream: true,
         is_default: false,
+        keys: None,
         cache: MirrorCache { tag_ttl: HOUR, negative_ttl: Duration::ZERO, stale_for: HOUR },
     }
 }
