@@ -30,8 +30,8 @@ use crate::upstream::{self, Span};
 const EVER: Duration = Duration::from_hours(24 * 365);
 /// Indexes that may vouch for an image.
 const INDEXES: u32 = 16;
-/// How far up indexes are followed.
-const HIGHEST: usize = 3;
+/// Of how many of these the indexes that list them may vouch, too.
+const FOLLOWED: usize = 3;
 
 /// Signatures at the upstream of a mirror.
 struct Asked<'a> {
@@ -119,7 +119,7 @@ impl Domain {
     async fn vouching(&self, at: &Mirrored, digest: Digest) -> Vec<Digest> {
         let mut found = vec![digest];
         let mut next = 0;
-        while let Some(child) = found.get(next).copied().filter(|_| next < HIGHEST) {
+        while let Some(child) = found.get(next).copied().filter(|_| next < FOLLOWED) {
             // Nobody knows without the database: then the image has to be signed itself.
             let above = self.meta.indexes_with(&at.stored, &child, INDEXES).await.unwrap_or_default();
             let above: Vec<Digest> = above.into_iter().filter(|index| !found.contains(index)).collect();
@@ -170,6 +170,10 @@ impl Domain {
 
     /// Keeps a signature beside its image. Without it the upstream is asked again, by who does not remember.
     async fn keep_proof(&self, at: &Mirrored, proof: &Proof) {
+        // A client waits: not for a database that is away.
+        if self.outage.is_on() {
+            return;
+        }
         let kept = async {
             // One that does not say what it is is of the specification's type.
             let said = Manifest::parse(&proof.manifest, None);
