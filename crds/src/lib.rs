@@ -66,11 +66,11 @@ pub use signatures::{NotAPublicKey, PublicKey, SignatureProvider, Verification};
 pub use summary::{Outcome, Summary, Termination};
 pub use tags::{SemverSelector, TagSelector};
 pub use text::{
-    BaseUrl, Cron, Glob, HostName, HttpUrl, ItemName, MountPath, OrganizationName, PlatformName,
+    BaseUrl, Cron, DigestText, Glob, HostName, HttpUrl, ItemName, MountPath, OrganizationName, PlatformName,
     PublicKeyPem, RegexText, Repository, TagGlob, TagName, TimeZone, VersionRange,
 };
 pub use virtual_repository::{
-    Member, MemberStatus, RemoteShadowing, TagResolution, VirtualRepository, VirtualRepositorySpec,
+    Member, MemberStatus, Pin, RemoteShadowing, TagResolution, VirtualRepository, VirtualRepositorySpec,
     VirtualRepositoryStatus,
 };
 

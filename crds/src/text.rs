@@ -136,6 +136,12 @@ text! {
 }
 
 text! {
+    /// A digest.
+    DigestText, max 135,
+    pattern r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"
+}
+
+text! {
     /// A public key in PEM.
     PublicKeyPem, max 2048,
     pattern r"^-----BEGIN PUBLIC KEY-----"

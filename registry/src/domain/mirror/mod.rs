@@ -115,6 +115,11 @@ impl Mirror {
         }
     }
 
+    /// What its upstream calls a repository.
+    pub(super) fn calls(&self, name: &Name) -> Name {
+        self.upstream.repository(name)
+    }
+
     /// Why its upstream did not answer the last time it was asked; `None` if it did, or was not asked yet.
     #[must_use]
     pub fn trouble(&self) -> Option<upstream::Error> {

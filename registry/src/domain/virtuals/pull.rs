@@ -3,10 +3,10 @@
 
 //! Pulling through a virtual repository.
 //!
-//! A tag: of the first member that has it. Content by digest is the same wherever it is: what is stored comes first,
+//! A tag: what is pinned, by digest; else of the first member that has it. Content by digest is the same wherever it is: what is stored comes first,
 //! ours before that of mirrors; only then mirrors ask for it.
 
-use stowage_oci::{Digest, Name, Reference};
+use stowage_oci::{Digest, Name, Reference, Tag};
 
 use super::super::mirror::{Asking, Mirrored, MirroredBlob};
 use super::super::{Domain, Error, ManifestAnswer};
@@ -22,7 +22,10 @@ impl Domain {
         asking: Asking,
     ) -> Joined<ManifestAnswer> {
         match reference {
-            Reference::Tag(_) => self.tag_of_members(at, reference, head, asking).await,
+            Reference::Tag(tag) => match at.pins.get(tag) {
+                Some(pinned) => self.manifest_of_members(at, &Reference::Digest(*pinned), head, asking).await,
+                None => self.tag_of_members(at, tag, head, asking).await,
+            },
             Reference::Digest(_) => self.manifest_of_members(at, reference, head, asking).await,
         }
     }
@@ -30,22 +33,25 @@ impl Domain {
     async fn tag_of_members(
         &self,
         at: &Combined,
-        tag: &Reference,
+        tag: &Tag,
         head: bool,
         asking: Asking,
     ) -> Joined<ManifestAnswer> {
+        let reference = Reference::Tag(tag.clone());
         let mut search = Search::new();
         let mut are_mirrors_asked = None;
         for source in &at.sources {
             let found = match source {
-                Source::Local(name) => search.take(self.manifest(name, tag, head).await),
+                Source::Local(name) => search.take(self.manifest(name, &reference, head).await),
                 Source::Mirror(mirrored) => {
                     let asked = match are_mirrors_asked {
                         Some(known) => known,
                         None => *are_mirrors_asked.insert(self.asks_mirrors(at, &mut search).await),
                     };
                     asked && {
-                        let answer = self.mirrored_manifest(mirrored, tag, head, at.asking(asking)).await;
+                        let pinned = at.pinned_in(mirrored, tag).map(Reference::Digest);
+                        let wanted = pinned.as_ref().unwrap_or(&reference);
+                        let answer = self.mirrored_manifest(mirrored, wanted, head, at.asking(asking)).await;
                         search.take_mirrored(mirrored, answer)
                     }
                 }

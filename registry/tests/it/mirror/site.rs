@@ -107,6 +107,7 @@ impl Site {
             members: vec![member],
             listing: Listing::FirstMember,
             shadowing: Shadowing::Forbidden,
+            pins: Vec::new(),
             is_suspended: false,
         }];
         self.set(|mirror| mirror.path = "mirrors/hub".parse().unwrap());

@@ -77,6 +77,7 @@ impl Site {
                 members: vec![local("team-a", true), mirrored("hub"), mirrored("quay")],
                 listing: Listing::FirstMember,
                 shadowing: Shadowing::Forbidden,
+                pins: Vec::new(),
                 is_suspended: false,
             },
             hub,
