@@ -32,6 +32,7 @@ pub mod report;
 mod rules;
 mod schedule;
 mod schema;
+mod signatures;
 pub mod strict;
 mod summary;
 mod tags;
@@ -61,14 +62,15 @@ pub use replication::{Discover, MirrorArtifacts, MirrorLimits, MirrorReferrers, 
 pub use report::Report;
 pub use schedule::{NotASchedule, Schedule};
 pub use schema::{crd, manifests};
+pub use signatures::{NotAPublicKey, PublicKey, SignatureProvider, Verification};
 pub use summary::{Outcome, Summary, Termination};
 pub use tags::{SemverSelector, TagSelector};
 pub use text::{
-    BaseUrl, Cron, Glob, HostName, HttpUrl, ItemName, MountPath, OrganizationName, PlatformName, RegexText,
-    Repository, TagGlob, TagName, TimeZone, VersionRange,
+    BaseUrl, Cron, DigestText, Glob, HostName, HttpUrl, ItemName, MountPath, OrganizationName, PlatformName,
+    PublicKeyPem, RegexText, Repository, TagGlob, TagName, TimeZone, VersionRange,
 };
 pub use virtual_repository::{
-    Member, MemberStatus, RemoteShadowing, TagResolution, VirtualRepository, VirtualRepositorySpec,
+    Member, MemberStatus, Pin, RemoteShadowing, TagResolution, VirtualRepository, VirtualRepositorySpec,
     VirtualRepositoryStatus,
 };
 

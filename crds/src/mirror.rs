@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BaseUrl, Cron, Duration, HostName, KeyRef, MirrorArtifacts, MirrorLimits, MirrorReferrers, MountPath,
-    Prune, Ref, SecretRef, Summary, SyncFailure, TimeZone,
+    Prune, Ref, SecretRef, Summary, SyncFailure, TimeZone, Verification,
 };
 
 /// Repositories of another registry under a path of a Registry.
@@ -88,6 +88,9 @@ pub struct MirrorSpec {
     /// Whether what refers to an image is copied with it, with Replicate. With PullThrough it is there when asked for.
     #[serde(default)]
     pub referrers: MirrorReferrers,
+    /// Which signatures an image must have. What does not verify is not accepted. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verification>,
     /// While true the upstream is never asked, and what was fetched is served as it is; no run begins.
     #[serde(default)]
     pub suspend: bool,

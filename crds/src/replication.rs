@@ -11,6 +11,7 @@ use crate::{
     check::{FieldPath, Violation},
     mirror::MirrorMode,
     quantity::Quantity,
+    signatures,
     text::{Glob, OrganizationName, PlatformName, Repository},
 };
 
@@ -114,10 +115,11 @@ pub struct SyncFailure {
 
 /// What is wrong with a mirror that its schema and rules cannot say: lines of cron, zones, ranges, expressions.
 pub(crate) fn problems(spec: &MirrorSpec) -> Vec<Violation> {
-    if spec.mode != MirrorMode::Replicate {
-        return Vec::new();
-    }
     let root = FieldPath::from("spec");
+    let unsigned = spec.verify.iter().flat_map(|wanted| signatures::problems(&root.field("verify"), wanted));
+    if spec.mode != MirrorMode::Replicate {
+        return unsigned.collect();
+    }
     let schedule = spec.schedule.as_ref().map(|cron| Schedule::new(cron, spec.time_zone.as_ref()));
     let schedule = schedule.and_then(Result::err);
     let schedule = schedule.map(|error| Violation { path: root.clone(), message: error.to_string() });
@@ -125,7 +127,7 @@ pub(crate) fn problems(spec: &MirrorSpec) -> Vec<Violation> {
     let selections = spec.artifacts.iter().enumerate().filter_map(|(place, artifacts)| {
         artifacts.tags.as_ref()?.parse(&list.item(place).field("tags")).err()
     });
-    schedule.into_iter().chain(selections).collect()
+    schedule.into_iter().chain(selections).chain(unsigned).collect()
 }
 
 #[cfg(test)]

@@ -82,9 +82,8 @@ struct Node {
     freeform: bool,
     #[serde(rename = "x-kubernetes-list-type", default)]
     list_type: ListType,
-    // A status is not read from files, so its keys are nothing to check here.
-    #[serde(rename = "x-kubernetes-list-map-keys")]
-    _list_map_keys: Option<IgnoredAny>,
+    #[serde(rename = "x-kubernetes-list-map-keys", default)]
+    list_map_keys: Vec<String>,
     // A title is the kind's name. `format` says no more than `minimum` and `maximum` do; the rules are `crate::rules`.
     #[serde(rename = "format")]
     _format: Option<IgnoredAny>,
@@ -126,6 +125,19 @@ impl<'de> Deserialize<'de> for Pattern {
 }
 
 impl Node {
+    /// What an item of this list must not have in common with another.
+    fn identity(&self, item: &Value) -> Option<String> {
+        match self.list_type {
+            ListType::Atomic => None,
+            ListType::Set => Some(item.to_string()),
+            ListType::Map => {
+                let keys =
+                    self.list_map_keys.iter().map(|key| item.get(key).unwrap_or(&Value::Null).to_string());
+                Some(keys.collect::<Vec<_>>().join(" "))
+            }
+        }
+    }
+
     /// The schema of a kind, with what every object has and an API server knows by itself.
     fn of(kind: Kind) -> Self {
         let mut schema = schema::schema(kind);
@@ -221,7 +233,7 @@ impl Walk {
             if let Some(child) = &node.items {
                 self.node(child, item, &path);
             }
-            if node.list_type == ListType::Set && !seen.insert(item.to_string()) {
+            if node.identity(item).is_some_and(|identity| !seen.insert(identity)) {
                 self.refuse(&path, "is there twice");
             }
         }

@@ -136,6 +136,18 @@ text! {
 }
 
 text! {
+    /// A digest.
+    DigestText, max 135,
+    pattern r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"
+}
+
+text! {
+    /// A public key in PEM.
+    PublicKeyPem, max 2048,
+    pattern r"^-----BEGIN PUBLIC KEY-----"
+}
+
+text! {
     /// A platform: `os/architecture`, or `os/architecture/variant`.
     PlatformName, max 64,
     pattern r"^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9._]+)?$"

@@ -10,7 +10,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Glob, ItemName, MountPath, Ref, Repository};
+use crate::{DigestText, Glob, ItemName, MountPath, Ref, Repository, TagName};
 
 /// One path over several sources, by precedence.
 #[derive(CustomResource, Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -60,6 +60,13 @@ pub struct VirtualRepositorySpec {
     /// Whether mirrors are asked for tags of a name that a member with `repository` has.
     #[serde(default)]
     pub remote_shadowing: RemoteShadowing,
+    /// Tags that name what is said here, whatever members have by them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 256),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["repository", "tag"])
+    )]
+    pub pins: Vec<Pin>,
     /// While true its paths answer 503.
     #[serde(default)]
     pub suspend: bool,
@@ -85,6 +92,17 @@ pub struct Member {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub exclude: Vec<Glob>,
+}
+
+/// A tag that names one manifest, for as long as this stands.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct Pin {
+    /// The name below the path: `x`.
+    pub repository: Repository,
+    /// The tag.
+    pub tag: TagName,
+    /// What it names.
+    pub digest: DigestText,
 }
 
 /// Which tags of a name are listed.

@@ -17,6 +17,7 @@ pub mod operation;
 pub mod ops;
 pub mod outbox;
 pub mod server;
+pub mod signatures;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod upstream;

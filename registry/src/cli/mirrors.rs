@@ -13,7 +13,7 @@ pub(super) fn settings(config: &Config) -> Vec<MirrorSettings> {
 }
 
 fn mirror(mirror: &config::Mirror) -> Option<MirrorSettings> {
-    let config::Mirror { name, path, upstream, asks_upstream, is_default, cache } = mirror;
+    let config::Mirror { name, path, upstream, asks_upstream, is_default, cache, keys } = mirror;
     Some(MirrorSettings {
         name: name.clone(),
         path: path.clone(),
@@ -26,6 +26,7 @@ fn mirror(mirror: &config::Mirror) -> Option<MirrorSettings> {
             stale_for: cache.stale_for,
             quarantine: cache.quarantine,
         },
+        keys: keys.clone(),
     })
 }
 

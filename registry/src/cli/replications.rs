@@ -122,6 +122,7 @@ fn replication(configured: &config::Replication) -> Result<Replication, Failure>
         parallelism: configured.parallelism,
         bytes_per_second: configured.bytes_per_second,
         taken: configured.taken.clone(),
+        keys: configured.keys.clone(),
     })
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use stowage_registry::Registry;
 use stowage_registry::config::{self, Config, RemoteShadowing, TagResolution, Trouble};
-use stowage_registry::domain::{Listing, Member, MemberSource, Shadowing, VirtualSettings, Virtuals};
+use stowage_registry::domain::{Listing, Member, MemberSource, Pin, Shadowing, VirtualSettings, Virtuals};
 
 /// As the registry takes them.
 pub(super) fn settings(config: &Config) -> Vec<VirtualSettings> {
@@ -27,8 +27,14 @@ fn virtual_repository(configured: &config::Virtual) -> VirtualSettings {
             RemoteShadowing::Forbid => Shadowing::Forbidden,
             RemoteShadowing::Allow => Shadowing::Allowed,
         },
+        pins: configured.pins.iter().map(pin).collect(),
         is_suspended: configured.is_suspended,
     }
+}
+
+fn pin(configured: &config::Pin) -> Pin {
+    let config::Pin { repository, tag, digest } = configured.clone();
+    Pin { repository, tag, digest }
 }
 
 fn member(configured: &config::Member) -> Member {

@@ -13,7 +13,8 @@ use http::Uri;
 use stowage_crds::conditions::Reason;
 use stowage_crds::document::{Document, Entry, Schedules};
 use stowage_crds::{
-    KeyRef, Kind, MirrorMode, MirrorSecret, MirrorSpec, SecretRef, TlsVerification, UpstreamNetwork,
+    KeyRef, Kind, MirrorMode, MirrorSecret, MirrorSpec, NotAPublicKey, PublicKey, SecretRef, TlsVerification,
+    UpstreamNetwork, Verification,
 };
 use stowage_oci::Name;
 
@@ -21,6 +22,7 @@ use super::build::field;
 use super::error::ConfigError;
 use super::live::Trouble;
 use super::secrets::SecretsDir;
+use crate::signatures::{Key, Keys};
 
 /// Repositories of another registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct Mirror {
     pub is_default: bool,
     /// How long what was fetched counts as current.
     pub cache: MirrorCache,
+    /// Whose signatures an image must have; `None`: nobody's.
+    pub keys: Option<Keys>,
 }
 
 /// How to reach the registry of a mirror. The files are read when they are needed, so that they can change.
@@ -97,7 +101,19 @@ fn mirror(entry: &Entry<MirrorSpec>, secrets: &SecretsDir) -> Result<Mirror, Con
             stale_for: cache.stale_for.to_std(),
             quarantine: cache.quarantine.as_ref().map(stowage_crds::Duration::to_std),
         },
+        keys: keys(entry)?,
     })
+}
+
+/// Whose signatures the images of a mirror must have.
+pub(super) fn keys(entry: &Entry<MirrorSpec>) -> Result<Option<Keys>, ConfigError> {
+    let key = |(place, key): (usize, &PublicKey)| {
+        let at = || format!("Mirror {}: spec.verify.keys[{place}].publicKey", entry.name);
+        let der = key.public_key.der().map_err(|error| field(at(), error))?;
+        Key::new(key.name.as_str(), der).ok_or_else(|| field(at(), NotAPublicKey::Kind))
+    };
+    let keys = |wanted: &Verification| wanted.keys.iter().enumerate().map(key).collect::<Result<Vec<_>, _>>();
+    Ok(entry.spec.verify.as_ref().map(keys).transpose()?.map(Keys::new))
 }
 
 /// How to reach the registry of a mirror.

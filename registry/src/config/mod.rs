@@ -41,7 +41,7 @@ pub use secrets::{Secret, SecretError, SecretsDir};
 pub use show::{Shown, show};
 pub use stowage_crds::{Quantity, RemoteShadowing, TagResolution, TlsVerification, UpstreamNetwork};
 pub use tls::TlsError;
-pub use virtuals::{Member, Source, Virtual};
+pub use virtuals::{Member, Pin, Source, Virtual};
 pub use watch::{LOOK, watch};
 
 use crate::auth::Snapshot;

@@ -16,9 +16,10 @@ use stowage_oci::{Glob, Name, TagSelection};
 use super::build::{field, globs};
 use super::error::ConfigError;
 use super::live::Trouble;
-use super::mirrors::{Upstream, upstream};
+use super::mirrors::{Upstream, keys, upstream};
 use super::secrets::SecretsDir;
 use crate::operation::Mode;
+use crate::signatures::Keys;
 
 /// A mirror that replicates.
 #[derive(Clone, Debug)]
@@ -41,6 +42,8 @@ pub struct Replication {
     pub bytes_per_second: Option<NonZeroU64>,
     /// Paths of other mirrors and of virtual repositories.
     pub taken: Vec<Name>,
+    /// Whose signatures an image must have; `None`: nobody's.
+    pub keys: Option<Keys>,
     /// When this process starts a run; `None` while that is suspended, where Kubernetes starts the runs, and where they
     /// are only asked for.
     pub due: Option<Due>,
@@ -138,6 +141,7 @@ fn replication(
         parallelism: usize::try_from(limits.parallelism).unwrap_or(1).max(1),
         bytes_per_second: limits.bytes_per_second.and_then(|rate| NonZeroU64::new(rate.bytes())),
         taken: taken(&entry.name, document)?,
+        keys: keys(entry)?,
         due: due(spec, document).map_err(|problem| field(at("schedule"), problem))?,
         is_suspended: spec.suspend,
     })

@@ -154,6 +154,26 @@ fn a_mirror_and_a_virtual_repository_become_checked_values() {
     assert_eq!((all.tag_resolution, all.is_suspended), (TagResolution::FirstMember, false));
 }
 
+const VERIFY: &str = "  verify:
+    keys:
+    - name: release
+      publicKey: |
+        -----BEGIN PUBLIC KEY-----
+        MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEOwZyhh+ivCw5y35hvhtdJoaIeTGP
+        VhQzqEFQYt4YQL8mabq/EmpXWmrMvjqqgjuaQzQfFGjveqpYLpFG9atbkQ==
+        -----END PUBLIC KEY-----
+";
+
+#[test]
+fn keys_of_signatures_are_read_and_what_is_none_is_refused_with_its_place() {
+    let config = Folder::with(&format!("{REGISTRY}{MIRROR}{VERIFY}{COPY}{VERIFY}")).load().unwrap();
+    assert!(config.mirrors[0].keys.is_some());
+    assert_eq!(config.mirrors[0].keys, config.replications[0].keys);
+    let cut = VERIFY.replace("VhQzqEFQYt4YQL8mabq", "");
+    let error = Folder::with(&format!("{REGISTRY}{MIRROR}{cut}")).error();
+    assert!(error.contains("spec.verify.keys[0].publicKey: "), "{error}");
+}
+
 const COPY: &str = "---
 apiVersion: stowage.dev/v1alpha1
 kind: Mirror

@@ -8,7 +8,7 @@
 use stowage_crds::document::{Document, Entry};
 use stowage_crds::paths::is_below;
 use stowage_crds::{ItemName, MirrorMode, MountPath, RemoteShadowing, TagResolution, VirtualRepositorySpec};
-use stowage_oci::{Glob, Name};
+use stowage_oci::{Digest, DigestError, Glob, Name, Tag, TagError};
 
 use super::build::{field, globs};
 use super::error::ConfigError;
@@ -26,8 +26,21 @@ pub struct Virtual {
     pub tag_resolution: TagResolution,
     /// Whether a mirror may answer for a name that exists here.
     pub remote_shadowing: RemoteShadowing,
+    /// Tags that name what is said here.
+    pub pins: Vec<Pin>,
     /// Whether its paths answer 503.
     pub is_suspended: bool,
+}
+
+/// A tag that names one manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// The name below the path.
+    pub repository: Name,
+    /// The tag.
+    pub tag: Tag,
+    /// What it names.
+    pub digest: Digest,
 }
 
 /// One source of a virtual repository.
@@ -78,6 +91,16 @@ fn virtual_repository(
 ) -> Result<Virtual, ConfigError> {
     let spec = &entry.spec;
     let at = |path: &str| format!("VirtualRepository {}: spec.{path}", entry.name);
+    let pin = |(place, asked): (usize, &stowage_crds::Pin)| {
+        let at = |name: &str| at(&format!("pins[{place}].{name}"));
+        let tag = asked.tag.as_str().parse().map_err(|error: TagError| field(at("tag"), error));
+        let digest = asked.digest.as_str().parse().map_err(|error: DigestError| field(at("digest"), error));
+        Ok(Pin {
+            repository: asked.repository.parse().map_err(|error| field(at("repository"), error))?,
+            tag: tag?,
+            digest: digest?,
+        })
+    };
     let mut members = Vec::new();
     for (place, asked) in spec.members.iter().enumerate() {
         let path = |name: &str| at(&format!("members[{place}].{name}"));
@@ -108,6 +131,7 @@ fn virtual_repository(
         members,
         tag_resolution: spec.tag_resolution,
         remote_shadowing: spec.remote_shadowing,
+        pins: spec.pins.iter().enumerate().map(pin).collect::<Result<_, _>>()?,
         is_suspended: spec.suspend,
     })
 }

@@ -44,6 +44,7 @@ impl Domain {
             tag_version: tag.map(|tag| tag.milliseconds()),
             degraded: true,
             stale: false,
+            held_back: false,
         })
     }
 

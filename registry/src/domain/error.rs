@@ -7,6 +7,7 @@
 
 use stowage_oci::Digest;
 
+use crate::signatures::Unsigned;
 use crate::{blobs, meta, outbox, upstream};
 
 /// A refusal or a fault. Refusals are the client's to mend; of faults the client learns no more than that.
@@ -88,6 +89,9 @@ pub enum Error {
         /// When it is answered.
         until: jiff::Timestamp,
     },
+    /// What a mirror has, or should fetch, is not signed as it asks.
+    #[error("this mirror takes signed images only: {0}")]
+    Unsigned(#[source] Unsigned),
     /// A mirror of ours asked another registry, which asked us.
     #[error("mirrors of this registry lead back to it: nothing is fetched for a request that it made itself")]
     MirrorLoop,

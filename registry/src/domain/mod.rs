@@ -23,6 +23,7 @@ mod mirror;
 mod mount;
 mod outage;
 mod ownership;
+mod proofs;
 mod pull;
 mod push;
 mod reconcile;
@@ -65,7 +66,8 @@ pub use sync::{
 pub use trust::{Token, Trust};
 pub use upload::{Body, BodyError, Chunk};
 pub use virtuals::{
-    Combined, Joined, Listing, Member, MemberSource, Shadowing, Source, VirtualSettings, Virtuals, Within,
+    Combined, Joined, Listing, Member, MemberSource, Pin, Shadowing, Source, VirtualSettings, Virtuals,
+    Within,
 };
 
 pub use crate::upstream::{Error as UpstreamError, Kind as UpstreamFault};

@@ -31,6 +31,8 @@ pub struct ManifestAnswer {
     pub degraded: bool,
     /// What a mirror had last, because its upstream could not be asked.
     pub stale: bool,
+    /// What a mirror had last, because what the tag is by now is not signed as it must be.
+    pub held_back: bool,
 }
 
 /// What is told of a blob beside its bytes.
@@ -109,6 +111,7 @@ impl Domain {
             tag_version: row.tag.map(|tag| tag.milliseconds()),
             degraded: false,
             stale: false,
+            held_back: false,
         })
     }
 

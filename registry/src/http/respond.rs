@@ -48,6 +48,7 @@ pub(super) fn value(text: impl AsRef<str>) -> HeaderValue {
 
 const STALE: &str =
     r#"110 - "the registry that is mirrored here could not be asked; this is what it had last""#;
+const HELD_BACK: &str = r#"299 - "the registry that is mirrored here has another image by this tag, which is not signed as it must be""#;
 const PARTIAL: &str = r#"199 - "a member of this virtual repository could not be asked""#;
 const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
@@ -145,6 +146,9 @@ pub(super) fn manifest(answer: ManifestAnswer, by_digest: bool, not_modified: bo
     warn_if(answer.degraded, headers);
     if answer.stale {
         headers.insert(WARNING, fixed(STALE));
+    }
+    if answer.held_back {
+        headers.insert(WARNING, fixed(HELD_BACK));
     }
     if let Some(body) = answer.body.filter(|_| !not_modified) {
         *response.body_mut() = Body::from(body);
@@ -413,7 +417,9 @@ mod tests {
 
     #[test]
     fn w051_w912_a_warning_is_of_the_form_and_short() {
-        for (warning, code) in [(DEGRADED, "299 - \""), (STALE, "110 - \""), (PARTIAL, "199 - \"")] {
+        for (warning, code) in
+            [(DEGRADED, "299 - \""), (STALE, "110 - \""), (HELD_BACK, "299 - \""), (PARTIAL, "199 - \"")]
+        {
             let text = warning.strip_prefix(code).unwrap().strip_suffix('"').unwrap();
             assert!(!text.contains(['"', '\\']) && warning.len() <= 4096);
         }

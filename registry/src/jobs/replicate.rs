@@ -152,6 +152,7 @@ mod tests {
             parallelism: 1,
             bytes_per_second: None,
             taken: Vec::new(),
+            keys: None,
         };
         Replicating { replication, due }
     }

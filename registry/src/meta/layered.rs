@@ -78,6 +78,7 @@ decorate! {
         fn takes_referrer(repository: &Name, subject: &Digest, limit: u32) -> bool;
         fn repositories(epoch: Epoch, after: Option<&str>, limit: u32) -> Vec<Name>;
         fn repositories_with(digest: &Digest, limit: u32) -> Vec<Name>;
+        fn indexes_with(repository: &Name, child: &Digest, limit: u32) -> Vec<Digest>;
         fn mark_absent(digest: &Digest, generation: Generation) -> ();
     }
     Receive {

@@ -177,6 +177,10 @@ pub trait Resolve: Send + Sync {
     /// Up to `limit` repositories with a visible link to the stored blob.
     async fn repositories_with(&self, digest: &Digest, limit: u32) -> Result<Vec<Name>, Error>;
 
+    /// Live indexes of the repository that list `child`, in no order.
+    async fn indexes_with(&self, repository: &Name, child: &Digest, limit: u32)
+    -> Result<Vec<Digest>, Error>;
+
     /// Marks a blob's data as missing if it still is of that generation (the next push heals it).
     async fn mark_absent(&self, digest: &Digest, generation: Generation) -> Result<(), Error>;
 }

@@ -39,6 +39,8 @@ mod rebuild;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
+mod signatures;
+#[cfg(test)]
 mod start;
 #[cfg(test)]
 mod support;

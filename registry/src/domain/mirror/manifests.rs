@@ -5,7 +5,8 @@
 //!
 //! By digest: what is stored is answered, and nobody asked. By tag: within its TTL likewise; then one of all replicas
 //! asks the upstream by HEAD, and for the manifest only if the tag moved to one that is not here. While the upstream
-//! fails or refuses us, a tag is answered as it was, for as long as the mirror says; that it is gone ends it.
+//! fails or refuses us, a tag is answered as it was, for as long as the mirror says; that it is gone ends it. Nothing is
+//! answered and no tag moved that is not signed as the mirror asks ([`super::signed`]).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,6 +59,14 @@ impl Domain {
             Err(Error::ManifestUnknown) => return self.missing_manifest(at, reference, head, asking).await,
             Err(error) => return failed(error),
         };
+        match (self.admits(at, reference, held.digest, asking).await, reference) {
+            (Ok(()), _) => {}
+            // What the tag is by now may be signed.
+            (Err(Error::Unsigned(_)), Reference::Tag(_)) if at.may_ask(asking) => {
+                return self.missing_manifest(at, reference, head, asking).await;
+            }
+            (Err(error), _) => return failed(error),
+        }
         match reference {
             Reference::Tag(tag) if at.may_ask(asking) && !held.degraded => {
                 self.held_tag(at, tag, held, head).await
@@ -115,6 +124,10 @@ impl Domain {
                 Err(error) => failed(error),
             },
             Err(Failure::Upstream(error)) if error.kind == Kind::NotFound => failed(Error::ManifestUnknown),
+            // As long as it takes: what is here is in order.
+            Err(Failure::Own(error)) if matches!(*error, Error::Unsigned(_)) => {
+                (Ok(ManifestAnswer { held_back: true, ..held }), MirrorResult::Stale)
+            }
             Err(_) if may_be_stale(checked, cache) => {
                 (Ok(ManifestAnswer { stale: true, ..held }), MirrorResult::Stale)
             }
@@ -151,7 +164,12 @@ impl Domain {
         found: Found,
     ) -> Result<ManifestAnswer, Error> {
         match found {
-            Found::Stored => self.manifest(&at.stored, reference, head).await,
+            Found::Stored => {
+                let stored = self.manifest(&at.stored, reference, head).await?;
+                // Another replica may have brought it, by another configuration.
+                self.admits(at, reference, stored.digest, Asking::AsConfigured).await?;
+                Ok(stored)
+            }
             Found::Loose(manifest) => Ok(ManifestAnswer {
                 digest: manifest.digest,
                 media_type: manifest.document.media_type.clone(),
@@ -160,6 +178,7 @@ impl Domain {
                 tag_version: None,
                 degraded: false,
                 stale: false,
+                held_back: false,
             }),
         }
     }
@@ -256,6 +275,8 @@ impl Domain {
         {
             return Ok(Found::Stored);
         }
+        let content = (&manifest.document, &manifest.bytes);
+        self.admits_content(at, reference, manifest.digest, content, Asking::AsConfigured).await?;
         match self.keep_manifest(at, &manifest.document, manifest.digest, &manifest.bytes, tag).await {
             Ok(()) => {
                 if let Some(tag) = tag {
@@ -280,12 +301,14 @@ impl Domain {
         };
         let Some(body) = stored.body else { return Ok(false) };
         let document = Manifest::parse(&body, Some(&stored.media_type)).map_err(Error::from)?;
+        let reference = Reference::Tag(tag.clone());
+        self.admits_content(at, &reference, *digest, (&document, &body), Asking::AsConfigured).await?;
         self.keep_manifest(at, &document, *digest, &body, Some(tag)).await?;
         Ok(true)
     }
 
     /// Stores a manifest of the upstream, and moves the tag to it.
-    async fn keep_manifest(
+    pub(super) async fn keep_manifest(
         &self,
         at: &Mirrored,
         document: &Manifest,

@@ -20,6 +20,7 @@ mod memory;
 pub(super) mod names;
 mod quarantine;
 mod reader;
+mod signed;
 mod window;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use super::Error;
 use crate::blobs;
 use crate::ops::metrics::MirrorMetrics;
 use crate::ops::permits::Permits;
+use crate::signatures::{Keys, Unsigned};
 use crate::upstream::{self, Settings, Upstream};
 
 pub use content::MirroredBlob;
@@ -59,6 +61,8 @@ pub struct MirrorSettings {
     pub is_default: bool,
     /// How long what was fetched counts as current.
     pub cache: Cache,
+    /// Whose signatures an image must have; `None`: nobody's.
+    pub keys: Option<Keys>,
 }
 
 /// How long what was fetched counts as current.
@@ -86,6 +90,10 @@ pub struct Mirror {
     missing: Memory<(Name, Reference), ()>,
     /// What its tags are there and not yet here, and from when on.
     waiting: Memory<(Name, Reference), (Digest, jiff::Timestamp)>,
+    /// Images that are signed, and what they list.
+    signed: Memory<Digest, ()>,
+    /// Images that were not signed when the upstream was asked.
+    unsigned: Memory<Digest, Unsigned>,
     /// Blobs that were not what they should be.
     wrong: Memory<Digest, upstream::Error>,
     /// Why it could not be asked a moment ago.
@@ -104,12 +112,19 @@ impl Mirror {
             upstream,
             missing: Memory::new(),
             waiting: Memory::new(),
+            signed: Memory::new(),
+            unsigned: Memory::new(),
             wrong: Memory::new(),
             down: Memory::new(),
             is_scarce: AtomicBool::new(false),
             trouble: ArcSwap::default(),
             settings,
         }
+    }
+
+    /// What its upstream calls a repository.
+    pub(super) fn calls(&self, name: &Name) -> Name {
+        self.upstream.repository(name)
     }
 
     /// Why its upstream did not answer the last time it was asked; `None` if it did, or was not asked yet.
@@ -238,6 +253,7 @@ fn again(error: &Arc<Error>) -> Error {
         Error::ManifestUnknown => Error::ManifestUnknown,
         Error::BlobUnknown => Error::BlobUnknown,
         Error::Quarantined { digest, until } => Error::Quarantined { digest: digest.clone(), until: *until },
+        Error::Unsigned(unsigned) => Error::Unsigned(unsigned.clone()),
         Error::StoreAway(_) => Error::StoreAway(blobs::Error::Unavailable {
             operation: "fetch",
             key: String::new(),

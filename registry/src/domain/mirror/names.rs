@@ -125,6 +125,7 @@ mod tests {
                 stale_for: Duration::ZERO,
                 quarantine: None,
             },
+            keys: None,
         }
     }
 

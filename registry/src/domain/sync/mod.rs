@@ -7,6 +7,7 @@
 //! then the tag; at the end, prune. Content goes the way of any push, so nothing is seen before its digest is right.
 //! Guarantees: what is here is not fetched again, so a run that was killed is gone on with by the next. What fails is
 //! told by its name, and the rest goes on. A tag that is not what it was when it was looked at is not written over.
+//! An image is copied only if it is signed as the mirror asks.
 //! Only tags that this mirror set are pruned, and only after a run without a failure over complete lists.
 //! Never: assumes that it runs alone; two runs do the same twice.
 
@@ -15,6 +16,7 @@ mod copy;
 mod list;
 mod plan;
 mod prune;
+mod signed;
 mod told;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -31,6 +33,7 @@ use super::reconcile::{Pace, Unit};
 use super::{Domain, Error};
 use crate::key::Mark;
 use crate::meta::TagState;
+use crate::signatures::Keys;
 use crate::upstream::{Settings, Upstream};
 
 pub use plan::{Platform, PlatformError, Selection};
@@ -67,6 +70,8 @@ pub struct Replication {
     pub bytes_per_second: Option<NonZeroU64>,
     /// Paths that are others': nothing is copied there.
     pub taken: Vec<Name>,
+    /// Whose signatures an image must have; `None`: nobody's.
+    pub keys: Option<Keys>,
 }
 
 /// Repositories, and what of them.
@@ -225,27 +230,29 @@ impl<'a> Run<'a> {
         let wanted = plan::wanted(&tags, selections);
         self.tally.found();
         let images = Images { at: &at, tags: &tags, states: &states, found: Mutex::default() };
-        self.images(&images, &wanted).await;
+        self.images(&images, &wanted, Sort::Image).await;
         if self.asked.with_referrers {
             let followers = {
                 let found = images.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                plan::followers(&tags, selections, &found.copied, &found.tried)
+                // What follows nothing that was copied has nobody's signature.
+                let by_themselves = if self.asked.keys.is_none() { selections } else { &[] };
+                plan::followers(&tags, by_themselves, &found.copied, &found.tried)
             };
             let followers = followers.into_iter().map(|tag| (tag, BTreeSet::new())).collect();
-            self.images(&images, &followers).await;
+            self.images(&images, &followers, Sort::Follower).await;
         }
         if self.asked.prunes {
             self.tags.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((at, tags));
         }
     }
 
-    async fn images(&self, images: &Images<'_>, wanted: &Wanted) {
+    async fn images(&self, images: &Images<'_>, wanted: &Wanted, sort: Sort) {
         self.tally.expect(wanted.len());
         stream::iter(wanted)
             .for_each_concurrent(self.width(), async |(tag, platforms)| {
                 let Ok(_place) = self.places.acquire().await else { return };
                 let reference = format!("{}:{tag}", images.at.upstream);
-                match self.image(images, tag, platforms).await {
+                match self.image(images, tag, platforms, sort).await {
                     Ok(fate) => self.tally.told(reference, fate),
                     Err(fault) => self.tally.failed(reference, &fault),
                 }
@@ -259,6 +266,7 @@ impl<'a> Run<'a> {
         images: &Images<'_>,
         tag: &Tag,
         platforms: &BTreeSet<Platform>,
+        sort: Sort,
     ) -> Result<SyncFate, Fault> {
         let (digest, version) = self.tagged(&images.at.upstream, tag).await?;
         images.tried(digest);
@@ -269,6 +277,9 @@ impl<'a> Run<'a> {
                 Verdict::Later => return Ok(SyncFate::Later),
                 Verdict::SetByOthers => return Err(Fault::SetLocally),
                 Verdict::Same | Verdict::Copy => {}
+            }
+            if sort == Sort::Image {
+                self.check_signed(images.at, digest).await?;
             }
             let image = Image::new(images.at, images.tags, platforms);
             let is_new = self.manifest(&image, digest, 0).await?;
@@ -301,6 +312,15 @@ impl<'a> Run<'a> {
             states.extend(page.into_iter().map(|state| (state.tag.clone(), state)));
         }
     }
+}
+
+/// What a tag is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    /// It names what is pulled.
+    Image,
+    /// It is in place of a referrer of an image that was copied.
+    Follower,
 }
 
 /// What a repository's images have in common, and what became of them.

@@ -9,7 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
-use stowage_oci::{Algorithm, Digest, Tag, TagSelection, Version};
+use stowage_oci::{Digest, Tag, TagSelection, Version};
+
+use crate::signatures::subject_of;
 
 /// Names what an attestation of BuildKit is about.
 const REFERENCE: &str = "vnd.docker.reference.digest";
@@ -87,15 +89,6 @@ fn taken<'a>(images: &[&'a Tag], selection: &Selection) -> Vec<&'a Tag> {
         taken.filter_map(|tag| Some((Version::of_tag(tag.as_str())?, tag))).collect();
     versions.sort();
     versions.into_iter().rev().take(newest).map(|(_, tag)| tag).collect()
-}
-
-/// What a tag such as `sha256-….sig` is about; `None` for any other tag.
-pub(super) fn subject_of(tag: &Tag) -> Option<Digest> {
-    let (name, _kind) = tag.as_str().split_once('.').unwrap_or((tag.as_str(), ""));
-    let (algorithm, hex) = name.split_once('-')?;
-    let digest: Digest = format!("{algorithm}:{hex}").parse().ok()?;
-    // Tags are too short for the whole of any other.
-    (digest.algorithm() == Algorithm::Sha256).then_some(digest)
 }
 
 /// Which tags follow the images that were copied (`copied`), and which are followed by nothing that was tried
@@ -222,7 +215,7 @@ pub(super) fn judged(here: Here, digest: Digest, at: Option<u64>) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use stowage_oci::TagsWanted;
+    use stowage_oci::{Algorithm, TagsWanted};
 
     use super::*;
 

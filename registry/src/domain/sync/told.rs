@@ -13,6 +13,7 @@ use stowage_oci::Name;
 
 use super::{SyncProgress, Tell};
 use crate::domain::Error;
+use crate::signatures::Unsigned;
 use crate::upstream::{self, Kind, Refusal};
 
 /// The most failures that are kept by name.
@@ -206,6 +207,8 @@ pub(super) enum Fault {
     Name(String),
     #[error("what refers to it goes too deep")]
     TooDeep,
+    #[error("this mirror takes signed images only: {0}")]
+    Unsigned(Unsigned),
 }
 
 fn told(error: &Error) -> String {
@@ -223,7 +226,15 @@ impl Fault {
             Self::PathTaken(_) => "PathConflict",
             Self::Name(_) => "InvalidName",
             Self::TooDeep => "TooDeep",
+            Self::Unsigned(unsigned) => unsigned_reason(unsigned),
         }
+    }
+}
+
+const fn unsigned_reason(unsigned: &Unsigned) -> &'static str {
+    match unsigned {
+        Unsigned::Missing(_) => "SignatureMissing",
+        Unsigned::Invalid { .. } => "SignatureInvalid",
     }
 }
 
@@ -248,6 +259,7 @@ fn own_reason(error: &Error) -> &'static str {
             None => "UpstreamUnreachable",
         },
         Error::Upstream(error) => reason_of(error.kind),
+        Error::Unsigned(unsigned) => unsigned_reason(unsigned),
         Error::BodyStalled => "UpstreamUnreachable",
         Error::DigestMismatch { .. } | Error::LengthMismatch { .. } => "WrongContent",
         Error::BlobTooLarge { .. } => "TooLarge",

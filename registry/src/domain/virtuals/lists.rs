@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::collections::HashSet;
 
 use futures::{StreamExt as _, stream};
-use stowage_oci::{Digest, Name, Reference};
+use stowage_oci::{Digest, Name, Reference, Tag};
 
 use super::super::lists::{TAGS, cut, fitting};
 use super::super::reconcile::Unit;
@@ -23,7 +23,7 @@ use crate::operation::Page;
 const AT_ONCE: usize = 32;
 
 impl Domain {
-    /// A page of the tags. Those of mirrors are the ones that are here.
+    /// A page of the tags, those that are pinned among them. Those of mirrors are the ones that are here.
     pub async fn virtual_tags(&self, at: &Combined, page: &Page) -> Joined<TagList> {
         let mut search = Search::new();
         let mut lists = Vec::new();
@@ -48,7 +48,8 @@ impl Domain {
                 break;
             }
         }
-        if !lists.is_empty() {
+        if !lists.is_empty() || !at.sources.is_empty() && !at.pins.is_empty() {
+            lists.push(pinned_tags(at, page));
             search.take(Ok(merged_tags(lists, page.limit.unwrap_or(TAGS).min(TAGS))));
         }
         search.end(Error::NameUnknown)
@@ -102,6 +103,14 @@ impl Domain {
         let row = self.ask(&unit, |epoch| self.lookups.manifest(epoch, repository, &reference)).await;
         row.ok()??.map(|row| row.generation)
     }
+}
+
+/// A page of the tags that are pinned.
+fn pinned_tags(at: &Combined, page: &Page) -> TagList {
+    let is_after = |tag: &&Tag| page.after.as_deref().is_none_or(|after| tag.as_str() > after);
+    let tags = at.pins.keys().filter(is_after).cloned().collect();
+    let (tags, more) = cut(tags, page.limit.unwrap_or(TAGS).min(TAGS));
+    TagList { tags, more }
 }
 
 /// The first `limit` of what the lists have together.

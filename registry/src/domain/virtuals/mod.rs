@@ -5,7 +5,7 @@
 //!
 //! A virtual repository has nothing of its own. A name below its path is resolved to what its members call it
 //! ([`names`]), and the members are asked as anybody asks them: what mirrors fetch is kept, counted and compared as
-//! ever. A tag is that of the first member that has it, content by digest that of any, lists are joined. What is written
+//! ever. A tag is what a pin says, else that of the first member that has it, content by digest that of any, lists are joined. What is written
 //! is written to one member.
 //! Guarantees: no member is asked that the client may not read. While mirrors may not shadow our names, none is asked
 //! for a tag of a name that a member of ours has, whoever asks. A member that fails is passed over if another has what
@@ -19,7 +19,7 @@ mod push;
 
 use std::sync::Arc;
 
-use stowage_oci::{Glob, Name};
+use stowage_oci::{Digest, Glob, Name, Tag};
 
 pub use names::{Combined, Within};
 
@@ -39,8 +39,21 @@ pub struct VirtualSettings {
     pub listing: Listing,
     /// Whether mirrors may answer for names of ours.
     pub shadowing: Shadowing,
+    /// Tags that name what is said here.
+    pub pins: Vec<Pin>,
     /// Whether it answers at all.
     pub is_suspended: bool,
+}
+
+/// A tag that names one manifest, whatever members have by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// The name below the path.
+    pub repository: Name,
+    /// The tag.
+    pub tag: Tag,
+    /// What it names.
+    pub digest: Digest,
 }
 
 /// A member of a virtual repository.

@@ -6,12 +6,13 @@
 //! `include` and `exclude` are about the name below the path, and about the one that a mirror's upstream has for it:
 //! Docker Hub's `alpine` is `library/alpine`, and what excludes one of them excludes both.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use stowage_oci::{Glob, Name};
+use stowage_oci::{Digest, Glob, Name, Tag};
 
-use super::super::mirror::Mirrors;
 use super::super::mirror::names::{below, is_at_or_below};
+use super::super::mirror::{Mirrored, Mirrors};
 use super::{Member, MemberSource, Source, VirtualSettings, Virtuals};
 
 /// Where a name below the path of a virtual repository leads.
@@ -36,6 +37,8 @@ pub struct Combined {
     pub locals: Vec<Name>,
     /// What the member that takes pushes calls it.
     pub push_to: Option<Name>,
+    /// Its tags that are pinned.
+    pub pins: BTreeMap<Tag, Digest>,
 }
 
 impl Combined {
@@ -61,6 +64,7 @@ impl Virtuals {
             sources: Vec::new(),
             locals: Vec::new(),
             push_to: None,
+            pins: settings.pins_of(&rest),
         };
         for member in &settings.members {
             let Some(source) = member.source_of(&rest, mirrors) else { continue };
@@ -88,6 +92,22 @@ impl Virtuals {
     #[must_use]
     pub fn hides(&self, stored: &Name) -> bool {
         self.0.iter().any(|settings| is_at_or_below(stored, &settings.path))
+    }
+}
+
+impl VirtualSettings {
+    fn pins_of(&self, rest: &Name) -> BTreeMap<Tag, Digest> {
+        let pins = self.pins.iter().filter(|pin| pin.repository == *rest);
+        pins.map(|pin| (pin.tag.clone(), pin.digest)).collect()
+    }
+}
+
+impl Combined {
+    /// What is pinned of a tag in a mirror, by another name of the same repository: Docker Hub's `alpine` is
+    /// `library/alpine`.
+    pub(super) fn pinned_in(&self, at: &Mirrored, tag: &Tag) -> Option<Digest> {
+        let mut pins = self.settings.pins.iter().filter(|pin| pin.tag == *tag);
+        pins.find(|pin| at.mirror.calls(&pin.repository) == at.upstream).map(|pin| pin.digest)
     }
 }
 
@@ -122,7 +142,7 @@ impl Member {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Listing, Shadowing};
+    use super::super::{Listing, Pin, Shadowing};
     use super::*;
     use crate::domain::{MirrorCache, MirrorSettings};
     use crate::upstream::Settings;
@@ -140,6 +160,7 @@ mod tests {
             upstream: Settings::new("https://docker.io".parse().unwrap(), "us"),
             asks_upstream: true,
             is_default: false,
+            keys: None,
             cache,
         }])
     }
@@ -165,6 +186,7 @@ mod tests {
             members,
             listing: Listing::FirstMember,
             shadowing: Shadowing::Forbidden,
+            pins: Vec::new(),
             is_suspended: false,
         };
         vec![settings].into()
@@ -173,6 +195,26 @@ mod tests {
     fn named(virtuals: &Virtuals, name: &str) -> Vec<String> {
         let members = virtuals.members_of(&name.parse().unwrap(), &mirrors());
         members.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_pin_holds_for_a_repository_of_a_mirror_by_each_of_its_names() {
+        let digest = Digest::of(stowage_oci::Algorithm::Sha256, b"pinned");
+        let pin = Pin { repository: "library/nginx".parse().unwrap(), tag: "1.27".parse().unwrap(), digest };
+        let all = virtuals(vec![member(hub(), &[], &[])]);
+        let settings = VirtualSettings { pins: vec![pin], ..VirtualSettings::clone(&all.0[0]) };
+        let all = Virtuals::from(vec![settings]);
+        let pinned = |name: &str, tag: &str| {
+            let place = all.place(&name.parse().unwrap(), &mirrors());
+            let Some(Within::Members(found)) = place else { panic!("{place:?}") };
+            let Source::Mirror(at) = &found.sources[0] else { panic!("{found:?}") };
+            let tag = tag.parse().unwrap();
+            (found.pins.get(&tag).copied(), found.pinned_in(at, &tag))
+        };
+        assert_eq!(pinned("all/library/nginx", "1.27"), (Some(digest), Some(digest)));
+        assert_eq!(pinned("all/nginx", "1.27"), (None, Some(digest)), "Docker Hub calls it library/nginx");
+        assert_eq!(pinned("all/library/nginx", "1.28"), (None, None));
+        assert_eq!(pinned("all/acme/nginx", "1.27"), (None, None));
     }
 
     #[test]

@@ -3,10 +3,10 @@
 
 //! Pulling through a virtual repository.
 //!
-//! A tag: of the first member that has it. Content by digest is the same wherever it is: what is stored comes first,
+//! A tag: what is pinned, by digest; else of the first member that has it. Content by digest is the same wherever it is: what is stored comes first,
 //! ours before that of mirrors; only then mirrors ask for it.
 
-use stowage_oci::{Digest, Name, Reference};
+use stowage_oci::{Digest, Name, Reference, Tag};
 
 use super::super::mirror::{Asking, Mirrored, MirroredBlob};
 use super::super::{Domain, Error, ManifestAnswer};
@@ -22,7 +22,10 @@ impl Domain {
         asking: Asking,
     ) -> Joined<ManifestAnswer> {
         match reference {
-            Reference::Tag(_) => self.tag_of_members(at, reference, head, asking).await,
+            Reference::Tag(tag) => match at.pins.get(tag) {
+                Some(pinned) => self.manifest_of_members(at, &Reference::Digest(*pinned), head, asking).await,
+                None => self.tag_of_members(at, tag, head, asking).await,
+            },
             Reference::Digest(_) => self.manifest_of_members(at, reference, head, asking).await,
         }
     }
@@ -30,22 +33,28 @@ impl Domain {
     async fn tag_of_members(
         &self,
         at: &Combined,
-        tag: &Reference,
+        tag: &Tag,
         head: bool,
         asking: Asking,
     ) -> Joined<ManifestAnswer> {
+        let reference = Reference::Tag(tag.clone());
         let mut search = Search::new();
         let mut are_mirrors_asked = None;
         for source in &at.sources {
             let found = match source {
-                Source::Local(name) => search.take(self.manifest(name, tag, head).await),
+                Source::Local(name) => search.take(self.manifest(name, &reference, head).await),
                 // What a mirror copied is another's, too.
                 Source::Copied(_) | Source::Mirror(_) => {
                     let asked = match are_mirrors_asked {
                         Some(known) => known,
                         None => *are_mirrors_asked.insert(self.asks_mirrors(at, &mut search).await),
                     };
-                    asked && self.has_tag(source, tag, head, at.asking(asking), &mut search).await
+                    let pinned = match source {
+                        Source::Mirror(mirrored) => at.pinned_in(mirrored, tag).map(Reference::Digest),
+                        Source::Local(_) | Source::Copied(_) => None,
+                    };
+                    let wanted = pinned.as_ref().unwrap_or(&reference);
+                    asked && self.has_tag(source, wanted, head, at.asking(asking), &mut search).await
                 }
             };
             if found {
@@ -111,7 +120,7 @@ impl Domain {
             }
         }
         for mirrored in at.mirrored_sources() {
-            let stored = self.manifest(&mirrored.stored, digest, head).await;
+            let stored = self.stored_of_mirror(mirrored, digest, head).await;
             if search.take_stored(mirrored, stored) {
                 return search.end(Error::ManifestUnknown);
             }
@@ -123,6 +132,20 @@ impl Domain {
             }
         }
         search.end(Error::ManifestUnknown)
+    }
+
+    /// What is stored of a mirror, if it may be answered without asking.
+    async fn stored_of_mirror(
+        &self,
+        at: &Mirrored,
+        digest: &Reference,
+        head: bool,
+    ) -> Result<ManifestAnswer, Error> {
+        let stored = self.manifest(&at.stored, digest, head).await?;
+        match self.admits(at, digest, stored.digest, Asking::InALoop).await {
+            Err(Error::Unsigned(_)) => Err(Error::ManifestUnknown),
+            admitted => admitted.map(|()| stored),
+        }
     }
 
     /// A blob. `head`: only how long it is; where pushes are taken, of one that is stored: a push that follows may refer

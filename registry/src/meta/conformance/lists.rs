@@ -4,7 +4,7 @@
 //! Lists: pages by key, in byte order.
 #![expect(missing_docs, reason = "a claim is its name")]
 
-use super::{DAY, Fixture, World, digest, facts, fresh, name, tag};
+use super::{DAY, Fixture, World, digest, facts, fresh, index, name, tag};
 use crate::key::Generation;
 use crate::meta::{ManifestFacts, ReferrerRow};
 
@@ -149,4 +149,24 @@ pub async fn repositories_with_a_blob_are_those_that_see_it(fixture: Fixture) {
     assert_eq!(with(10).await.len(), 3);
     world.store.mark_absent(&stored.digest, stored.generation).await.expect("mark");
     assert_eq!(with(10).await, [""; 0]);
+}
+
+pub async fn indexes_with_a_child_are_those_that_live_here(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    let child = digest("child");
+    for (repository, content) in [("a", "one"), ("a", "two"), ("a", "gone"), ("b", "elsewhere")] {
+        world.push_manifest(repository, index(content, &[child, digest("sibling")]), &[]).await;
+    }
+    world.push_manifest("a", index("of another", &[digest("sibling")]), &[]).await;
+    world.store.delete_manifest(world.epoch, &name("a"), &digest("gone"), DAY).await.expect("delete");
+    let with = async |repository, limit| {
+        world.store.indexes_with(&name(repository), &child, limit).await.expect("indexes")
+    };
+    let mut all = with("a", 10).await;
+    all.sort();
+    let mut expected = [digest("one"), digest("two")];
+    expected.sort();
+    assert_eq!(all, expected);
+    assert_eq!(with("a", 1).await.len(), 1);
+    assert_eq!(with("c", 10).await, []);
 }

@@ -101,7 +101,8 @@ macro_rules! meta_conformance {
                     referrers_are_newest_first_and_filtered,
                     a_subject_need_not_exist,
                     repositories_are_pages_in_byte_order,
-                    repositories_with_a_blob_are_those_that_see_it;
+                    repositories_with_a_blob_are_those_that_see_it,
+                    indexes_with_a_child_are_those_that_live_here;
                 collect: nothing_is_collected_until_the_walk_has_ended,
                     a_blob_that_is_unlinked_goes_level_by_level,
                     what_is_relied_on_is_not_ripe,

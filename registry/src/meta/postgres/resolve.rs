@@ -301,6 +301,20 @@ impl Resolve for PostgresStore {
         names(&found)
     }
 
+    async fn indexes_with(
+        &self,
+        repository: &Name,
+        child: &Digest,
+        limit: u32,
+    ) -> Result<Vec<Digest>, Error> {
+        let statement = sqlx::query_as(include_str!("sql/indexes_with.sql"))
+            .bind(repository.as_str())
+            .bind(child.to_bytes())
+            .bind(i64::from(limit));
+        let found: Vec<(Vec<u8>,)> = read(self.rows(statement)).await?;
+        found.iter().map(|(bytes,)| row::digest("manifests", bytes)).collect()
+    }
+
     async fn mark_absent(&self, digest: &Digest, generation: Generation) -> Result<(), Error> {
         write(async || {
             let statement = "UPDATE blobs SET form = 0 WHERE digest = $1 AND gen = $2 AND form <> 0";

@@ -316,6 +316,20 @@ impl Resolve for SqliteStore {
         rows.iter().map(|(name,)| parsed("repositories", name)).collect()
     }
 
+    async fn indexes_with(
+        &self,
+        repository: &Name,
+        child: &Digest,
+        limit: u32,
+    ) -> Result<Vec<Digest>, Error> {
+        let query = sqlx::query_as(include_str!("sql/indexes_with.sql"))
+            .bind(repository.as_str())
+            .bind(child.to_bytes())
+            .bind(limit);
+        let rows: Vec<(Vec<u8>,)> = self.readers.all(query).await?;
+        rows.iter().map(|(bytes,)| digest_column("manifests", bytes)).collect()
+    }
+
     async fn mark_absent(&self, digest: &Digest, generation: Generation) -> Result<(), Error> {
         let update = "UPDATE blobs SET form = 0 WHERE digest = ?1 AND gen = ?2";
         let query = sqlx::query(update).bind(digest.to_bytes()).bind(generation.to_uuid());

@@ -30,7 +30,7 @@ macro_rules! both_stores {
         }
     };
 }
-use both_stores;
+pub(crate) use both_stores;
 
 /// Stamps each named test, likewise, on a site where every name leads through a virtual repository.
 macro_rules! through_a_virtual_repository {
@@ -43,4 +43,4 @@ macro_rules! through_a_virtual_repository {
         }
     };
 }
-use through_a_virtual_repository;
+pub(crate) use through_a_virtual_repository;

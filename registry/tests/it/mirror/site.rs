@@ -25,15 +25,15 @@ use crate::support::postgres::database;
 use crate::support::s3;
 use crate::upstream::servers::{Process, distribution, settings};
 
-pub(super) const HOUR: Duration = Duration::from_hours(1);
+pub(crate) const HOUR: Duration = Duration::from_hours(1);
 
 /// Two replicas, and what they mirror.
-pub(super) struct Site {
-    pub(super) one: Registry,
-    pub(super) other: Registry,
-    pub(super) upstream: Process,
-    pub(super) line: Line,
-    pub(super) mirror: MirrorSettings,
+pub(crate) struct Site {
+    pub(crate) one: Registry,
+    pub(crate) other: Registry,
+    pub(crate) upstream: Process,
+    pub(crate) line: Line,
+    pub(crate) mirror: MirrorSettings,
     virtuals: Vec<VirtualSettings>,
     meta: Arc<dyn MetaStore>,
     store: Arc<dyn Store>,
@@ -55,14 +55,14 @@ impl Answer {
 }
 
 impl Site {
-    pub(super) async fn embedded() -> Self {
+    pub(crate) async fn embedded() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Filesystem::open(folder.path()).await.unwrap());
         let meta = Arc::new(SqliteStore::open(folder.path(), Options::default()).await.unwrap());
         Self::over(meta, store, folder).await
     }
 
-    pub(super) async fn clustered() -> Self {
+    pub(crate) async fn clustered() -> Self {
         let (store, ()) = s3::store(s3::Kind::Versitygw).await;
         let meta = PostgresStore::connect(&postgres::Options::new(database().await)).await.unwrap();
         Self::over(Arc::new(meta), store, tempfile::tempdir().unwrap()).await
@@ -81,6 +81,7 @@ impl Site {
             asks_upstream: true,
             is_default: false,
             cache,
+            keys: None,
         };
         let [one, other] = [replica(&meta, &store).await, replica(&meta, &store).await];
         let site =
@@ -97,7 +98,7 @@ impl Site {
     }
 
     /// The names of the mirror are those of a virtual repository now, of which it is the one member.
-    pub(super) fn behind_a_virtual_repository(mut self) -> Self {
+    pub(crate) fn behind_a_virtual_repository(mut self) -> Self {
         let source = MemberSource::Mirror(self.mirror.name.clone());
         let member = Member { source, include: Vec::new(), exclude: Vec::new(), takes_pushes: false };
         self.virtuals = vec![VirtualSettings {
@@ -106,6 +107,7 @@ impl Site {
             members: vec![member],
             listing: Listing::FirstMember,
             shadowing: Shadowing::Forbidden,
+            pins: Vec::new(),
             is_suspended: false,
         }];
         self.set(|mirror| mirror.path = "mirrors/hub".parse().unwrap());
@@ -118,13 +120,13 @@ impl Site {
     }
 
     /// Other settings from now on.
-    pub(super) fn set(&mut self, change: impl FnOnce(&mut MirrorSettings)) {
+    pub(crate) fn set(&mut self, change: impl FnOnce(&mut MirrorSettings)) {
         change(&mut self.mirror);
         self.apply(&self.mirror);
     }
 
     /// A third replica, that was not there before.
-    pub(super) async fn newcomer(&self) -> Registry {
+    pub(crate) async fn newcomer(&self) -> Registry {
         let replica = replica(&self.meta, &self.store).await;
         replica.set_mirrors(vec![self.mirror.clone()]);
         replica.set_virtuals(self.virtuals.clone());
@@ -137,7 +139,7 @@ async fn replica(meta: &Arc<dyn MetaStore>, store: &Arc<dyn Store>) -> Registry 
 }
 
 /// Begins to ask; the body is to be read.
-pub(super) async fn start(
+pub(crate) async fn start(
     registry: &Registry,
     method: &str,
     target: &str,
@@ -150,12 +152,12 @@ pub(super) async fn start(
     registry.router().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
 }
 
-pub(super) async fn ask(registry: &Registry, method: &str, target: &str, fields: &[(&str, &str)]) -> Answer {
+pub(crate) async fn ask(registry: &Registry, method: &str, target: &str, fields: &[(&str, &str)]) -> Answer {
     let (parts, body) = start(registry, method, target, fields).await.into_parts();
     let body = to_bytes(body, usize::MAX).await.expect("the answer is complete");
     Answer { status: parts.status.as_u16(), headers: parts.headers, body }
 }
 
-pub(super) async fn get(registry: &Registry, target: &str) -> Answer {
+pub(crate) async fn get(registry: &Registry, target: &str) -> Answer {
     ask(registry, "GET", target, &[]).await
 }

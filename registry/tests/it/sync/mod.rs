@@ -7,7 +7,7 @@ mod command;
 mod pair;
 mod runs;
 mod scripted;
-mod site;
+pub(crate) mod site;
 
 /// Stamps each named test, a function of a fresh [`site::Site`], onto both pairs of stores.
 macro_rules! both_stores {
@@ -27,4 +27,4 @@ macro_rules! both_stores {
         }
     };
 }
-use both_stores;
+pub(crate) use both_stores;

@@ -246,6 +246,7 @@ async fn an_image_that_lacks_its_blobs_here_is_made_whole(site: Site) {
         upstream: site.asked.upstream.clone(),
         asks_upstream: true,
         is_default: false,
+        keys: None,
         cache: MirrorCache { tag_ttl: always, negative_ttl: always, stale_for: always, quarantine: None },
     }]);
     assert!(site.manifest("base/team/app", "1.0").await.is_some(), "somebody pulls it");

@@ -30,41 +30,41 @@ use crate::support::program::ask;
 use crate::support::s3;
 use crate::upstream::servers::{Image, Process, distribution, push, push_manifest, secret, settings};
 
-pub(super) const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
-pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// A registry, and what it copies.
-pub(super) struct Site {
-    pub(super) registry: Registry,
-    pub(super) upstream: Process,
-    pub(super) line: Line,
-    pub(super) asked: Replication,
+pub(crate) struct Site {
+    pub(crate) registry: Registry,
+    pub(crate) upstream: Process,
+    pub(crate) line: Line,
+    pub(crate) asked: Replication,
     _secret: TempDir,
     _folder: TempDir,
 }
 
 /// What a run told, an item a line, in byte order.
-pub(super) struct Told {
-    pub(super) synced: Synced,
-    pub(super) items: Vec<String>,
+pub(crate) struct Told {
+    pub(crate) synced: Synced,
+    pub(crate) items: Vec<String>,
 }
 
 impl Told {
     /// Whether it names this failure.
-    pub(super) fn failed(&self, reference: &str, reason: &str) -> bool {
+    pub(crate) fn failed(&self, reference: &str, reason: &str) -> bool {
         self.synced.failures.iter().any(|(failed, why)| failed == reference && *why == reason)
     }
 }
 
 impl Site {
-    pub(super) async fn embedded() -> Self {
+    pub(crate) async fn embedded() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Filesystem::open(folder.path()).await.unwrap());
         let meta = Arc::new(SqliteStore::open(folder.path(), Options::default()).await.unwrap());
         Self::over(meta, store, folder).await
     }
 
-    pub(super) async fn clustered() -> Self {
+    pub(crate) async fn clustered() -> Self {
         let (store, ()) = s3::store(s3::Kind::Versitygw).await;
         let meta = PostgresStore::connect(&postgres::Options::new(database().await)).await.unwrap();
         Self::over(Arc::new(meta), store, tempfile::tempdir().unwrap()).await
@@ -81,28 +81,28 @@ impl Site {
         Self { registry, upstream, line, asked, _secret: secret, _folder: folder }
     }
 
-    pub(super) async fn run(&self, mode: SyncMode) -> Told {
+    pub(crate) async fn run(&self, mode: SyncMode) -> Told {
         run(&self.registry, &self.asked, mode).await
     }
 
     /// A run that acts.
-    pub(super) async fn copy(&self) -> Told {
+    pub(crate) async fn copy(&self) -> Told {
         self.run(SyncMode::Copy).await
     }
 
     /// Pushes an image to the upstream.
-    pub(super) fn push(&self, repository: &str, tag: &str, layer: &[u8]) -> Image {
+    pub(crate) fn push(&self, repository: &str, tag: &str, layer: &[u8]) -> Image {
         push(self.upstream.address(), &login(), repository, tag, layer)
     }
 
     /// Pushes an image with a subject to the upstream.
-    pub(super) fn refer(&self, repository: &str, tag: &str, layer: &[u8], to: &Image) -> Image {
+    pub(crate) fn refer(&self, repository: &str, tag: &str, layer: &[u8], to: &Image) -> Image {
         let subject = json!({"mediaType": IMAGE, "digest": to.digest, "size": to.manifest.len()});
         push_manifest(self.upstream.address(), &login(), repository, tag, layer, &subject)
     }
 
     /// Pushes an index to the upstream.
-    pub(super) fn push_index(&self, repository: &str, tag: &str, manifests: &Value) -> (Digest, Vec<u8>) {
+    pub(crate) fn push_index(&self, repository: &str, tag: &str, manifests: &Value) -> (Digest, Vec<u8>) {
         let body = index(manifests);
         let fields = format!("{}Content-Type: {INDEX}\r\n", login());
         let target = format!("/v2/{repository}/manifests/{tag}");
@@ -111,31 +111,31 @@ impl Site {
         (Digest::of(Algorithm::Sha256, &body), body)
     }
 
-    pub(super) async fn get(&self, target: &str) -> Answer {
+    pub(crate) async fn get(&self, target: &str) -> Answer {
         request(&self.registry, "GET", target, "", Vec::new()).await
     }
 
     /// The content of a manifest here, if it is.
-    pub(super) async fn manifest(&self, repository: &str, reference: &str) -> Option<Vec<u8>> {
+    pub(crate) async fn manifest(&self, repository: &str, reference: &str) -> Option<Vec<u8>> {
         let answer = self.get(&format!("/v2/{repository}/manifests/{reference}")).await;
         (answer.status == 200).then(|| answer.body.to_vec())
     }
 
     /// The requests for the bytes of blobs since the last time.
-    pub(super) fn blobs_asked(&self) -> Vec<String> {
+    pub(crate) fn blobs_asked(&self) -> Vec<String> {
         let asked = self.line.asked();
         asked.into_iter().filter(|line| line.starts_with("GET") && line.contains("/blobs/")).collect()
     }
 }
 
 /// An index of these descriptors.
-pub(super) fn index(manifests: &Value) -> Vec<u8> {
+pub(crate) fn index(manifests: &Value) -> Vec<u8> {
     let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
     format!("{index:#}\n").into_bytes()
 }
 
 /// What is copied of one list of repositories: everything.
-pub(super) fn replication(upstream: Settings, repositories: Repositories) -> Replication {
+pub(crate) fn replication(upstream: Settings, repositories: Repositories) -> Replication {
     Replication {
         name: "base".to_owned(),
         path: Some("base".parse().unwrap()),
@@ -146,15 +146,16 @@ pub(super) fn replication(upstream: Settings, repositories: Repositories) -> Rep
         parallelism: 4,
         bytes_per_second: None,
         taken: Vec::new(),
+        keys: None,
     }
 }
 
 /// The versions in a range.
-pub(super) fn versions(range: &str) -> TagSelection {
+pub(crate) fn versions(range: &str) -> TagSelection {
     TagSelection { wanted: TagsWanted::Versions(range.parse().unwrap()), exclude: Vec::new() }
 }
 
-pub(super) async fn run(registry: &Registry, asked: &Replication, mode: SyncMode) -> Told {
+pub(crate) async fn run(registry: &Registry, asked: &Replication, mode: SyncMode) -> Told {
     let items = Mutex::new(Vec::new());
     let tell = |item: &SyncItem, _: SyncProgress| {
         items.lock().unwrap().push(format!("{} {}", item.fate.name(), item.reference));
@@ -165,7 +166,7 @@ pub(super) async fn run(registry: &Registry, asked: &Replication, mode: SyncMode
     Told { synced, items }
 }
 
-pub(super) async fn request(
+pub(crate) async fn request(
     registry: &Registry,
     method: &str,
     target: &str,
@@ -179,7 +180,7 @@ pub(super) async fn request(
     Answer { status: parts.status.as_u16(), headers: parts.headers, body }
 }
 
-pub(super) fn login() -> String {
+pub(crate) fn login() -> String {
     format!("Authorization: Basic {}\r\n", BASE64_STANDARD.encode("alice:p:w"))
 }
 

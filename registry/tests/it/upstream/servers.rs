@@ -85,7 +85,7 @@ pub(crate) fn push_manifest(
     Image { manifest, digest, layer: layer.to_vec(), layer_digest }
 }
 
-fn push_blob(address: &str, fields: &str, repository: &str, content: &[u8]) -> Digest {
+pub(crate) fn push_blob(address: &str, fields: &str, repository: &str, content: &[u8]) -> Digest {
     let digest = Digest::of(Algorithm::Sha256, content);
     let (status, head, _) = ask(address, "POST", &format!("/v2/{repository}/blobs/uploads/"), fields, b"");
     assert_eq!(status, 202, "{head}");

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use stowage_registry::domain::{Member, MemberSource, Shadowing};
+use stowage_oci::Digest;
+use stowage_registry::domain::{Member, MemberSource, Pin, Shadowing};
 
 use super::site::{NOBODY, Site, get, local, mirrored, push, send, sha256, text};
 use crate::mirror::line::Way;
@@ -22,6 +23,7 @@ super::both_stores!(
     a_name_of_ours_is_never_asked_of_mirrors_unless_that_is_allowed,
     what_a_mirror_copied_does_not_answer_for_a_name_of_ours,
     members_are_asked_for_what_they_include_and_do_not_exclude,
+    w451_a_pinned_tag_names_what_is_said_whatever_members_have,
     a_suspended_virtual_repository_answers_503,
     the_path_itself_is_nobodys_repository,
     a_request_that_we_made_ourselves_is_answered_with_what_is_here,
@@ -222,4 +224,52 @@ async fn a_request_that_we_made_ourselves_is_answered_with_what_is_here(site: Si
     let theirs = send(&site.one, "GET", "/v2/all/acme/base/manifests/1.0", &[("via", &via)], b"").await;
     assert_eq!(theirs.status, 503, "{theirs:?}");
     assert_eq!(site.asked(), NOBODY);
+}
+
+fn pin(repository: &str, tag: &str, digest: Digest) -> Pin {
+    Pin { repository: repository.parse().unwrap(), tag: tag.parse().unwrap(), digest }
+}
+
+async fn w451_a_pinned_tag_names_what_is_said_whatever_members_have(mut site: Site) {
+    let before = push_upstream(site.hub.address(), "", "acme/base", "1.0", b"before");
+    push_upstream(site.hub.address(), "", "acme/base", "1.0", b"after");
+    push(&site.one, "team-a/app", "1.0", b"ours").await;
+    let other = push(&site.one, "team-a/app", "2.0", b"another of ours").await;
+    let absent = sha256(b"nobody has it");
+    site.set(|all| {
+        all.pins = vec![
+            pin("acme/base", "1.0", before.digest),
+            pin("acme/base", "stable", before.digest),
+            pin("app", "1.0", sha256(&other)),
+            pin("app", "gone", absent),
+        ];
+    });
+    for (target, manifest) in [
+        ("acme/base/manifests/1.0", &before.manifest),
+        ("acme/base/manifests/stable", &before.manifest),
+        ("app/manifests/1.0", &other),
+        ("app/manifests/2.0", &other),
+    ] {
+        let pulled = get(&site.other, &format!("/v2/all/{target}")).await;
+        assert_eq!((pulled.status, &pulled.body[..]), (200, &manifest[..]), "{target}");
+        assert_eq!(pulled.header("docker-content-digest"), sha256(manifest).to_string(), "{target}");
+        assert_eq!(pulled.header("cache-control"), "no-cache", "{target}");
+    }
+    assert_eq!(get(&site.one, "/v2/all/app/manifests/gone").await.status, 404, "nor anything in its place");
+    let members = get(&site.one, "/v2/team-a/app/manifests/1.0").await;
+    assert_ne!(&members.body[..], &other[..], "the member has what it has");
+
+    for (name, tags) in [("app", r#"["1.0","2.0","gone"]"#), ("acme/base", r#"["1.0","stable"]"#)] {
+        let list = get(&site.one, &format!("/v2/all/{name}/tags/list")).await;
+        assert_eq!(text(&list), format!(r#"{{"name":"all/{name}","tags":{tags}}}"#));
+    }
+    let page = get(&site.one, "/v2/all/app/tags/list?n=1&last=1.0").await;
+    assert!(
+        text(&page).ends_with(r#""tags":["2.0"]}"#) && page.header("link").contains("last=2.0"),
+        "{page:?}"
+    );
+
+    site.set(|all| all.pins.clear());
+    let now = get(&site.one, "/v2/all/app/manifests/1.0").await;
+    assert_ne!(&now.body[..], &other[..]);
 }

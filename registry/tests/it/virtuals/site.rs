@@ -77,6 +77,7 @@ impl Site {
                 members: vec![local("team-a", true), mirrored("hub"), mirrored("quay")],
                 listing: Listing::FirstMember,
                 shadowing: Shadowing::Forbidden,
+                pins: Vec::new(),
                 is_suspended: false,
             },
             hub,
@@ -136,6 +137,7 @@ fn mirror(name: &str, line: &Line) -> MirrorSettings {
         upstream: settings(&format!("http://{}", line.address)),
         asks_upstream: true,
         is_default: false,
+        keys: None,
         cache: MirrorCache { tag_ttl: HOUR, negative_ttl: Duration::ZERO, stale_for: HOUR, quarantine: None },
     }
 }
