@@ -69,6 +69,11 @@ struct Work<'a> {
 }
 
 impl Actor {
+    /// Whether it changes nothing.
+    pub(super) const fn only_reads(self) -> bool {
+        matches!(self, Self::Reads)
+    }
+
     /// Works until the connection breaks, or something is refused.
     pub(super) async fn run(self, client: &Client, ledger: &Ledger, seed: u64) {
         let mut work = Work { client, ledger, rng: StdRng::seed_from_u64(seed) };

@@ -24,6 +24,7 @@ use futures::future::join_all;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use self::actors::Actor;
 use self::disk::{Disk, Honesty};
 use self::ledger::Ledger;
 use self::mount::Mounted;
@@ -154,11 +155,19 @@ async fn serve(mounted: &Mounted, process: &mut Process, ledger: &Ledger, rng: &
     let longest = [300, 1500, 6000][rng.random_range(0..3)];
     mounted.cut_before(rng.random_range(1..longest));
     let client = process.client.clone();
-    let actors = actors::at_work(rng);
-    let load: Vec<_> =
-        actors.into_iter().map(|actor| Box::pin(actor.run(&client, ledger, rng.random()))).collect();
+    let (readers, writers): (Vec<_>, Vec<_>) =
+        actors::at_work(rng).into_iter().partition(|actor| actor.only_reads());
+    let mut at_work = |actors: Vec<Actor>| {
+        let actors = actors.into_iter().map(|actor| Box::pin(actor.run(&client, ledger, rng.random())));
+        join_all(actors.collect::<Vec<_>>())
+    };
+    let (reads, writes) = (at_work(readers), at_work(writers));
     let load = async {
-        join_all(load).await;
+        // Where nobody writes any more, no write is the one before which the power goes.
+        tokio::select! {
+            _ = writes => {}
+            () = async { reads.await; std::future::pending().await } => {}
+        }
         mounted.freeze();
     };
     let cut = async {
