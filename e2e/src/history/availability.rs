@@ -6,17 +6,19 @@
 //! While the database is away pulls are answered from the bucket and pushes wait or are told to come back; while the
 //! bucket is away manifests are answered from the database. While the disk is full only pushes and deletions wait. While
 //! it is not known what refers to what, deletions of digests do, and a list that takes too long to be compared. A replica that is killed, stopped or replaced
-//! breaks connections, or has none to give. Whoever tries again gets through once the outage is over.
+//! breaks connections, or has none to give. While the registry is away that a repository is a copy of, what was never
+//! fetched is not to be had. Whoever tries again gets through once the outage is over.
 
 use std::collections::HashMap;
 
 use super::check::{Rule, Violation};
+use super::mirror::Mirrored;
 use super::record::{Action, Cause, History, Moment, Operation, Outage, Outcome, Part, Setback};
 
 /// Violations by operations that failed, were interrupted, or were refused without a reason.
-pub(super) fn failures(history: &History) -> Vec<Violation> {
+pub(super) fn failures(history: &History, mirrored: &Mirrored<'_>) -> Vec<Violation> {
     let references = References::of(&history.operations);
-    let judge = |operation| Judge { history, references: &references, operation }.violations();
+    let judge = |operation| Judge { history, references: &references, mirrored, operation }.violations();
     history.operations.iter().flat_map(judge).collect()
 }
 
@@ -42,6 +44,7 @@ impl<'a> References<'a> {
 struct Judge<'a> {
     history: &'a History,
     references: &'a References<'a>,
+    mirrored: &'a Mirrored<'a>,
     operation: &'a Operation,
 }
 
@@ -90,19 +93,28 @@ impl Judge<'_> {
     }
 
     fn is_excused(&self, setback: &Setback, afterwards: bool) -> bool {
-        let slack = if afterwards { self.history.policy.recovery } else { std::time::Duration::ZERO };
+        let policy = &self.history.policy;
+        let slack = |part| match (part, &policy.mirror) {
+            _ if !afterwards => std::time::Duration::ZERO,
+            (Part::Upstream, Some(mirror)) => mirror.recovery,
+            _ => policy.recovery,
+        };
         let overlaps = |outage: &&Outage| {
             outage.from <= setback.ended
-                && outage.until.is_none_or(|until| until.after(slack) >= setback.invoked)
+                && outage.until.is_none_or(|until| until.after(slack(outage.part)) >= setback.invoked)
         };
         let parts: Vec<Part> =
             self.history.outages.iter().filter(overlaps).map(|outage| outage.part).collect();
         let replica = parts.contains(&Part::Replica(setback.replica));
         let (database, bucket) = (parts.contains(&Part::Database), parts.contains(&Part::Bucket));
+        let upstream =
+            parts.contains(&Part::Upstream) && self.mirrored.needs_upstream(self.operation, setback.invoked);
         match setback.cause {
-            Cause::Unreachable | Cause::Broken => replica,
+            Cause::Unreachable => replica,
+            Cause::Broken => replica || upstream,
             Cause::UploadGone { .. } => parts.contains(&Part::Uploads),
             Cause::Unavailable { retry_after: None, .. } | Cause::Faulty { .. } => false,
+            Cause::Unavailable { .. } if upstream => true,
             Cause::Unavailable { .. } => match self.operation.action {
                 Action::PullManifest { .. } => database && bucket,
                 Action::PullBlob { .. } => bucket,

@@ -8,6 +8,7 @@ use std::fmt;
 
 use stowage_oci::Digest;
 
+use super::mirror::Mirrored;
 use super::record::{Action, History, Operation, Outcome, Reference};
 use super::{availability, blobs, explain, index, linearizable};
 
@@ -89,7 +90,8 @@ impl fmt::Display for Verdict {
 #[must_use]
 pub fn check(history: &History) -> Verdict {
     let mut violations = wrong_bytes(&history.operations);
-    for (name, register) in index::registers(&history.operations) {
+    let mirrored = Mirrored::of(history);
+    for (name, register) in index::registers(&history.operations, &mirrored) {
         match linearizable::unexplained(&register.steps) {
             Ok(reads) => {
                 violations
@@ -99,7 +101,7 @@ pub fn check(history: &History) -> Verdict {
         }
     }
     violations.extend(blobs::missing(history));
-    violations.extend(availability::failures(history));
+    violations.extend(availability::failures(history, &mirrored));
     let spelled: HashMap<u64, &Operation> =
         history.operations.iter().map(|operation| (operation.id, operation)).collect();
     let ids = violations.iter().flat_map(|violation| &violation.operations);

@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use stowage_oci::Digest;
 
 use super::linearizable::{Effect, Expect, Step};
-use super::record::{Action, Fate, Operation, Outcome, Reference};
+use super::mirror::Mirrored;
+use super::record::{Action, Fate, Moment, Operation, Outcome, Reference};
 
 /// What a register is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,8 +41,11 @@ impl Register {
 }
 
 /// All registers of a history.
-pub(super) fn registers(operations: &[Operation]) -> BTreeMap<Name<'_>, Register> {
-    let mut index = Index { names: Names::of(operations), registers: BTreeMap::new() };
+pub(super) fn registers<'a>(
+    operations: &'a [Operation],
+    mirrored: &Mirrored<'_>,
+) -> BTreeMap<Name<'a>, Register> {
+    let mut index = Index { names: Names::of(operations), mirrored, registers: BTreeMap::new() };
     for (at, operation) in operations.iter().enumerate() {
         index.add(at, operation);
     }
@@ -89,12 +93,13 @@ impl<'a> Names<'a> {
     }
 }
 
-struct Index<'a> {
+struct Index<'a, 'm> {
     names: Names<'a>,
+    mirrored: &'m Mirrored<'m>,
     registers: BTreeMap<Name<'a>, Register>,
 }
 
-impl<'a> Index<'a> {
+impl<'a> Index<'a, '_> {
     fn add(&mut self, at: usize, operation: &'a Operation) {
         let repository = operation.action.repository();
         match &operation.action {
@@ -138,15 +143,15 @@ impl<'a> Index<'a> {
             Reference::Tag(tag) => Subject::Tag(tag),
             Reference::Digest(digest) => Subject::Manifest(*digest),
         };
-        let name = (repository, subject);
+        let (name, since) = ((repository, subject), self.mirrored.shows_since(operation));
         match (&operation.outcome, subject) {
-            (Outcome::Absent, _) => self.read(name, at, operation, Expect::Value(None)),
+            (Outcome::Absent, _) => self.read_since(since, name, at, operation, Expect::Value(None)),
             (Outcome::Found { .. }, Subject::Manifest(_)) => {
                 self.read(name, at, operation, Expect::Something);
             }
             (Outcome::Found { digest, .. }, Subject::Tag(_)) => {
                 let value = self.value(name, *digest);
-                self.read(name, at, operation, Expect::Value(Some(value)));
+                self.read_since(since, name, at, operation, Expect::Value(Some(value)));
                 // What a tag shows is there. A digest that nobody pushed is the tag's violation, once.
                 if self.names.manifests.contains(&(repository, *digest)) {
                     self.read((repository, Subject::Manifest(*digest)), at, operation, Expect::Something);
@@ -169,11 +174,20 @@ impl<'a> Index<'a> {
     }
 
     fn read(&mut self, name: Name<'a>, at: usize, operation: &Operation, expect: Expect) {
+        self.read_since(operation.invoked, name, at, operation, expect);
+    }
+
+    /// What a read shows may have been so at any time since `invoked`.
+    fn read_since(
+        &mut self,
+        invoked: Moment,
+        name: Name<'a>,
+        at: usize,
+        operation: &Operation,
+        expect: Expect,
+    ) {
         let ended = Some(operation.ended);
-        self.push(
-            name,
-            Step { operation: at, invoked: operation.invoked, ended, effect: Effect::Read(expect) },
-        );
+        self.push(name, Step { operation: at, invoked, ended, effect: Effect::Read(expect) });
     }
 
     fn value(&mut self, name: Name<'a>, digest: Digest) -> u32 {

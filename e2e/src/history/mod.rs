@@ -17,6 +17,7 @@ mod check;
 mod explain;
 mod index;
 mod linearizable;
+mod mirror;
 mod record;
 mod recorder;
 #[cfg(test)]
@@ -24,7 +25,7 @@ mod simulated;
 
 pub use check::{Rule, Verdict, Violation, check, survivors};
 pub use record::{
-    Action, Cause, Fate, History, Moment, Operation, Outage, Outcome, Part, Policy, ReadError, Reference,
-    Setback,
+    Action, Cause, Fate, History, Mirror, Moment, Operation, Outage, Outcome, Part, Policy, ReadError,
+    Reference, Setback,
 };
 pub use recorder::{Recorder, Running};

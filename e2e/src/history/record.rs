@@ -333,6 +333,22 @@ pub struct Policy {
     pub recovery: Duration,
     /// How long a blob that nothing refers to stays after it was pushed; `None`: for ever, nothing collects.
     pub blob_grace: Option<Duration>,
+    /// Repositories that are copies of another registry's, if there are any.
+    pub mirror: Option<Mirror>,
+}
+
+/// What is promised of copies of another registry's repositories.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mirror {
+    /// What their names begin with.
+    pub path: String,
+    /// How old a tag may be, counted in time in which the other registry could have been asked.
+    pub staleness: Duration,
+    /// How long after a client has something whole it is stored.
+    pub settling: Duration,
+    /// How long after an outage of the other registry attempts may still come to nothing because of it.
+    pub recovery: Duration,
 }
 
 /// A part of the registry.
@@ -351,6 +367,8 @@ pub enum Part {
     References,
     /// Room to write, for everybody: the disk is full.
     Room,
+    /// The registry that some repositories are copies of, for every replica.
+    Upstream,
 }
 
 /// A time in which a part was, by intent, not to be reached or slow.

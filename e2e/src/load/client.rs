@@ -49,12 +49,21 @@ pub(super) struct Client {
     pub(super) load: Arc<Load>,
     pub(super) number: u32,
     pub(super) rng: StdRng,
+    /// How the names of some repositories begin in what is recorded, and how where they are asked for.
+    pub(super) elsewhere: Option<(String, String)>,
     connections: Connections,
 }
 
 impl Client {
     pub(super) fn new(number: u32, load: Arc<Load>, rng: StdRng) -> Self {
-        Self { connections: Connections::of(&load), load, number, rng }
+        Self { connections: Connections::of(&load), load, number, rng, elsewhere: None }
+    }
+
+    /// What a repository is called where it is asked for.
+    fn place(&self, repository: &str) -> String {
+        let elsewhere = self.elsewhere.as_ref();
+        let moved = elsewhere.and_then(|(from, to)| Some(format!("{to}{}", repository.strip_prefix(from)?)));
+        moved.unwrap_or_else(|| repository.to_owned())
     }
 
     /// Breaks off whatever it was doing.
@@ -87,7 +96,7 @@ impl Client {
         let Manifest { digest, blobs, children, .. } = manifest.clone();
         let (repository, tag) = (repository.to_owned(), tag.map(str::to_owned));
         let reference = tag.clone().unwrap_or_else(|| digest.to_string());
-        let ask = Ask::new(Method::PUT, format!("/v2/{repository}/manifests/{reference}"))
+        let ask = Ask::new(Method::PUT, format!("/v2/{}/manifests/{reference}", self.place(&repository)))
             .with_header(CONTENT_TYPE, manifest.media_type)
             .with_body(manifest.body.clone());
         let running =
@@ -103,9 +112,10 @@ impl Client {
         repository: &str,
         reference: Reference,
     ) -> Option<Bytes> {
+        let place = self.place(repository);
         let target = match &reference {
-            Reference::Tag(tag) => format!("/v2/{repository}/manifests/{tag}"),
-            Reference::Digest(digest) => format!("/v2/{repository}/manifests/{digest}"),
+            Reference::Tag(tag) => format!("/v2/{place}/manifests/{tag}"),
+            Reference::Digest(digest) => format!("/v2/{place}/manifests/{digest}"),
         };
         let ask = Ask::new(Method::GET, target).with_header(ACCEPT, content::ACCEPT);
         let action = Action::PullManifest { repository: repository.to_owned(), reference };
@@ -121,7 +131,7 @@ impl Client {
 
     /// Gets a blob.
     pub(super) async fn pull_blob(&mut self, recorder: &Recorder, repository: &str, digest: Digest) {
-        let ask = Ask::new(Method::GET, format!("/v2/{repository}/blobs/{digest}"));
+        let ask = Ask::new(Method::GET, format!("/v2/{}/blobs/{digest}", self.place(repository)));
         let action = Action::PullBlob { repository: repository.to_owned(), digest };
         let running = recorder.begin(self.number, action);
         self.finish(recorder, running, Task::Request(ask, Fate::NoEffect), found).await;
@@ -209,6 +219,7 @@ impl Client {
     /// Uploads a blob in one of the ways that clients have.
     async fn upload(&mut self, recorder: &Recorder, repository: &str, blob: &Blob, other: &str) -> Attempt {
         let Blob { digest, content, is_shared } = blob;
+        let (repository, other) = (self.place(repository), self.place(other));
         let head = Ask::new(Method::HEAD, format!("/v2/{repository}/blobs/{digest}"));
         let seen = self.ask(recorder, &head, Fate::Unknown).await?;
         if seen.status != 404 {

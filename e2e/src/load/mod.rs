@@ -22,9 +22,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::history::{Recorder, Verdict, check};
 use worker::{Known, Worker};
+
+/// How long whoever pushes to a registry that is mirrored waits after each push.
+const BETWEEN_RELEASES: Duration = Duration::from_millis(150);
 
 /// What is to be done, to whom.
 #[derive(Clone, Debug)]
@@ -51,6 +55,24 @@ pub struct Load {
     /// A bit for each replica that is sent no request, as one is that a Service does not name any more. If that is all
     /// of them, it is none.
     pub out_of_service: Arc<AtomicU64>,
+    /// Another registry whose repositories the replicas mirror, if there is one.
+    pub upstream: Option<Upstream>,
+}
+
+/// A registry that others mirror. One client pushes to it; all others pull from the copies, under which name all is
+/// recorded.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Where it listens itself, `host:port`.
+    pub address: String,
+    /// What the replicas put before the names of its repositories.
+    pub path: String,
+    /// What they may be called as well at the replicas: a virtual repository's path.
+    pub alias: String,
+    /// Its repositories, with that path.
+    pub repositories: Vec<String>,
+    /// Held by whoever pushes to it: who ends it in between breaks no push.
+    pub quiet: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Load {
@@ -88,8 +110,13 @@ impl Load {
         let (load, enough) = (Arc::new(self), Arc::new(AtomicBool::new(false)));
         let known = Arc::new(Known::default());
         let mut workers = JoinSet::new();
+        let theirs = Arc::new(Known::default());
+        if let Some(upstream) = &load.upstream {
+            let writer = Worker::of_upstream(&load, upstream, Arc::clone(&theirs));
+            workers.spawn(publish(writer, upstream.clone(), Arc::clone(recorder), Arc::clone(&enough)));
+        }
         for number in 0..load.clients {
-            let mut worker = Worker::new(number, Arc::clone(&load), Arc::clone(&known));
+            let mut worker = Worker::new(number, Arc::clone(&load), Arc::clone(&known), Arc::clone(&theirs));
             let (recorder, enough) = (Arc::clone(recorder), Arc::clone(&enough));
             workers.spawn(async move {
                 while !enough.load(Ordering::Relaxed) {
@@ -102,15 +129,30 @@ impl Load {
 }
 
 impl Running {
-    /// Lets every client finish what it began, reads everything that must be there once more, and judges.
-    pub async fn judge(mut self) -> Result<Verdict> {
+    /// Lets every client finish what it began, and reads everything that must be there once more.
+    pub async fn read_all(&mut self) -> Result<()> {
         self.enough.store(true, Ordering::Relaxed);
         while let Some(worker) = self.workers.join_next().await {
             worker.context("join a client")?;
         }
-        survey::read_all(&self.load, &self.recorder).await?;
+        survey::read_all(&self.load, &self.recorder).await
+    }
+
+    /// Does that, and judges.
+    pub async fn judge(mut self) -> Result<Verdict> {
+        self.read_all().await?;
         let recorder = Arc::clone(&self.recorder);
         tokio::task::spawn_blocking(move || check(&recorder.history())).await.context("judge the history")
+    }
+}
+
+/// Lets somebody push to a registry that is mirrored, until it is enough.
+async fn publish(mut writer: Worker, upstream: Upstream, recorder: Arc<Recorder>, enough: Arc<AtomicBool>) {
+    while !enough.load(Ordering::Relaxed) {
+        let quiet = upstream.quiet.lock().await;
+        writer.publish(&recorder).await;
+        drop(quiet);
+        sleep(BETWEEN_RELEASES).await;
     }
 }
 

@@ -55,7 +55,8 @@ fn tasks(load: &Load, recorder: &Recorder) -> VecDeque<Task> {
         let blobs = blobs.get(&(repository, digest)).map(|blobs| blobs.to_vec()).unwrap_or_default();
         Task::Manifest(repository.to_owned(), digest, blobs)
     });
-    let tags = load.repositories.iter().flat_map(|repository| {
+    let copied = load.upstream.iter().flat_map(|upstream| &upstream.repositories);
+    let tags = load.repositories.iter().chain(copied).flat_map(|repository| {
         (0..load.tags).map(move |tag| Task::Tag(repository.clone(), format!("t{tag}")))
     });
     let lists = load.repositories.iter().map(|repository| Task::Tags(repository.clone()));

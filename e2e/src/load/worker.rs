@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::client::Client;
 use super::content::{self, Manifest};
-use super::{Load, Queue};
+use super::{Load, Queue, Upstream};
 use crate::history::{Action, Recorder, Reference};
 
 /// Images that a client remembers in each repository.
@@ -33,14 +33,43 @@ pub(super) struct Known(pub(super) Queue<Pushed>);
 pub(super) struct Worker {
     client: Client,
     known: Arc<Known>,
+    /// What was pushed to the registry that is mirrored.
+    theirs: Arc<Known>,
     pushes: u64,
     own: HashMap<String, Vec<Manifest>>,
 }
 
 impl Worker {
-    pub(super) fn new(number: u32, load: Arc<Load>, known: Arc<Known>) -> Self {
+    pub(super) fn new(number: u32, load: Arc<Load>, known: Arc<Known>, theirs: Arc<Known>) -> Self {
         let rng = StdRng::seed_from_u64(load.seed.wrapping_mul(1_000_003).wrapping_add(u64::from(number)));
-        Self { client: Client::new(number, load, rng), known, pushes: 0, own: HashMap::new() }
+        Self { client: Client::new(number, load, rng), known, theirs, pushes: 0, own: HashMap::new() }
+    }
+
+    /// Whoever pushes to the registry that is mirrored.
+    pub(super) fn of_upstream(load: &Arc<Load>, upstream: &Upstream, theirs: Arc<Known>) -> Self {
+        // Those that read at the end have the numbers after all others.
+        let number = 2 * load.clients;
+        let own = Load {
+            replicas: vec![upstream.address.clone()],
+            repositories: upstream.repositories.clone(),
+            login: None,
+            out_of_service: Arc::default(),
+            upstream: None,
+            ..Load::clone(load)
+        };
+        let mut worker = Self::new(number, Arc::new(own), theirs, Arc::default());
+        worker.client.elsewhere = Some((upstream.path.clone(), String::new()));
+        worker
+    }
+
+    /// Pushes to the registry that is mirrored, or moves a tag there.
+    pub(super) async fn publish(&mut self, recorder: &Recorder) {
+        let (repository, tag) = (self.repository(), self.tag());
+        if self.client.rng.random_bool(0.8) {
+            self.push(recorder, repository, &tag).await;
+        } else {
+            self.tag_again(recorder, &tag).await;
+        }
     }
 
     /// Does one thing; sometimes it is ended in the middle.
@@ -50,6 +79,7 @@ impl Worker {
             let short = Duration::from_millis(rng.random_range(0..60));
             if timeout(short, self.act(recorder)).await.is_err() {
                 self.client.hang_up();
+                self.client.elsewhere = None;
             }
         } else {
             self.act(recorder).await;
@@ -57,6 +87,11 @@ impl Worker {
     }
 
     async fn act(&mut self, recorder: &Recorder) {
+        if let Some(upstream) = self.client.load.upstream.clone()
+            && self.client.rng.random_bool(0.4)
+        {
+            return self.pull_copied(recorder, &upstream).await;
+        }
         let (repository, tag) = (self.repository(), self.tag());
         match self.client.rng.random_range(0..100) {
             0..30 => self.push(recorder, repository, &tag).await,
@@ -111,6 +146,22 @@ impl Worker {
         if let Some(Pushed { repository, manifest }) = self.somebodys() {
             self.client.push_manifest(recorder, &repository, Some(tag), &manifest).await;
         }
+    }
+
+    /// Pulls from a mirror, under one of the names that its repositories have.
+    async fn pull_copied(&mut self, recorder: &Recorder, upstream: &Upstream) {
+        let rng = &mut self.client.rng;
+        let by_alias = rng.random_bool(0.3);
+        let known = rng.random_bool(0.5).then(|| self.theirs.one(rng.random_range(0..usize::MAX))).flatten();
+        let (repository, reference) = if let Some(Pushed { repository, manifest }) = known {
+            (repository, Reference::Digest(manifest.digest))
+        } else {
+            let repository = rng.random_range(0..upstream.repositories.len());
+            (upstream.repositories[repository].clone(), Reference::Tag(self.tag()))
+        };
+        self.client.elsewhere = by_alias.then(|| (upstream.path.clone(), upstream.alias.clone()));
+        self.pull(recorder, &repository, reference).await;
+        self.client.elsewhere = None;
     }
 
     async fn pull_known(&mut self, recorder: &Recorder) {

@@ -44,7 +44,7 @@ impl Alone {
         let disk = Disk::mount(folder.path(), mebibytes).await?;
         let replica = Replica::new(0, folder.path(), disk.data())?.started_by(&disk.entrance());
         replica.start().await?;
-        let policy = Policy { recovery: Duration::from_secs(5), blob_grace: None };
+        let policy = Policy { recovery: Duration::from_secs(5), blob_grace: None, mirror: None };
         Ok(Self { recorder: Arc::new(Recorder::start(policy)), replica, disk, folder })
     }
 
@@ -61,6 +61,7 @@ impl Alone {
             timeout: Duration::from_secs(30),
             odds: Odds { large_layer: 0.01, crash: 0.02 },
             out_of_service: Arc::default(),
+            upstream: None,
         }
     }
 

@@ -38,6 +38,10 @@ pub(crate) enum Fault {
     Failover(Duration),
     /// The bucket's server crashes and is started again.
     CrashS3,
+    /// The line to the registry that is mirrored is in this state for a while.
+    Upstream(State, Duration),
+    /// That registry's server crashes and is started again after a while.
+    CrashUpstream(Duration),
 }
 
 /// Lets one fault follow another until `end`, in an order by chance, with a pause after each.
@@ -85,6 +89,19 @@ impl Fault {
                     Ok(())
                 })
                 .await
+            }
+            Self::Upstream(state, time) => {
+                site.outage(Part::Upstream, &format!("the line is {state:?}"), async || {
+                    site.upstream.line.set(state);
+                    sleep(time).await;
+                    site.upstream.line.set(State::Up);
+                    Ok(())
+                })
+                .await
+            }
+            Self::CrashUpstream(time) => {
+                site.outage(Part::Upstream, "the server crashes", async || site.upstream.crash(time).await)
+                    .await
             }
             Self::RestartPostgres => {
                 let mut server = site.postgres.lock().await;

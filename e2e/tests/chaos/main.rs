@@ -21,6 +21,8 @@ mod postgres;
 mod program;
 #[cfg(test)]
 mod site;
+#[cfg(test)]
+mod upstream;
 
 #[cfg(test)]
 mod tests {
@@ -29,7 +31,7 @@ mod tests {
     use anyhow::{Context, Result, ensure};
     use rand::rngs::StdRng;
     use rand::{Rng as _, SeedableRng as _};
-    use stowage_e2e::history::{Cause, History, Operation, Outcome, Verdict, check};
+    use stowage_e2e::history::{Cause, History, Operation, Outcome, Part, Verdict, check};
     use stowage_e2e::load::Load;
     use stowage_e2e::soak_length;
     use tokio::time::Instant;
@@ -39,8 +41,16 @@ mod tests {
     use super::faults::{Fault, storm};
     use super::line::State;
     use super::site::Site;
+    use super::upstream::SETTLING;
 
     const REPLICAS: usize = 3;
+
+    /// What is done to a registry that is mirrored.
+    const UPSTREAM: [Fault; 3] = [
+        Fault::Upstream(State::Cut, seconds(3)),
+        Fault::Upstream(State::Dead, seconds(3)),
+        Fault::CrashUpstream(seconds(2)),
+    ];
 
     const fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -66,7 +76,9 @@ mod tests {
         let seed = seed()?;
         println!("{name}: CHAOS_SEED={seed}");
         let site = Site::start(REPLICAS, hours).await?;
-        let load = Load { clients, ..site.load(seed) };
+        let is_mirrored = storms.concat().iter().any(|fault| matches!(fault, Fault::Upstream(..)));
+        let upstream = is_mirrored.then(|| site.upstream.load());
+        let load = Load { clients, upstream, ..site.load(seed) };
         let failure = match run(&site, load, storms).await {
             Ok(run) if run.verdict.is_legal() => {
                 let Run { episodes, collected, verdict } = run;
@@ -96,8 +108,8 @@ mod tests {
     }
 
     async fn run(site: &Site, load: Load, storms: &[&[Fault]]) -> Result<Run> {
-        let seed = load.seed;
-        let clients = load.start(&site.recorder);
+        let (seed, is_mirrored) = (load.seed, load.upstream.is_some());
+        let mut clients = load.start(&site.recorder);
         let end = Instant::now() + soak_length(seconds(25))?;
         let storming = storms.iter().enumerate().map(|(number, faults)| {
             let mut rng = StdRng::seed_from_u64(seed + number as u64);
@@ -111,6 +123,13 @@ mod tests {
         // What is read at the end is what the bucket says, and what a collection has left.
         site.compared().await?;
         collect_once(site, &mut rng, &mut collected).await?;
+        if is_mirrored {
+            // What everybody has had is read again when it is not to be had elsewhere.
+            clients.read_all().await?;
+            tokio::time::sleep(SETTLING).await;
+            site.upstream.line.set(State::Cut);
+            site.recorder.outage(Part::Upstream, "it has gone for good");
+        }
         let verdict = clients.judge().await?;
         site.verify().await?;
         Ok(Run { episodes: episodes.into_iter().sum(), collected, verdict })
@@ -119,7 +138,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn l_72_replicas_that_are_replaced_killed_or_frozen_break_no_promise() -> Result<()> {
         let faults = [Fault::Rollout, Fault::Kill, Fault::Kill, Fault::Freeze(seconds(3))];
-        withstands("replicas", 1, 8, &[&faults]).await
+        withstands("replicas", 1, 8, &[&faults, &UPSTREAM]).await
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! A registry made of real parts: replicas, a PostgreSQL server, an S3 server, and the lines between them.
+//! A registry made of real parts: replicas, a PostgreSQL server, an S3 server, another registry that is mirrored, and the
+//! lines between them.
 
 use std::ffi::OsString;
 use std::fs;
@@ -25,6 +26,7 @@ use tokio::time::{sleep, timeout};
 use crate::line::Line;
 use crate::postgres::{self, Postgres};
 use crate::program::{Program, User, free_port};
+use crate::upstream::{self, Upstream};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 const BUCKET: &str = "chaos";
@@ -80,6 +82,7 @@ pub(crate) struct Site {
     pub(crate) s3: Mutex<S3>,
     pub(crate) to_postgres: Line,
     pub(crate) to_s3: Line,
+    pub(crate) upstream: Upstream,
     /// The replicas that a Service sends nobody to.
     out_of_service: Arc<AtomicU64>,
     folder: TempDir,
@@ -99,7 +102,8 @@ impl Site {
         let s3 = S3::start_new(folder.path()).await?;
         let to_postgres = Line::to(postgres.port()).await?;
         let to_s3 = Line::to(s3.port).await?;
-        configure(folder.path(), &to_postgres, &to_s3)?;
+        let upstream = Upstream::start_new(folder.path()).await?;
+        configure(folder.path(), &to_postgres, &to_s3, &upstream)?;
         let mut migrate = command(binary("stowage-registry")?);
         succeed(migrate.arg("migrate").args(configuration(folder.path()))).await?;
         let replica = |number| {
@@ -109,7 +113,8 @@ impl Site {
         };
         let mut replicas = (0..replicas).map(replica).collect::<Result<Vec<_>>>()?;
         replicas[0].hours = hours;
-        let policy = Policy { recovery: RECOVERY, blob_grace: Some(GRACE) };
+        let policy =
+            Policy { recovery: RECOVERY, blob_grace: Some(GRACE), mirror: Some(upstream::promise()) };
         let site = Self {
             recorder: Arc::new(Recorder::start(policy)),
             replicas,
@@ -117,6 +122,7 @@ impl Site {
             s3: Mutex::new(s3),
             to_postgres,
             to_s3,
+            upstream,
             out_of_service: Arc::default(),
             folder,
             comparisons: std::sync::Mutex::default(),
@@ -146,6 +152,7 @@ impl Site {
             timeout: Duration::from_secs(45),
             odds: Odds { large_layer: 0.01, crash: 0.02 },
             out_of_service: Arc::clone(&self.out_of_service),
+            upstream: None,
         }
     }
 
@@ -241,8 +248,9 @@ impl Site {
     }
 }
 
-fn configure(folder: &Path, to_postgres: &Line, to_s3: &Line) -> Result<()> {
+fn configure(folder: &Path, to_postgres: &Line, to_s3: &Line, upstream: &Upstream) -> Result<()> {
     let resources = RESOURCES.replace("@BUCKET@", BUCKET).replace("@S3@", &to_s3.port().to_string());
+    let resources = resources + &upstream.resources();
     let url = format!("postgres://postgres@127.0.0.1:{}/postgres?sslmode=disable", to_postgres.port());
     for (path, text) in [
         ("config/registry.yaml", resources.as_str()),

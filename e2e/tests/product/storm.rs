@@ -46,7 +46,8 @@ fn w473_h5_l_07_l_63_rollouts_collections_and_restarts_of_the_database_at_once_b
         cluster.kubectl(["rollout", "status", &inside, "deployment/main", "--timeout=180s"]).await?;
         registry.wait_until_ready().await?;
 
-        let recorder = Arc::new(Recorder::start(Policy { recovery: RECOVERY, blob_grace: Some(GRACE) }));
+        let policy = Policy { recovery: RECOVERY, blob_grace: Some(GRACE), mirror: None };
+        let recorder = Arc::new(Recorder::start(policy));
         let seed = rand::random_range(0..1_000_000);
         let clients = load(cluster, &inside, seed).await?.start(&recorder);
         let end = Instant::now() + soak_length(Duration::from_secs(40))?;
@@ -102,6 +103,7 @@ async fn load(cluster: &Cluster, inside: &str, seed: u64) -> Result<Load> {
         timeout: Duration::from_secs(45),
         odds: Odds { large_layer: 0.01, crash: 0.02 },
         out_of_service: Arc::default(),
+        upstream: None,
     })
 }
 
