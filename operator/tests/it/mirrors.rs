@@ -133,6 +133,23 @@ async fn a_replica_that_knows_no_mirrors_keeps_the_previous_document() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_none_stalls_its_mirror_and_its_place_is_named() {
+    let Some(scene) = Scene::set().await else { return };
+    let _operator = scene.operator();
+    scene.apply(shared_registry(json!({ "replicas": 1 }))).await;
+    scene.ready().await;
+    let mut body = mirror("hub", "hub", json!({}));
+    let key = "-----BEGIN PUBLIC KEY-----\nbm8ga2V5\n-----END PUBLIC KEY-----\n";
+    body["spec"]["verify"] = json!({ "keys": [{ "name": "release", "publicKey": key }] });
+    scene.apply(body).await;
+    scene.until_dependent::<Mirror>("hub", ConditionType::Stalled, Reason::InvalidSpec).await;
+    let hub = scene.typed::<Mirror>().get("hub").await.unwrap();
+    let stalled = conditions_of(&hub).iter().find(|found| found.type_ == "Stalled").cloned().unwrap();
+    assert!(stalled.message.contains("spec.verify.keys[0].publicKey"), "{}", stalled.message);
+    assert!(document(&scene).await.get("mirrors").is_none(), "it mirrors nothing unverified");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_suspended_mirror_says_so_and_claims_nothing_of_its_upstream() {
     let Some(scene) = Scene::set().await else { return };
     let _operator = scene.operator();
