@@ -37,6 +37,12 @@ impl<const N: usize> From<[Bytes; N]> for Pieces {
     }
 }
 
+impl FromIterator<Bytes> for Pieces {
+    fn from_iter<I: IntoIterator<Item = Bytes>>(pieces: I) -> Self {
+        Self(pieces.into_iter().collect())
+    }
+}
+
 impl Body for Pieces {
     type Data = Bytes;
     type Error = Infallible;
@@ -100,6 +106,15 @@ impl Answer {
     }
 }
 
+/// How long a download took, from its request on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Download {
+    /// Until the first bytes of its body.
+    pub(crate) first: Duration,
+    /// Until the last.
+    pub(crate) all: Duration,
+}
+
 /// Sends requests over one connection.
 pub(crate) struct Client {
     sender: http1::SendRequest<Pieces>,
@@ -126,6 +141,25 @@ impl Client {
             length += frame?.data_ref().map_or(0, |data| data.len() as u64);
         }
         Ok(Answer { status: head.status, location: head.headers.get(LOCATION).cloned(), length })
+    }
+
+    /// Gets a body of a length and forgets it; when its first bytes came, and its last.
+    pub(crate) async fn download(&mut self, path: &str, length: u64) -> Result<Download> {
+        let begun = Instant::now();
+        let response = self.begin(Method::GET, path, NOTHING, Pieces::default()).await?;
+        if response.status() != StatusCode::OK {
+            bail!("{} where {} was expected", response.status(), StatusCode::OK);
+        }
+        let (mut body, mut first, mut came) = (response.into_body(), None, 0);
+        while let Some(frame) = body.frame().await {
+            came += frame?.data_ref().map_or(0, |data| data.len() as u64);
+            first = first.or_else(|| (came > 0).then(|| begun.elapsed()));
+        }
+        if came != length {
+            bail!("{came} bytes where {length} were expected");
+        }
+        let all = begun.elapsed();
+        Ok(Download { first: first.unwrap_or(all), all })
     }
 
     /// Gets a body and keeps it.

@@ -8,6 +8,8 @@
 mod counting;
 mod load;
 mod measure;
+mod mirror;
+mod pace;
 mod records;
 mod reliability;
 mod report;
@@ -28,6 +30,7 @@ use clap::Parser;
 use stowage_oci::{Algorithm, Digest};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::mirror::Mirrors;
 use crate::reliability::Reliability;
 use crate::report::{About, Machine, Results, Settings, load_average};
 use crate::scene::{Ground, Peer, Scene};
@@ -38,7 +41,7 @@ use crate::work::{Data, Work};
 #[derive(Debug, Parser)]
 #[command(name = "stowage-bench")]
 struct Arguments {
-    /// Only work whose name holds this text: `filesystem/push`, `s3/manifest-by-tag x8`, `s3/requests`, `reliability`
+    /// Only work whose name holds this text: `filesystem/push`, `s3/manifest-by-tag x8`, `s3/requests`, `reliability`, `mirror`
     #[arg(long, value_name = "PATTERN")]
     only: Vec<String>,
     /// How often each piece of work is measured
@@ -123,6 +126,7 @@ async fn bench(arguments: &Arguments) -> Result<()> {
         processes: Vec::new(),
         requests: Vec::new(),
         reliability: Vec::new(),
+        mirrors: Vec::new(),
     };
     let earlier = arguments.merge.iter().map(|path| Results::read(path)).collect::<Result<Vec<Results>>>()?;
     // Before the work, not after it.
@@ -165,6 +169,21 @@ async fn bench(arguments: &Arguments) -> Result<()> {
             scratch: scratch.path().to_owned(),
         };
         upkeep.play(&mut results).await.with_context(|| format!("measure on {}", ground.name()))?;
+    }
+    for ground in Ground::ALL {
+        // Distribution is the upstream.
+        if kinds.len() < Kind::ALL.len() || !arguments.wants(ground, mirror::NAME) {
+            continue;
+        }
+        nothing = false;
+        let scratch = scratch(&arguments.scratch)?;
+        let mirrors = Mirrors {
+            ground,
+            programs: &programs,
+            rounds: arguments.rounds,
+            scratch: scratch.path().to_owned(),
+        };
+        mirrors.play(&mut results).await.with_context(|| format!("measure on {}", ground.name()))?;
     }
     ensure!(!nothing, "no work has a name like {:?}", arguments.only);
     for earlier in earlier {

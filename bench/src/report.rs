@@ -13,8 +13,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::measure::{Figures, precise};
-use crate::table::{MIB, Table, dash, memory, number, ratio, time};
+use crate::measure::{Figures, median, precise};
+use crate::table::{GIB, MIB, Table, dash, memory, number, ratio, time};
 
 /// The peer that others are set in proportion to.
 const BASELINE: &str = "distribution";
@@ -36,6 +36,8 @@ pub(crate) struct Results {
     pub(crate) requests: Vec<RequestsRow>,
     #[serde(default)]
     pub(crate) reliability: Vec<ReliabilityRow>,
+    #[serde(default)]
+    pub(crate) mirrors: Vec<MirrorRow>,
 }
 
 /// How long was measured.
@@ -105,6 +107,30 @@ pub(crate) struct ReliabilityRow {
     pub(crate) p99_ratio: Option<f64>,
 }
 
+/// Downloads of a blob, in several rounds. Times are seconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MirrorRow {
+    pub(crate) storage: String,
+    /// How it is reached.
+    pub(crate) upstream: String,
+    pub(crate) work: String,
+    pub(crate) bytes: u64,
+    /// From the request to the first byte of the body.
+    pub(crate) first_byte: Vec<f64>,
+    /// From the request to its last.
+    pub(crate) seconds: Vec<f64>,
+    /// User and system time of the registry.
+    pub(crate) cpu: Vec<f64>,
+    /// The most memory of the registry, in bytes.
+    pub(crate) peak: Option<u64>,
+}
+
+impl MirrorRow {
+    fn same_as(&self, other: &Self) -> bool {
+        (&self.storage, &self.upstream, &self.work) == (&other.storage, &other.upstream, &other.work)
+    }
+}
+
 impl ReliabilityRow {
     fn same_as(&self, other: &Self) -> bool {
         (&self.storage, &self.work, &self.unit) == (&other.storage, &other.work, &other.unit)
@@ -159,6 +185,7 @@ impl Results {
         add(&mut self.processes, earlier.processes, ProcessRow::same_as);
         add(&mut self.requests, earlier.requests, RequestsRow::same_as);
         add(&mut self.reliability, earlier.reliability, ReliabilityRow::same_as);
+        add(&mut self.mirrors, earlier.mirrors, MirrorRow::same_as);
         self.registries.extend(earlier.registries);
         Ok(())
     }
@@ -193,6 +220,7 @@ impl Results {
         section(&mut text, "Processes", &self.process_table());
         section(&mut text, "S3 requests for one unit", &self.request_table());
         section(&mut text, "Reliability", &self.reliability_table());
+        section(&mut text, "Mirrors", &self.mirror_table());
         section(&mut text, "Registries", &self.about());
         section(&mut text, "Machine", &self.machine_table());
         text
@@ -308,6 +336,49 @@ impl Results {
                 or_dash(row.p99),
                 row.p99_ratio.map_or_else(dash, |times| ratio(times, 1.0)),
             ]);
+        }
+        table
+    }
+
+    fn mirror_table(&self) -> Table {
+        let header = [
+            "storage",
+            "upstream",
+            "work",
+            "size",
+            "first byte",
+            "later than the upstream's",
+            "MiB/s",
+            "rate ratio",
+            "CPU for 1 GiB",
+            "peak memory",
+        ];
+        let mut table = Table::new(&header);
+        // Each upstream is downloaded from before it is mirrored.
+        let mut direct: Option<(&MirrorRow, f64, f64)> = None;
+        for row in &self.mirrors {
+            let (Some(first), Some(all)) = (median(row.first_byte.clone()), median(row.seconds.clone()))
+            else {
+                continue;
+            };
+            let beside = direct
+                .filter(|(direct, ..)| (&direct.storage, &direct.upstream) == (&row.storage, &row.upstream));
+            let cpu = median(row.cpu.clone()).map(|cpu| cpu * GIB / precise(row.bytes));
+            table.add(vec![
+                row.storage.clone(),
+                row.upstream.clone(),
+                row.work.clone(),
+                memory(precise(row.bytes)),
+                time(first * 1e6),
+                beside.map_or_else(dash, |(_, theirs, _)| time((first - theirs).max(0.0) * 1e6)),
+                number(precise(row.bytes) / MIB / all),
+                beside.map_or_else(dash, |(_, _, theirs)| ratio(theirs, all)),
+                cpu.map_or_else(dash, |cpu| time(cpu * 1e6)),
+                row.peak.map_or_else(dash, |bytes| memory(precise(bytes))),
+            ]);
+            if beside.is_none() {
+                direct = Some((row, first, all));
+            }
         }
         table
     }
@@ -464,6 +535,7 @@ mod tests {
             rows,
             processes: Vec::new(),
             requests: Vec::new(),
+            mirrors: Vec::new(),
             reliability: Vec::new(),
         }
     }

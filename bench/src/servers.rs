@@ -390,6 +390,46 @@ impl Stowage {
         Ok(Self { program, flags, home, address })
     }
 
+    /// On a free port, with a mirror of each of these upstreams.
+    pub(crate) fn mirroring(
+        programs: &Programs,
+        storage: &Storage,
+        postgres: Option<&Postgres>,
+        home: &Path,
+        upstreams: &[String],
+    ) -> Result<Self> {
+        let mut stowage = Self::on(programs, storage, postgres, home)?;
+        let mut resources = vec![];
+        if matches!(storage, Storage::Filesystem(_)) {
+            resources.push(serde_json::json!({
+                "apiVersion": "stowage.dev/v1alpha1", "kind": "Registry", "metadata": { "name": "bench" },
+                "spec": {
+                    "externalURL": format!("http://{}", stowage.address),
+                    "storage": { "filesystem": {} }, "database": { "sqlite": {} },
+                },
+            }));
+        }
+        resources.extend(upstreams.iter().enumerate().map(|(number, url)| {
+            let path = Self::mirror_path(number);
+            serde_json::json!({
+                "apiVersion": "stowage.dev/v1alpha1", "kind": "Mirror", "metadata": { "name": path },
+                "spec": {
+                    "registryRef": { "name": "bench" }, "path": path, "mode": "PullThrough",
+                    "upstream": { "url": url, "network": "Any" },
+                },
+            })
+        }));
+        let documents: Vec<String> = resources.iter().map(ToString::to_string).collect();
+        let file = write(stowage.home.join("mirrors.yaml"), &documents.join("\n---\n"))?;
+        stowage.flags.extend(["--config".into(), file]);
+        Ok(stowage)
+    }
+
+    /// Where the repositories of the upstream of this number are.
+    pub(crate) fn mirror_path(number: usize) -> String {
+        format!("upstream-{number}")
+    }
+
     /// On a free port.
     pub(crate) fn on(
         programs: &Programs,

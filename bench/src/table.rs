@@ -40,6 +40,7 @@ impl Table {
 }
 
 pub(crate) const MIB: f64 = 1_048_576.0;
+pub(crate) const GIB: f64 = 1_073_741_824.0;
 
 pub(crate) fn dash() -> String {
     "–".to_owned()
