@@ -182,7 +182,9 @@ async fn fetch(address: &str, path: &str) -> Result<Bytes> {
 async fn push(address: &str, tag: &str, bytes: u64) -> Result<Digest> {
     let pieces = layer(tag, bytes);
     let mut hasher = Hasher::new(Algorithm::Sha256);
-    pieces.iter().for_each(|piece| hasher.update(piece));
+    for piece in &pieces {
+        hasher.update(piece);
+    }
     let (layer, config) = (hasher.finish(), Digest::of(Algorithm::Sha256, CONFIG));
     push_blob(address, &config, Pieces::from([Bytes::from_static(CONFIG)])).await?;
     push_blob(address, &layer, pieces.into_iter().collect()).await?;
