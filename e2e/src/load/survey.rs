@@ -5,7 +5,7 @@
 //!
 //! What is read is recorded like anything else, and judged with it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -55,12 +55,25 @@ fn tasks(load: &Load, recorder: &Recorder) -> VecDeque<Task> {
         let blobs = blobs.get(&(repository, digest)).map(|blobs| blobs.to_vec()).unwrap_or_default();
         Task::Manifest(repository.to_owned(), digest, blobs)
     });
-    let copied = load.upstream.iter().flat_map(|upstream| &upstream.repositories);
-    let tags = load.repositories.iter().chain(copied).flat_map(|repository| {
+    let tags = load.repositories.iter().flat_map(|repository| {
         (0..load.tags).map(move |tag| Task::Tag(repository.clone(), format!("t{tag}")))
     });
     let lists = load.repositories.iter().map(|repository| Task::Tags(repository.clone()));
-    manifests.chain(tags).chain(lists).collect()
+    manifests.chain(tags).chain(copied(load, &history.operations)).chain(lists).collect()
+}
+
+/// The tags of a registry that is mirrored. Without it nobody can say of any other that there is none.
+fn copied(load: &Load, operations: &[Operation]) -> Vec<Task> {
+    let copies = load.upstream.iter().flat_map(|upstream| &upstream.repositories);
+    let copies: BTreeSet<&String> = copies.collect();
+    let pushed = operations.iter().filter_map(|operation| match &operation.action {
+        Action::PushManifest { repository, tag: Some(tag), .. } if copies.contains(repository) => {
+            Some((repository.clone(), tag.clone()))
+        }
+        _ => None,
+    });
+    let tags: BTreeSet<(String, String)> = pushed.collect();
+    tags.into_iter().map(|(repository, tag)| Task::Tag(repository, tag)).collect()
 }
 
 /// The blobs that manifests list.
