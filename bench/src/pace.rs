@@ -15,6 +15,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::measure::precise;
 
+/// How late the clock may wake us.
+const LATE: Duration = Duration::from_millis(20);
+
 /// The line, listening. Each connection has the pace for itself.
 #[derive(Debug)]
 pub(crate) struct Paced {
@@ -69,9 +72,9 @@ impl Paced {
                     return Ok::<_, anyhow::Error>(answered.shutdown().await?);
                 }
                 answered.write_all(&piece[..length]).await?;
-                // What rested meanwhile does not count.
                 let time = Duration::from_secs_f64(precise(length as u64) / precise(self.bytes_per_second));
-                free = free.max(Instant::now()) + time;
+                // What rested longer than a clock is late has not saved anything up.
+                free = free.max(Instant::now() - LATE) + time;
                 sleep_until(free).await;
             }
         };
