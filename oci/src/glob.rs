@@ -61,6 +61,12 @@ impl Glob {
         )
     }
 
+    /// Whether every repository name fits: `**`.
+    #[must_use]
+    pub fn matches_everything(&self) -> bool {
+        self.text == "**"
+    }
+
     /// The pattern as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {

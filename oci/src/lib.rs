@@ -19,6 +19,7 @@ mod range;
 mod reference;
 mod selection;
 mod tag;
+mod template;
 mod version;
 
 pub use content_range::{ContentRange, ContentRangeError};
@@ -31,6 +32,7 @@ pub use name::{Name, NameError};
 pub use platform::{Platform, PlatformError};
 pub use range::Ranges;
 pub use reference::{Reference, ReferenceError};
-pub use selection::{ExpressionError, TagExpression, TagSelection, TagsWanted};
+pub use selection::{ExpressionError, GroupsError, TagExpression, TagGroups, TagSelection, TagsWanted};
 pub use tag::{Tag, TagError};
+pub use template::{RepositoryTemplate, TagTemplate, TemplateError};
 pub use version::{RangeError, Version, VersionRange};

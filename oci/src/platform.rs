@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 /// The platform that a descriptor of an index names. Fields that we do not compare are not read.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 pub struct Platform {
     /// The operating system, as Go spells it.
     pub os: String,

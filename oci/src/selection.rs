@@ -99,6 +99,55 @@ impl fmt::Display for TagExpression {
     }
 }
 
+/// A regular expression whose first group names the group of a tag.
+#[derive(Clone, Debug)]
+pub struct TagGroups(Regex);
+
+/// The text names no groups of tags.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GroupsError {
+    /// It is no expression.
+    #[error(transparent)]
+    Expression(#[from] ExpressionError),
+    /// It has no group.
+    #[error("{0:?} has no group: put what names the group of a tag in parentheses, as in \"^v?([0-9]+)\"")]
+    NoGroup(String),
+}
+
+impl TagGroups {
+    /// The group of a tag, whichever part of it the expression fits; `None`: it is in no group with others.
+    #[must_use]
+    pub fn of<'t>(&self, tag: &'t Tag) -> Option<&'t str> {
+        Some(self.0.captures(tag.as_str())?.get(1)?.as_str())
+    }
+}
+
+impl FromStr for TagGroups {
+    type Err = GroupsError;
+
+    fn from_str(text: &str) -> Result<Self, GroupsError> {
+        if text.is_empty() || text.chars().count() > TagExpression::MAX {
+            let problem = format!("{text:?} has not 1 to {} characters", TagExpression::MAX);
+            return Err(ExpressionError(problem).into());
+        }
+        let read = RegexBuilder::new(text).size_limit(MOST_MEMORY).build();
+        let expression = read.map_err(|error| ExpressionError(error.to_string()))?;
+        if expression.captures_len() < 2 {
+            Err(GroupsError::NoGroup(text.to_owned()))
+        } else {
+            Ok(Self(expression))
+        }
+    }
+}
+
+impl PartialEq for TagGroups {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for TagGroups {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +177,18 @@ mod tests {
     fn what_is_no_expression_is_refused() {
         for text in ["", "(", "a)(b", "[", &"a".repeat(257), r"(\w{100}){100}{100}"] {
             assert!(text.parse::<TagExpression>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_tag_is_in_the_group_that_the_expression_names() {
+        let groups: TagGroups = r"^v?([0-9]+)\.".parse().unwrap();
+        let of = |tag: &str| groups.of(&tag.parse().unwrap()).map(str::to_owned);
+        assert_eq!((of("v1.2"), of("12.0"), of("latest")), (Some("1".into()), Some("12".into()), None));
+        let optional: TagGroups = "^(dev-)?x".parse().unwrap();
+        assert_eq!(optional.of(&"x".parse().unwrap()), None, "the group is not there");
+        for text in ["", "(", "^v[0-9]+", &"(a)".repeat(100)] {
+            assert!(text.parse::<TagGroups>().is_err(), "{text:?}");
         }
     }
 }
