@@ -55,7 +55,7 @@ pub struct AccessPolicySpec {
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub subjects: Vec<Subject>,
     /// What they may do. No action implies another.
-    #[schemars(length(min = 1, max = 3), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(length(min = 1, max = 5), extend("x-kubernetes-list-type" = "set"))]
     pub actions: Vec<Action>,
     /// While true the policy grants nothing.
     #[serde(default)]
@@ -71,6 +71,10 @@ pub enum Action {
     Push,
     /// Delete tags, manifests and blobs.
     Delete,
+    /// Ask for promotions into the repository, on the admin port; the source needs `Pull`.
+    Promote,
+    /// See plans and what was deleted, and restore it, on the admin port.
+    Administer,
 }
 
 /// One subject; exactly one of the fields is set.

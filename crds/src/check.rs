@@ -12,9 +12,9 @@ use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 
 use crate::{
-    Dependent, Kind, Mirror, Registry, VirtualRepository,
+    Dependent, Kind, Mirror, PromotionPolicy, Registry, RetentionPolicy, VirtualRepository, cycles,
     document::Dated,
-    paths, replication, rules,
+    paths, promotion_policy, replication, retention_policy, rules,
     schema::{Step, steps},
     strict,
 };
@@ -102,13 +102,27 @@ pub fn resource(kind: Kind, previous: Option<&Value>, next: &Value) -> Result<Va
         let previous = previous.map(|previous| strict::admit(kind, previous).object);
         violations = broken_rules(kind, previous.as_ref(), &admitted.object);
     }
-    if let (true, Kind::Mirror) = (violations.is_empty(), kind)
-        && let Ok(mirror) = Mirror::deserialize(&admitted.object)
-    {
-        violations = replication::problems(&mirror.spec);
+    if violations.is_empty() {
+        violations = problems(kind, &admitted.object);
     }
     violations.sort();
     if violations.is_empty() { Ok(admitted.object) } else { Err(violations) }
+}
+
+/// What is wrong with an object that neither its structure nor its rules can say.
+fn problems(kind: Kind, object: &Value) -> Vec<Violation> {
+    match kind {
+        Kind::Mirror => Mirror::deserialize(object).map(|mirror| replication::problems(&mirror.spec)),
+        Kind::RetentionPolicy => {
+            RetentionPolicy::deserialize(object).map(|policy| retention_policy::problems(&policy.spec))
+        }
+        Kind::PromotionPolicy => {
+            PromotionPolicy::deserialize(object).map(|policy| promotion_policy::problems(&policy.spec))
+        }
+        Kind::Registry => Registry::deserialize(object).map(|registry| registry.spec.immutability_problems()),
+        Kind::AccessPolicy | Kind::VirtualRepository | Kind::Promotion => Ok(Vec::new()),
+    }
+    .unwrap_or_default()
 }
 
 /// Checks an object that has been read: its structure and rules, without regard to what was before.
@@ -166,6 +180,13 @@ pub struct Misfit {
     pub violation: Violation,
 }
 
+impl Misfit {
+    /// A resource stays out, because of others.
+    fn of(found: paths::Conflict, resource: usize) -> Self {
+        Self { resource, violation: Violation { path: found.path.into(), message: found.message } }
+    }
+}
+
 /// Checks resources that are to be used together without a cluster: every name once per kind, one namespace or
 /// none, every reference to something that is there, and no path in the way of another.
 #[must_use]
@@ -193,6 +214,7 @@ pub fn together(resources: &[Value]) -> Vec<Misfit> {
     for resource in resources.iter().filter(|resource| Kind::of(resource) == Some(Kind::Registry)) {
         if let Ok(registry) = Registry::deserialize(resource) {
             misfits.extend(misfits_of_paths(&registry, resources));
+            misfits.extend(misfits_of_policies(&registry, resources));
         }
     }
     misfits
@@ -206,10 +228,9 @@ fn misfits_of_paths(registry: &Registry, resources: &[Value]) -> Vec<Misfit> {
         Kind::Mirror => mirrors.iter().position(|found| found.entry.name == name).map(|at| mirror_places[at]),
         _ => virtuals.iter().position(|found| found.entry.name == name).map(|at| virtual_places[at]),
     };
-    let conflicts = paths::conflicts(registry, &mirrors, &virtuals).into_iter().filter_map(|found| {
-        let violation = Violation { path: found.path.into(), message: found.message };
-        place(found.kind, &found.name).map(|resource| Misfit { resource, violation })
-    });
+    let conflicts = paths::conflicts(registry, &mirrors, &virtuals)
+        .into_iter()
+        .filter_map(|found| place(found.kind, &found.name).map(|resource| Misfit::of(found, resource)));
     let mut misfits: Vec<_> = conflicts.collect();
     for (resource, found) in virtual_places.iter().zip(&virtuals) {
         for (at, member) in found.entry.spec.members.iter().enumerate() {
@@ -228,6 +249,24 @@ fn misfits_of_paths(registry: &Registry, resources: &[Value]) -> Vec<Misfit> {
         }
     }
     misfits
+}
+
+/// Promotion policies that name others which are not there, or that lead back to themselves.
+fn misfits_of_policies(registry: &Registry, resources: &[Value]) -> Vec<Misfit> {
+    let (places, policies) = dependents_of::<PromotionPolicy>(registry, resources);
+    let is_there = |name: &str| policies.iter().any(|found| found.entry.name == name);
+    let cycles = cycles::conflicts(&policies).into_iter().filter_map(|found| {
+        let at = policies.iter().position(|policy| policy.entry.name == found.name)?;
+        Some(Misfit::of(found, places[at]))
+    });
+    let misfits = places.iter().zip(&policies).flat_map(|(resource, found)| {
+        let missing = found.entry.spec.named_policies().filter(|(_, name)| !is_there(name));
+        missing.map(|(path, name)| {
+            let message = format!("there is no PromotionPolicy named {name:?} of this Registry");
+            Misfit { resource: *resource, violation: Violation { path, message } }
+        })
+    });
+    misfits.chain(cycles).collect()
 }
 
 /// The resources of a kind that name a Registry, with their places in the list.

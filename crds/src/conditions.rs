@@ -68,14 +68,29 @@ words! {
         Exposed,
         /// Registry: the last garbage collection succeeded, or none has run yet.
         GarbageCollectionHealthy,
+        /// Registry: runs that delete are answered what the cluster runs. Absent where they do not ask.
+        UsageProtected,
         /// Mirror: the upstream answers, and takes our credential.
         UpstreamReachable,
         /// Mirror: the last run copied all that it was to.
         Synced,
+        /// Promotion: its policy is in force and takes it.
+        Accepted,
+        /// Promotion: every gate let it pass.
+        GatesPassed,
+        /// Promotion: it is promoted; unknown while it goes on.
+        Succeeded,
         /// VirtualRepository: every member is something that can be one.
         MembersResolved,
         /// VirtualRepository: a member does not work, and the others do. Absent otherwise.
         MembersDegraded,
+        /// RetentionPolicy: the last run would have deleted more than its limits allow, and deleted nothing. Absent
+        /// otherwise.
+        LimitExceeded,
+        /// RetentionPolicy: what clusters run was not known to the last run, which deleted nothing. Absent otherwise.
+        Protected,
+        /// RetentionPolicy: other policies match a repository that it matches. Absent otherwise.
+        Overlapping,
     }
 }
 
@@ -171,6 +186,21 @@ words! {
         /// A Job ended without a summary.
         SummaryMissing,
 
+        /// Runs that ask what the cluster runs are answered.
+        Watching,
+        /// The operator has not the rights to look at what runs.
+        PermissionDenied,
+        /// The operator is to look at fewer namespaces than the Registry wants protected.
+        UsageScopeNotCovered,
+        /// More runs than a ConfigMap can tell.
+        UsageReportTooLarge,
+        /// Another cluster has not reported what it runs for too long.
+        RemoteStale,
+        /// A run was not told what the cluster runs.
+        UsageReportMissing,
+        /// What a run was told of what runs is too old, or from the future.
+        UsageReportStale,
+
         /// Another, older resource has the path, or the place of the default.
         PathConflict,
         /// The upstream answers.
@@ -199,6 +229,48 @@ words! {
         RemoteShadowsLocal,
         /// Repositories that were pushed before cannot be reached below its path.
         PathHidesRepositories,
+
+        /// A policy that is named does not exist, or is not in force.
+        PolicyNotFound,
+        /// It would promote what comes by itself, by way of others or at once.
+        PromotionCycle,
+        /// The policy is suspended.
+        PolicySuspended,
+        /// The policy is there.
+        Accepted,
+        /// The policy is not for this repository or tag.
+        NotCovered,
+        /// The Registry is on a volume, beside which no Job can run.
+        NoJobs,
+        /// Every gate let it pass.
+        AllPassed,
+        /// A gate does not let it pass yet.
+        WaitingForGates,
+        /// A gate never will.
+        GateFailed,
+        /// It was promoted.
+        Promoted,
+        /// It had been promoted by the same policy before.
+        AlreadyPromoted,
+        /// There is no such tag or digest yet.
+        ArtifactNotFound,
+        /// The tag names another digest than the one that was pinned.
+        ArtifactChanged,
+        /// The tag of the target names another digest.
+        TagConflict,
+        /// The tag of the target is immutable and names another digest.
+        TagImmutable,
+        /// The policy gives no legal target.
+        InvalidTarget,
+        /// It waited longer than its policy lets it.
+        Expired,
+
+        /// A run would have deleted more than the limits allow, and deleted nothing.
+        LimitExceeded,
+        /// The last run failed.
+        RunFailed,
+        /// Other policies match a repository that this one matches.
+        PoliciesOverlap,
 
         /// A change is being rolled out.
         RollingOut,

@@ -10,8 +10,8 @@ use kube::Resource;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    AccessPolicy, AccessPolicySpec, Document, Kind, Mirror, MirrorSpec, Ref, VirtualRepository,
-    VirtualRepositorySpec, document::Entry,
+    AccessPolicy, AccessPolicySpec, Document, Kind, Mirror, MirrorSpec, PromotionPolicy, PromotionPolicySpec,
+    Ref, RetentionPolicy, RetentionPolicySpec, VirtualRepository, VirtualRepositorySpec, document::Entry,
 };
 
 /// A resource that names a Registry.
@@ -61,6 +61,8 @@ macro_rules! dependent {
 dependent!(AccessPolicy, AccessPolicySpec, access_policies);
 dependent!(Mirror, MirrorSpec, mirrors);
 dependent!(VirtualRepository, VirtualRepositorySpec, virtual_repositories);
+dependent!(PromotionPolicy, PromotionPolicySpec, promotion_policies);
+dependent!(RetentionPolicy, RetentionPolicySpec, retention_policies);
 
 /// Resources that name a Registry, of every kind.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -71,4 +73,8 @@ pub struct Dependents {
     pub mirrors: Vec<Mirror>,
     /// Virtual repositories.
     pub virtual_repositories: Vec<VirtualRepository>,
+    /// Promotion policies.
+    pub promotion_policies: Vec<PromotionPolicy>,
+    /// Retention policies.
+    pub retention_policies: Vec<RetentionPolicy>,
 }

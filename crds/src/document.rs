@@ -5,8 +5,8 @@
 //!
 //! [`compile`] is the only way to make one, in the operator and in a standalone process alike. In goes what names
 //! the Registry, is valid, and is not being deleted. An invalid edit of a resource keeps the entry of the previous
-//! document; an invalid Registry keeps the previous document as it is. What [`paths`] finds in the way of something
-//! older stays out.
+//! document; an invalid Registry keeps the previous document as it is. What [`paths`] and [`cycles`] find in the way of
+//! something older stays out.
 //!
 //! Guarantees: pure; the same resources give the same bytes and so the same hash, in any order and any build.
 //! Only the part of the Registry that is for replicas is in it, so scaling does not move the hash.
@@ -22,9 +22,10 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    API_VERSION, AccessPolicySpec, Kind, MirrorSpec, OPERATOR_FIELDS, Registry, RegistrySpec,
-    VirtualRepositorySpec,
+    API_VERSION, AccessPolicySpec, Kind, MirrorSpec, OPERATOR_FIELDS, PromotionPolicySpec, Registry,
+    RegistrySpec, RetentionPolicySpec, VirtualRepositorySpec,
     check::{self, Violation},
+    cycles,
     dependent::{Dependent, Dependents},
     paths::{self, Conflict},
 };
@@ -56,6 +57,12 @@ pub struct Document {
     /// Virtual repositories, by name. From version 1.1 on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub virtual_repositories: Vec<Entry<VirtualRepositorySpec>>,
+    /// Promotion policies, by name. From version 1.2 on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub promotion_policies: Vec<Entry<PromotionPolicySpec>>,
+    /// Retention policies, by name. From version 1.2 on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retention_policies: Vec<Entry<RetentionPolicySpec>>,
 }
 
 /// The Registry of a document.
@@ -121,11 +128,13 @@ pub struct NotAVersion(String);
 
 impl DocumentVersion {
     /// The highest version that this build understands.
-    pub const SUPPORTED: Self = Self { major: 1, minor: 1 };
+    pub const SUPPORTED: Self = Self { major: 1, minor: 2 };
     /// The first one.
     const FIRST: Self = Self { major: 1, minor: 0 };
     /// The first one with mirrors and virtual repositories.
     const WITH_PATHS: Self = Self { major: 1, minor: 1 };
+    /// The first one with policies beyond access. Who ignores them deletes and promotes nothing.
+    const WITH_POLICIES: Self = Self { major: 1, minor: 2 };
 }
 
 impl fmt::Display for DocumentVersion {
@@ -210,15 +219,25 @@ pub fn compile(sources: &Sources<'_>) -> Result<Compiled, InvalidRegistry> {
     let access_policies = entries(sources, &sources.dependents.access_policies, &mut invalid);
     let mut mirrors = entries(sources, &sources.dependents.mirrors, &mut invalid);
     let mut virtuals = entries(sources, &sources.dependents.virtual_repositories, &mut invalid);
-    let conflicts = paths::conflicts(registry, &mirrors, &virtuals);
+    let mut promotion_policies = entries(sources, &sources.dependents.promotion_policies, &mut invalid);
+    let mut conflicts = paths::conflicts(registry, &mirrors, &virtuals);
+    conflicts.extend(cycles::conflicts(&promotion_policies));
     let is_out = |kind, name: &str| conflicts.iter().any(|found| found.kind == kind && found.name == name);
     mirrors.retain(|found| !is_out(Kind::Mirror, &found.entry.name));
     virtuals.retain(|found| !is_out(Kind::VirtualRepository, &found.entry.name));
-    let has_paths = !mirrors.is_empty() || !virtuals.is_empty();
+    promotion_policies.retain(|found| !is_out(Kind::PromotionPolicy, &found.entry.name));
+    let retention_policies = entries(sources, &sources.dependents.retention_policies, &mut invalid);
+    let version = if !promotion_policies.is_empty() || !retention_policies.is_empty() {
+        DocumentVersion::WITH_POLICIES
+    } else if !mirrors.is_empty() || !virtuals.is_empty() {
+        DocumentVersion::WITH_PATHS
+    } else {
+        DocumentVersion::FIRST
+    };
     let document = Document {
         api_version: API_VERSION.to_owned(),
         kind: KIND.to_owned(),
-        version: if has_paths { DocumentVersion::WITH_PATHS } else { DocumentVersion::FIRST },
+        version,
         registry: RegistryEntry {
             namespace: registry.metadata.namespace.clone(),
             name: registry.metadata.name.clone().unwrap_or_default(),
@@ -229,6 +248,8 @@ pub fn compile(sources: &Sources<'_>) -> Result<Compiled, InvalidRegistry> {
         access_policies: plain(access_policies),
         mirrors: plain(mirrors),
         virtual_repositories: plain(virtuals),
+        promotion_policies: plain(promotion_policies),
+        retention_policies: plain(retention_policies),
     };
     invalid.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
     Ok(Compiled { document, invalid, conflicts })
@@ -399,7 +420,11 @@ impl Document {
     /// How many resources it holds, the Registry among them.
     #[must_use]
     pub fn resource_count(&self) -> usize {
-        1 + self.access_policies.len() + self.mirrors.len() + self.virtual_repositories.len()
+        1 + self.access_policies.len()
+            + self.mirrors.len()
+            + self.virtual_repositories.len()
+            + self.promotion_policies.len()
+            + self.retention_policies.len()
     }
 }
 

@@ -18,11 +18,25 @@ pub enum Kind {
     Mirror,
     /// [`crate::VirtualRepository`]
     VirtualRepository,
+    /// [`crate::PromotionPolicy`]
+    PromotionPolicy,
+    /// [`crate::Promotion`]
+    Promotion,
+    /// [`crate::RetentionPolicy`]
+    RetentionPolicy,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Registry, Self::AccessPolicy, Self::Mirror, Self::VirtualRepository];
+    pub const ALL: [Self; 7] = [
+        Self::Registry,
+        Self::AccessPolicy,
+        Self::Mirror,
+        Self::VirtualRepository,
+        Self::PromotionPolicy,
+        Self::Promotion,
+        Self::RetentionPolicy,
+    ];
 
     /// The word in `kind:`.
     #[must_use]
@@ -32,6 +46,9 @@ impl Kind {
             Self::AccessPolicy => "AccessPolicy",
             Self::Mirror => "Mirror",
             Self::VirtualRepository => "VirtualRepository",
+            Self::PromotionPolicy => "PromotionPolicy",
+            Self::Promotion => "Promotion",
+            Self::RetentionPolicy => "RetentionPolicy",
         }
     }
 

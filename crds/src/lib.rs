@@ -18,6 +18,7 @@
 mod access_policy;
 pub mod check;
 pub mod conditions;
+mod cycles;
 mod dependent;
 pub mod document;
 mod duration;
@@ -25,10 +26,13 @@ mod kind;
 mod mirror;
 mod names;
 pub mod paths;
+mod promotion;
+mod promotion_policy;
 mod quantity;
 mod registry;
 mod replication;
 pub mod report;
+mod retention_policy;
 mod rules;
 mod schedule;
 mod schema;
@@ -37,6 +41,7 @@ pub mod strict;
 mod summary;
 mod tags;
 mod text;
+pub mod usage;
 mod virtual_repository;
 pub mod yaml;
 
@@ -46,20 +51,34 @@ pub use document::Document;
 pub use duration::Duration;
 pub use kind::Kind;
 pub use mirror::{
-    Mirror, MirrorCache, MirrorMode, MirrorSecret, MirrorSpec, MirrorStatus, MirrorUpstream, TlsVerification,
-    UpstreamNetwork,
+    Mirror, MirrorCache, MirrorEviction, MirrorMode, MirrorSecret, MirrorSpec, MirrorStatus, MirrorUpstream,
+    TlsVerification, UpstreamNetwork,
 };
 pub use names::{Empty, Freeform, KeyRef, Labels, Ref, SecretRef};
+pub use promotion::{
+    Evaluation, GateStatus, Promotion, PromotionApproval, PromotionResult, PromotionSpec, PromotionStatus,
+    RequestedArtifact,
+};
+pub use promotion_policy::{
+    AgeGate, AgeSince, ApprovalGate, AttestationGate, LabelGate, LastPromotion, OnTagConflict,
+    PromotedByGate, PromotionGate, PromotionPolicy, PromotionPolicySpec, PromotionPolicyStatus,
+    PromotionReferrers, PromotionSource, PromotionTarget, PromotionTrigger, SignatureGate,
+};
 pub use quantity::Quantity;
 pub use registry::{
     Anonymous, Auth, Autoscaling, Database, DeletionPolicy, Disruption, Expose, GarbageCollection,
-    GarbageCollectionStatus, Htpasswd, HttpRoute, Image, Ingress, Limits, Managed, MigrationPolicy,
-    Migrations, Mode, Monitoring, OPERATOR_FIELDS, ParentRef, Postgres, Redirect, RedirectMode, Registry,
-    RegistrySpec, RegistryStatus, S3, Scrub, SecretUse, ServiceAccount, ServiceExposure, ServiceMonitor,
-    ServiceType, Storage, Telemetry, Tls, Tokens, Trash, Volume,
+    GarbageCollectionStatus, Htpasswd, HttpRoute, Image, ImmutabilityRule, ImmutableDeletion, Ingress,
+    Limits, Managed, MigrationPolicy, Migrations, Mode, Monitoring, OPERATOR_FIELDS, ParentRef, Postgres,
+    PullTracking, Redirect, RedirectMode, Registry, RegistrySpec, RegistryStatus, S3, Scrub, SecretUse,
+    ServiceAccount, ServiceExposure, ServiceMonitor, ServiceType, SignatureTags, Storage, Telemetry, Tls,
+    Tokens, Trash, UsageProtection, UsageRemote, UsageScope, Volume,
 };
 pub use replication::{Discover, MirrorArtifacts, MirrorLimits, MirrorReferrers, Prune, SyncFailure};
 pub use report::Report;
+pub use retention_policy::{
+    KeepRule, LabelMatch, MostRecent, PromotedTo, RecentBy, RetentionLimits, RetentionMode, RetentionPolicy,
+    RetentionPolicySpec, RetentionPolicyStatus, RetentionReferrers, RetentionRepositories, Untagged,
+};
 pub use schedule::{NotASchedule, Schedule};
 pub use schema::{crd, manifests};
 pub use signatures::{NotAPublicKey, PublicKey, SignatureProvider, Verification};
@@ -67,7 +86,8 @@ pub use summary::{Outcome, Summary, Termination};
 pub use tags::{SemverSelector, TagSelector};
 pub use text::{
     BaseUrl, Cron, DigestText, Glob, HostName, HttpUrl, ItemName, MountPath, OrganizationName, PlatformName,
-    PublicKeyPem, RegexText, Repository, TagGlob, TagName, TimeZone, VersionRange,
+    PredicateType, PublicKeyPem, RegexText, Repository, RepositoryTemplateText, TagGlob, TagName,
+    TagTemplateText, TimeZone, UserName, VersionRange,
 };
 pub use virtual_repository::{
     Member, MemberStatus, Pin, RemoteShadowing, TagResolution, VirtualRepository, VirtualRepositorySpec,

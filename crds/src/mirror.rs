@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BaseUrl, Cron, Duration, HostName, KeyRef, MirrorArtifacts, MirrorLimits, MirrorReferrers, MountPath,
-    Prune, Ref, SecretRef, Summary, SyncFailure, TimeZone, Verification,
+    Prune, Quantity, Ref, SecretRef, Summary, SyncFailure, TimeZone, Verification,
 };
 
 /// Repositories of another registry under a path of a Registry.
@@ -139,6 +139,10 @@ pub struct MirrorUpstream {
     #[serde(default = "MirrorUpstream::max_concurrent")]
     #[schemars(range(min = 1, max = 256))]
     pub max_concurrent: i32,
+    /// Requests to it a second, over all replicas and runs together; more wait for their turn. Absent: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub requests_per_second: Option<i32>,
 }
 
 impl MirrorUpstream {
@@ -187,6 +191,25 @@ pub struct MirrorCache {
     /// Whether the upstream is never asked.
     #[serde(default)]
     pub offline: bool,
+    /// What goes from the cache by itself, at each garbage collection. Absent: nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eviction: Option<MirrorEviction>,
+}
+
+/// What goes from a cache by itself. Never what a virtual repository pins, what was promoted, or what runs, where that
+/// is protected.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MirrorEviction {
+    /// Images that were not pulled for longer go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unused_for: Option<Duration>,
+    /// Images that were fetched longer ago go, however often they are pulled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Duration>,
+    /// While the cache has more than so many bytes, the least recently pulled images go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_size: Option<Quantity>,
 }
 
 impl MirrorCache {
@@ -211,6 +234,7 @@ impl Default for MirrorCache {
             stale_for: Self::default_stale_for(),
             quarantine: None,
             offline: false,
+            eviction: None,
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Summary, Termination, document::DocumentVersion};
+use crate::{LastPromotion, Summary, Termination, document::DocumentVersion};
 
 /// What a replica says about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -39,6 +39,9 @@ pub struct Report {
     /// The newest run of each command that this process starts by itself: those of a schedule, where no Jobs do.
     #[serde(default)]
     pub runs: Vec<Summary>,
+    /// The run of this process that waits to be told what the cluster runs, by an id that it made up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage_wanted: Option<String>,
     /// Every resource of the document in force.
     #[serde(default)]
     pub resources: Vec<ResourceReport>,
@@ -111,6 +114,9 @@ pub struct ResourceReport {
     /// Its newest run, where this process starts them by itself and no Job does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<Termination>,
+    /// What this process has promoted last by it, without being asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted: Option<LastPromotion>,
 }
 
 #[cfg(test)]
@@ -142,6 +148,7 @@ mod tests {
             schema: Some(SchemaReport { applied: 1, supported: [1, 1] }),
             checks: Checks { storage: Check::Ok, database: Check::Unreachable, collector: Check::Frozen },
             runs: vec![Summary::new("gc", crate::Outcome::Succeeded)],
+            usage_wanted: None,
             resources: Vec::new(),
         };
         let text = serde_json::to_string(&report).unwrap();

@@ -51,6 +51,13 @@ const NAME_CEL: &str =
 const NAME_MESSAGE: &str = "metadata.name must begin with a letter, hold only a-z, 0-9 and '-', not end in '-', and \
                             have at most 40 characters: names of Services and CronJobs are made from it";
 
+const TAGS_CEL: &str =
+    "[has(self.semver), has(self.glob), has(self.regex), has(self.exact)].filter(x, x).size() == 1";
+const TAGS_MESSAGE: &str =
+    "exactly one of semver, glob, regex and exact must be set; for all but some, glob [\"*\"] and exclude";
+const SUBJECT_CEL: &str = "[has(self.user), has(self.group), has(self.anonymous), has(self.authenticated)].filter(x, x).size() == 1";
+const SUBJECT_MESSAGE: &str = "exactly one of user, group, anonymous and authenticated must be set";
+
 static RULES: &[Rule] = &[
     Rule {
         kind: Kind::Registry,
@@ -160,6 +167,30 @@ static RULES: &[Rule] = &[
         holds: Holds::Always(|telemetry| !has_port(&telemetry["otlpEndpoint"], "4317")),
     },
     Rule {
+        kind: Kind::Registry,
+        at: "spec.pullTracking.ignoreSubjects[*]",
+        cel: SUBJECT_CEL,
+        message: SUBJECT_MESSAGE,
+        holds: Holds::Always(is_one_subject),
+    },
+    Rule {
+        kind: Kind::Registry,
+        at: "spec.usageProtection",
+        cel: "(self.scope == 'Namespaces') == has(self.namespaces) && (self.scope != 'RemotesOnly' || has(self.remotes))",
+        message: "scope Namespaces needs namespaces, and no other has them; scope RemotesOnly needs remotes",
+        holds: Holds::Always(|usage| {
+            (usage["scope"] == "Namespaces") == has(usage, "namespaces")
+                && (usage["scope"] != "RemotesOnly" || has(usage, "remotes"))
+        }),
+    },
+    Rule {
+        kind: Kind::Registry,
+        at: "spec.usageProtection.remotes[*].reporter",
+        cel: SUBJECT_CEL,
+        message: SUBJECT_MESSAGE,
+        holds: Holds::Always(is_one_subject),
+    },
+    Rule {
         kind: Kind::AccessPolicy,
         at: "",
         cel: NAME_CEL,
@@ -186,9 +217,9 @@ static RULES: &[Rule] = &[
     Rule {
         kind: Kind::AccessPolicy,
         at: "spec.subjects[*]",
-        cel: "[has(self.user), has(self.group), has(self.anonymous), has(self.authenticated)].filter(x, x).size() == 1",
-        message: "exactly one of user, group, anonymous and authenticated must be set",
-        holds: Holds::Always(|subject| has_one_of(subject, &["user", "group", "anonymous", "authenticated"])),
+        cel: SUBJECT_CEL,
+        message: SUBJECT_MESSAGE,
+        holds: Holds::Always(is_one_subject),
     },
     Rule { kind: Kind::Mirror, at: "", cel: NAME_CEL, message: NAME_MESSAGE, holds: Holds::Always(is_named) },
     Rule {
@@ -256,6 +287,15 @@ static RULES: &[Rule] = &[
     },
     Rule {
         kind: Kind::Mirror,
+        at: "spec.cache.eviction",
+        cel: "has(self.unusedFor) || has(self.maxAge) || has(self.maxSize)",
+        message: "unusedFor, maxAge or maxSize must say what goes; without eviction nothing does",
+        holds: Holds::Always(|eviction| {
+            ["unusedFor", "maxAge", "maxSize"].iter().any(|field| has(eviction, field))
+        }),
+    },
+    Rule {
+        kind: Kind::Mirror,
         at: "spec.limits",
         cel: "!has(self.bytesPerSecond) || self.bytesPerSecond.matches('[1-9]')",
         message: "bytesPerSecond must be more than nothing; suspend stops a mirror",
@@ -281,6 +321,13 @@ static RULES: &[Rule] = &[
     Rule {
         kind: Kind::Mirror,
         at: "spec.artifacts[*].tags",
+        cel: TAGS_CEL,
+        message: TAGS_MESSAGE,
+        holds: Holds::Always(|tags| has_one_of(tags, &["semver", "glob", "regex", "exact"])),
+    },
+    Rule {
+        kind: Kind::Registry,
+        at: "spec.immutability[*].tags",
         cel: "[has(self.semver), has(self.glob), has(self.regex), has(self.exact)].filter(x, x).size() == 1",
         message: "exactly one of semver, glob, regex and exact must be set; for all but some, glob [\"*\"] and exclude",
         holds: Holds::Always(|tags| has_one_of(tags, &["semver", "glob", "regex", "exact"])),
@@ -328,7 +375,148 @@ static RULES: &[Rule] = &[
         message: "exactly one of repository and mirrorRef must be set",
         holds: Holds::Always(|member| has_one_of(member, &["repository", "mirrorRef"])),
     },
+    Rule {
+        kind: Kind::PromotionPolicy,
+        at: "",
+        cel: NAME_CEL,
+        message: NAME_MESSAGE,
+        holds: Holds::Always(is_named),
+    },
+    Rule {
+        kind: Kind::PromotionPolicy,
+        at: "spec",
+        cel: "self.registryRef == oldSelf.registryRef",
+        message: "registryRef cannot change: make a new PromotionPolicy",
+        holds: Holds::Transition(|spec, before| spec["registryRef"] == before["registryRef"]),
+    },
+    Rule {
+        kind: Kind::PromotionPolicy,
+        at: "spec",
+        cel: "!self.to.repository.contains('{path}') || self.from.repositories.all(g, g == '**' || g.endsWith('/**'))",
+        message: "to.repository has {path}: then each of from.repositories must be ** or end in /**",
+        holds: Holds::Always(|spec| {
+            let target = spec["to"]["repository"].as_str().unwrap_or_default();
+            let ends = |glob: &Value| glob.as_str().is_some_and(|glob| glob == "**" || glob.ends_with("/**"));
+            !target.contains("{path}") || items(&spec["from"], "repositories").all(ends)
+        }),
+    },
+    Rule {
+        kind: Kind::PromotionPolicy,
+        at: "spec",
+        cel: "self.trigger == 'Manual' || !has(self.gates) || !self.gates.exists(g, has(g.approval))",
+        message: "with the trigger Automatic nobody asks, so nobody can approve: make it Manual, or leave the approval out",
+        holds: Holds::Always(|spec| {
+            spec["trigger"] == "Manual" || !items(spec, "gates").any(|gate| gate.get("approval").is_some())
+        }),
+    },
+    Rule {
+        kind: Kind::PromotionPolicy,
+        at: "spec.from.tags",
+        cel: "[has(self.semver), has(self.glob), has(self.regex), has(self.exact)].filter(x, x).size() == 1",
+        message: "exactly one of semver, glob, regex and exact must be set; for all but some, glob [\"*\"] and exclude",
+        holds: Holds::Always(|tags| has_one_of(tags, &["semver", "glob", "regex", "exact"])),
+    },
+    Rule {
+        kind: Kind::PromotionPolicy,
+        at: "spec.gates[*]",
+        cel: "[has(self.signature), has(self.attestation), has(self.minimumAge), has(self.approval), has(self.labels), has(self.promotedBy)].filter(x, x).size() == 1",
+        message: "exactly one of signature, attestation, minimumAge, approval, labels and promotedBy must be set",
+        holds: Holds::Always(|gate| has_one_of(gate, GATES)),
+    },
+    Rule {
+        kind: Kind::PromotionPolicy,
+        at: "spec.gates[*].signature",
+        cel: "self.required <= self.keys.size()",
+        message: "required is more than there are keys",
+        holds: Holds::Always(|gate| {
+            integer(gate, "required") <= i64::try_from(items(gate, "keys").count()).unwrap_or(i64::MAX)
+        }),
+    },
+    Rule {
+        kind: Kind::Promotion,
+        at: "",
+        cel: NAME_CEL,
+        message: NAME_MESSAGE,
+        holds: Holds::Always(is_named),
+    },
+    Rule {
+        kind: Kind::Promotion,
+        at: "spec",
+        cel: "self.policyRef == oldSelf.policyRef && self.artifact == oldSelf.artifact && self.requestedBy == oldSelf.requestedBy && has(self.reason) == has(oldSelf.reason) && (!has(self.reason) || self.reason == oldSelf.reason)",
+        message: "policyRef, artifact, requestedBy and reason cannot change: make a new Promotion",
+        holds: Holds::Transition(|spec, before| {
+            ["policyRef", "artifact", "requestedBy", "reason"]
+                .iter()
+                .all(|field| spec[field] == before[field])
+        }),
+    },
+    Rule {
+        kind: Kind::Promotion,
+        at: "spec",
+        cel: "!has(oldSelf.approvals) || (has(self.approvals) && oldSelf.approvals.all(o, self.approvals.exists(a, a == o)))",
+        message: "an approval that was given stays: approvals are only added",
+        holds: Holds::Transition(|spec, before| {
+            items(before, "approvals").all(|old| items(spec, "approvals").any(|new| new == old))
+        }),
+    },
+    Rule {
+        kind: Kind::Promotion,
+        at: "spec",
+        cel: "!has(self.approvals) || self.approvals.all(a, a.user != self.requestedBy)",
+        message: "who asks for a promotion cannot approve it",
+        holds: Holds::Always(|spec| {
+            items(spec, "approvals").all(|approval| approval["user"] != spec["requestedBy"])
+        }),
+    },
+    Rule {
+        kind: Kind::Promotion,
+        at: "spec.artifact",
+        cel: "has(self.tag) || has(self.digest)",
+        message: "one of tag and digest must be set",
+        holds: Holds::Always(|artifact| has(artifact, "tag") || has(artifact, "digest")),
+    },
+    Rule {
+        kind: Kind::RetentionPolicy,
+        at: "",
+        cel: NAME_CEL,
+        message: NAME_MESSAGE,
+        holds: Holds::Always(is_named),
+    },
+    Rule {
+        kind: Kind::RetentionPolicy,
+        at: "spec",
+        cel: "self.registryRef == oldSelf.registryRef",
+        message: "registryRef cannot change: make a new RetentionPolicy",
+        holds: Holds::Transition(|spec, before| spec["registryRef"] == before["registryRef"]),
+    },
+    Rule {
+        kind: Kind::RetentionPolicy,
+        at: "spec",
+        cel: "self.mode != 'Enforce' || has(self.keep)",
+        message: "mode Enforce needs keep: a policy without it would delete everything that it matches",
+        holds: Holds::Always(|spec| spec["mode"] != "Enforce" || has(spec, "keep")),
+    },
+    Rule {
+        kind: Kind::RetentionPolicy,
+        at: "spec.keep[*]",
+        cel: "has(self.tags) || has(self.labels) || has(self.pushedWithin) || has(self.pulledWithin) || has(self.promoted) || has(self.mostRecent) || self.always",
+        message: "a rule needs a condition: one of tags, labels, pushedWithin, pulledWithin, promoted and mostRecent; or always: true",
+        holds: Holds::Always(|rule| {
+            let conditions = ["tags", "labels", "pushedWithin", "pulledWithin", "promoted", "mostRecent"];
+            conditions.iter().any(|field| has(rule, field)) || rule["always"] == true
+        }),
+    },
+    Rule {
+        kind: Kind::RetentionPolicy,
+        at: "spec.keep[*].tags",
+        cel: TAGS_CEL,
+        message: TAGS_MESSAGE,
+        holds: Holds::Always(|tags| has_one_of(tags, &["semver", "glob", "regex", "exact"])),
+    },
 ];
+
+/// What a gate can ask for.
+const GATES: &[&str] = &["signature", "attestation", "minimumAge", "approval", "labels", "promotedBy"];
 
 fn is_named(object: &Value) -> bool {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
@@ -337,6 +525,10 @@ fn is_named(object: &Value) -> bool {
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && !name.ends_with('-')
         && name.bytes().all(legal)
+}
+
+fn is_one_subject(subject: &Value) -> bool {
+    has_one_of(subject, &["user", "group", "anonymous", "authenticated"])
 }
 
 fn replicates(spec: &Value) -> bool {

@@ -10,7 +10,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt as _;
 use serde_json::{Map, Value, json};
 
-use crate::{AccessPolicy, Kind, Mirror, Registry, VirtualRepository, rules, yaml};
+use crate::{
+    AccessPolicy, Kind, Mirror, Promotion, PromotionPolicy, Registry, RetentionPolicy, VirtualRepository,
+    rules, yaml,
+};
 
 const HEADER: &str = "# SPDX-FileCopyrightText: The Stowage authors\n# SPDX-License-Identifier: EUPL-1.2\n#\n\
                       # Generated from the types by `stowage-operator crds`; changes are made there.\n---\n";
@@ -49,6 +52,9 @@ fn definition(kind: Kind) -> Value {
         Kind::AccessPolicy => AccessPolicy::crd(),
         Kind::Mirror => Mirror::crd(),
         Kind::VirtualRepository => VirtualRepository::crd(),
+        Kind::PromotionPolicy => PromotionPolicy::crd(),
+        Kind::Promotion => Promotion::crd(),
+        Kind::RetentionPolicy => RetentionPolicy::crd(),
     };
     let mut definition = serde_json::to_value(derived).expect("a definition is JSON");
     let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];

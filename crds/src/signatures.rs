@@ -86,12 +86,17 @@ impl PublicKeyPem {
 
 /// Keys that are none.
 pub(crate) fn problems(at: &FieldPath, wanted: &Verification) -> Vec<Violation> {
+    keyless(at, &wanted.keys)
+}
+
+/// The same in a list `keys` of `at`.
+pub(crate) fn keyless(at: &FieldPath, keys: &[PublicKey]) -> Vec<Violation> {
     let list = at.field("keys");
     let problem = |(place, key): (usize, &PublicKey)| {
         let message = key.public_key.der().err()?.to_string();
         Some(Violation { path: list.item(place).field("publicKey"), message })
     };
-    wanted.keys.iter().enumerate().filter_map(problem).collect()
+    keys.iter().enumerate().filter_map(problem).collect()
 }
 
 #[cfg(test)]

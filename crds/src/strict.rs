@@ -67,6 +67,7 @@ struct Node {
     #[serde(default)]
     required: Vec<String>,
     additional_properties: Option<Box<Node>>,
+    min_properties: Option<usize>,
     max_properties: Option<usize>,
     items: Option<Box<Node>>,
     min_items: Option<usize>,
@@ -205,6 +206,9 @@ impl Walk {
         }
         for name in node.required.iter().filter(|name| !fields.contains_key(*name)) {
             self.refuse(&path.field(name), "is required");
+        }
+        if node.min_properties.is_some_and(|min| fields.len() < min) {
+            self.refuse(path, format!("has less than {} entries", node.min_properties.unwrap_or_default()));
         }
         if node.max_properties.is_some_and(|max| fields.len() > max) {
             self.refuse(path, format!("has more than {} entries", node.max_properties.unwrap_or_default()));

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::SyncFailure;
+use crate::{Evaluation, SyncFailure};
 
 /// The longest termination message that a kubelet hands on, in bytes.
 const LONGEST: usize = 4096;
@@ -110,6 +110,9 @@ pub struct Termination {
     /// What could not be done, the first of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<SyncFailure>,
+    /// What of a promotion was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<Evaluation>,
 }
 
 impl Termination {
@@ -121,14 +124,21 @@ impl Termination {
     pub fn to_termination_message(&self) -> String {
         let summary = self.summary.clone().cut();
         let mut named = self.failures.len().min(Self::MOST_FAILURES);
+        let mut evaluation = self.evaluation.clone();
         loop {
             let failures = self.failures.iter().take(named).cloned().collect();
-            let cut = Self { summary: summary.clone(), failures };
+            let cut = Self { summary: summary.clone(), failures, evaluation: evaluation.clone() };
             let text = serde_json::to_string(&cut).expect("strings, numbers and times are JSON");
-            if text.len() <= LONGEST || named == 0 {
+            if text.len() <= LONGEST {
                 return text;
             }
-            named -= 1;
+            match (named, &mut evaluation) {
+                (0, None) => return text,
+                (0, Some(told)) if told.gates.iter().all(|gate| gate.message.is_empty()) => evaluation = None,
+                // The reasons have room, the messages may not.
+                (0, Some(told)) => told.gates.iter_mut().for_each(|gate| gate.message.clear()),
+                _ => named -= 1,
+            }
         }
     }
 
@@ -185,7 +195,11 @@ mod tests {
     fn a_termination_names_as_many_failures_as_have_room() {
         let failure = |reference: String| SyncFailure { reference, reason: "UpstreamUnreachable".to_owned() };
         let summary = Summary::new("sync", Outcome::Failed);
-        let told = Termination { summary, failures: (0..12).map(|n| failure(format!("a:{n}"))).collect() };
+        let told = Termination {
+            evaluation: None,
+            summary,
+            failures: (0..12).map(|n| failure(format!("a:{n}"))).collect(),
+        };
         let read = Termination::from_termination_message(&told.to_termination_message()).unwrap();
         assert_eq!((&read.failures[..], read.failures.len()), (&told.failures[..10], 10));
         let text = told.to_termination_message();

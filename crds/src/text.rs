@@ -148,6 +148,30 @@ text! {
 }
 
 text! {
+    /// The name of a repository with the places `{path}` and `{name}`.
+    RepositoryTemplateText, max 255,
+    pattern r"^[a-z0-9._{}/-]+$"
+}
+
+text! {
+    /// A tag with the place `{tag}`.
+    TagTemplateText, max 128,
+    pattern r"^[A-Za-z0-9_.{}-]+$"
+}
+
+text! {
+    /// The name of a user, as Kubernetes knows it.
+    UserName, max 256,
+    pattern r"^[!-~]([ -~]*[!-~])?$"
+}
+
+text! {
+    /// What a statement of in-toto says, as a URI.
+    PredicateType, max 253,
+    pattern r"^[!-~]+$"
+}
+
+text! {
     /// A platform: `os/architecture`, or `os/architecture/variant`.
     PlatformName, max 64,
     pattern r"^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9._]+)?$"
@@ -176,6 +200,20 @@ impl MountPath {
 impl Repository {
     /// The name itself.
     pub fn parse(&self) -> Result<stowage_oci::Name, stowage_oci::NameError> {
+        self.as_str().parse()
+    }
+}
+
+impl RepositoryTemplateText {
+    /// The template itself.
+    pub fn parse(&self) -> Result<stowage_oci::RepositoryTemplate, stowage_oci::TemplateError> {
+        self.as_str().parse()
+    }
+}
+
+impl TagTemplateText {
+    /// The template itself.
+    pub fn parse(&self) -> Result<stowage_oci::TagTemplate, stowage_oci::TemplateError> {
         self.as_str().parse()
     }
 }

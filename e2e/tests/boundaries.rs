@@ -25,7 +25,7 @@ const ROOMS: [(&str, &[&str]); 11] = [
     ("axum", &["http", "lib.rs", "embedded.rs", "testing.rs"]),
     ("sqlx", &["meta"]),
     ("aws_sdk_s3", &["blobs/s3"]),
-    ("stowage_crds", &["config", "jobs"]),
+    ("stowage_crds", &["config", "jobs", "usage"]),
     // Who asks other registries: what pulls and replicates. Settings and their end come by way of the others.
     ("crate::upstream", &["upstream", "domain", "jobs", "config", "cli", "embedded.rs"]),
     ("psl", &["upstream"]),
@@ -39,7 +39,7 @@ const ROOMS: [(&str, &[&str]); 11] = [
 ];
 
 /// What a room must not name of its neighbours.
-const NEIGHBOURS: [(&str, &[&str]); 2] = [
+const NEIGHBOURS: [(&str, &[&str]); 4] = [
     (
         "upstream",
         &[
@@ -58,6 +58,13 @@ const NEIGHBOURS: [(&str, &[&str]); 2] = [
     (
         "signatures",
         &["crate::auth", "crate::blobs", "crate::domain", "crate::http", "crate::meta", "crate::upstream"],
+    ),
+    // Who asks for labels brings a way to read.
+    ("labels", &["crate::blobs", "crate::domain", "crate::http", "crate::jobs", "crate::key", "crate::meta"]),
+    // It judges by what it is given.
+    (
+        "retention",
+        &["crate::blobs", "crate::config", "crate::domain", "crate::http", "crate::jobs", "crate::meta"],
     ),
 ];
 

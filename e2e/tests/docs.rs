@@ -244,6 +244,20 @@ fn the_readme_says_what_semver_covers() -> Result<()> {
 }
 
 #[test]
+fn the_readme_leads_to_every_how_to() -> Result<()> {
+    let readme = read(Path::new("README.md"))?;
+    let leads = links(&readme);
+    for page in pages()?.iter().filter(|page| page.starts_with("docs/how-to")) {
+        ensure!(
+            leads.iter().any(|link| Path::new(link) == page),
+            "README.md does not lead to {}",
+            page.display()
+        );
+    }
+    Ok(())
+}
+
+#[test]
 fn blocks_and_links_are_found() {
     let page = "text [a](b.md#c), [d](https://e.f)\n```yaml\nkind: X\n```\n```sh\nls\n```\n";
     assert_eq!(blocks(page, "yaml"), ["kind: X"]);

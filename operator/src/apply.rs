@@ -248,7 +248,7 @@ impl Applier {
 /// Is it a run of a schedule, or one beside it?
 #[must_use]
 pub fn is_run(kind: Kind, object: &DynamicObject) -> bool {
-    let runs = [Component::GarbageCollection, Component::Sync].map(Component::as_str);
+    let runs = [Component::GarbageCollection, Component::Sync, Component::Retention].map(Component::as_str);
     let component = object.labels().get(COMPONENT_LABEL);
     kind == Kind::Job && component.is_some_and(|component| runs.contains(&component.as_str()))
 }

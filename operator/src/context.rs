@@ -34,6 +34,8 @@ pub struct Context {
     pub client: Client,
     /// What the operator was started with.
     pub settings: Settings,
+    /// Whether it looks at all namespaces.
+    pub watches_all: bool,
     /// The optional APIs of the cluster.
     pub apis: watch::Receiver<Apis>,
     /// What the replicas say.

@@ -68,6 +68,13 @@ pub fn of_registry(before: Option<&RegistryStatus>, after: &RegistryStatus) -> V
     notices
 }
 
+/// What the change of a dependent's conditions has to tell.
+#[must_use]
+pub fn of_dependent(before: &[Condition], after: &[Condition]) -> Vec<Notice> {
+    let exceeded = entered(before, after, ConditionType::LimitExceeded, Reason::LimitExceeded);
+    exceeded.map(|found| Notice::warning("LimitExceeded", found.message.clone())).into_iter().collect()
+}
+
 fn entered<'a>(
     before: &[Condition],
     after: &'a [Condition],
@@ -118,6 +125,14 @@ mod tests {
         let told = of_registry(None, &failed);
         assert_eq!(told, [Notice::warning("MigrationFailed", "text")]);
         assert_eq!(of_registry(Some(&failed), &failed), []);
+    }
+
+    #[test]
+    fn a_run_beyond_its_limits_is_told_once() {
+        let exceeded = status(ConditionType::LimitExceeded, true, Reason::LimitExceeded).conditions;
+        assert_eq!(of_dependent(&[], &exceeded), [Notice::warning("LimitExceeded", "text")]);
+        assert_eq!(of_dependent(&exceeded, &exceeded), []);
+        assert_eq!(of_dependent(&exceeded, &[]), []);
     }
 
     #[test]

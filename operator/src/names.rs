@@ -19,13 +19,17 @@ pub const HANDOVER_MANAGER: &str = "stowage-operator-handover";
 pub const REGISTRY_LABEL: &str = "stowage.dev/registry";
 /// Which Mirror a run and its pod are for.
 pub const MIRROR_LABEL: &str = "stowage.dev/mirror";
+/// Which Promotion a run and its pod are for.
+pub const PROMOTION_LABEL: &str = "stowage.dev/promotion";
+/// Which `RetentionPolicy` a run and its pod are for.
+pub const RETENTION_LABEL: &str = "stowage.dev/retentionpolicy";
 /// What part of the registry an object is.
 pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
 /// Namespaces with this label may scrape the operations port.
 pub const MONITORING_LABEL: &str = "stowage.dev/monitoring";
 /// Reconcile now; the value is echoed in `status.lastHandledReconcileAt`.
 pub const RECONCILE_REQUESTED_AT: &str = "stowage.dev/reconcile-requested-at";
-/// One more run now, of a Registry's collector or of a Mirror; the value is echoed in `status.lastHandledRunAt`.
+/// One more run now, of a Registry's collector, a Mirror or a `RetentionPolicy`; the value is echoed in `status.lastHandledRunAt`.
 pub const RUN_REQUESTED_AT: &str = "stowage.dev/run-requested-at";
 /// Its value is the id of the bucket's registry: an empty database is made again from that bucket.
 pub const REBUILD: &str = "stowage.dev/rebuild";
@@ -39,6 +43,8 @@ pub const ABANDON_DATA: &str = "stowage.dev/abandon-data";
 pub const RESTART_HASH: &str = "stowage.dev/restart-hash";
 /// On a Job: which state of its Registry it was made for, so that a failed one is retried after an edit.
 pub const MADE_FOR: &str = "stowage.dev/made-for";
+/// On a Job: it asks what runs in the cluster before it deletes.
+pub const USAGE_LABEL: &str = "stowage.dev/asks-usage";
 /// Keeps a Registry until its data are purged; present only under `deletionPolicy: Delete`.
 pub const DATA_FINALIZER: &str = "stowage.dev/data";
 
@@ -101,6 +107,10 @@ pub enum Component {
     GarbageCollection,
     /// The runs of a Mirror that copy.
     Sync,
+    /// The evaluations of a Promotion.
+    Promote,
+    /// The runs of a `RetentionPolicy`.
+    Retention,
     /// The Job that makes the database again from the bucket.
     Rebuild,
     /// The Job that removes all data before the Registry goes.
@@ -118,6 +128,8 @@ impl Component {
             Self::Migrate => "migrate",
             Self::GarbageCollection => "gc",
             Self::Sync => "sync",
+            Self::Promote => "promote",
+            Self::Retention => "retention",
             Self::Rebuild => "rebuild",
             Self::Purge => "purge",
             Self::Monitoring => "monitoring",
@@ -206,6 +218,12 @@ impl<'a> Names<'a> {
         self.with("purge")
     }
 
+    /// The `ConfigMap` with what runs in the cluster.
+    #[must_use]
+    pub fn usage(self) -> String {
+        self.with("usage")
+    }
+
     /// The `ConfigMap` with the Grafana dashboard.
     #[must_use]
     pub fn dashboard(self) -> String {
@@ -271,6 +289,66 @@ impl<'a> MirrorNames<'a> {
     }
 }
 
+/// The names of the objects of one Promotion.
+#[derive(Debug, Clone, Copy)]
+pub struct PromotionNames<'a>(&'a str);
+
+impl<'a> PromotionNames<'a> {
+    /// Names of the Promotion `promotion`.
+    #[must_use]
+    pub fn of(promotion: &'a str) -> Self {
+        Self(promotion)
+    }
+
+    /// The `ConfigMap` with what is asked for.
+    #[must_use]
+    pub fn request(self) -> String {
+        fit(&format!("{}-request", self.0), LABEL_LIMIT)
+    }
+
+    /// The Job of one evaluation.
+    #[must_use]
+    pub fn run(self, number: i32) -> String {
+        fit(&format!("{}-promote-{number}", self.0), LABEL_LIMIT)
+    }
+
+    /// The value of [`PROMOTION_LABEL`].
+    #[must_use]
+    pub fn label(self) -> String {
+        label_value(self.0)
+    }
+}
+
+/// The names of the objects of one `RetentionPolicy`.
+#[derive(Debug, Clone, Copy)]
+pub struct RetentionNames<'a>(&'a str);
+
+impl<'a> RetentionNames<'a> {
+    /// Names of the `RetentionPolicy` `policy`.
+    #[must_use]
+    pub fn of(policy: &'a str) -> Self {
+        Self(policy)
+    }
+
+    /// The `CronJob` of its runs.
+    #[must_use]
+    pub fn schedule(self) -> String {
+        fit(&format!("{}-retention", self.0), CRON_LIMIT)
+    }
+
+    /// The Job of one run that was asked for, told apart by what it was asked with and after.
+    #[must_use]
+    pub fn run(self, asked: &str) -> String {
+        fit(&format!("{}-retention-{}", self.0, short_hash(asked)), LABEL_LIMIT)
+    }
+
+    /// The value of [`RETENTION_LABEL`].
+    #[must_use]
+    pub fn label(self) -> String {
+        label_value(self.0)
+    }
+}
+
 /// `key=value,…`, as `status.selector` and label selectors write it.
 #[must_use]
 pub fn selector_text(labels: &BTreeMap<String, String>) -> String {
@@ -314,6 +392,8 @@ mod tests {
         let names = MirrorNames::of(&longest);
         assert!(is_label(&names.schedule()) && names.schedule().len() <= 52);
         assert!(is_label(&names.run("2026-01-01T00:00:00Z")) && is_label(&names.label()));
+        let names = PromotionNames::of(&longest);
+        assert!(is_label(&names.request()) && is_label(&names.run(i32::MAX)) && is_label(&names.label()));
     }
 
     #[test]

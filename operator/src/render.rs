@@ -127,6 +127,8 @@ fn typed(resources: &[Value]) -> (Vec<Arc<Registry>>, Dependents) {
         access_policies: of_kind(resources, ResourceKind::AccessPolicy),
         mirrors: of_kind(resources, ResourceKind::Mirror),
         virtual_repositories: of_kind(resources, ResourceKind::VirtualRepository),
+        promotion_policies: of_kind(resources, ResourceKind::PromotionPolicy),
+        retention_policies: of_kind(resources, ResourceKind::RetentionPolicy),
     };
     (registries.into_iter().map(Arc::new).collect(), dependents)
 }

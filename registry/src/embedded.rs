@@ -97,6 +97,11 @@ impl Registry {
         crate::http::router(self.port.clone())
     }
 
+    /// The administrative verbs below `/admin/v1`, for a port of their own: they need somebody with a name.
+    pub fn admin_router(&self) -> Router {
+        crate::http::admin_router(self.port.clone())
+    }
+
     /// From now on it is called and takes writes as `settings` say, and index children must exist in
     /// repositories that one of `strict_indexes` matches.
     pub fn apply(&self, settings: Settings, strict_indexes: Vec<stowage_oci::Glob>) {
@@ -172,6 +177,9 @@ impl Registry {
     /// Ends what runs in the background: transfers stop at what is durable.
     pub async fn close(self) {
         const PATIENCE: Duration = Duration::from_secs(10);
+        if tokio::time::timeout(PATIENCE, self.domain.end_pulls()).await.is_err() {
+            tracing::warn!("the last pulls are not in the record");
+        }
         self.tasks.stop();
         if !self.tasks.wait(PATIENCE).await {
             tracing::warn!("some tasks had not ended");
@@ -306,6 +314,7 @@ impl Builder {
             tracing::debug!(error = &error as &dyn std::error::Error, "the epoch is not known yet");
         }
         tasks.spawn(domain::keep_compared(domain.clone(), tasks.stopping()));
+        tasks.spawn(domain.clone().keep_pulls());
         Ok(Registry { port, domain, settings, slots, tasks, folder: None, id })
     }
 }

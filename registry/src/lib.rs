@@ -12,15 +12,19 @@ mod embedded;
 pub mod http;
 pub mod jobs;
 pub mod key;
+pub mod labels;
 pub mod meta;
 pub mod operation;
 pub mod ops;
 pub mod outbox;
+pub mod reports;
+pub mod retention;
 pub mod server;
 pub mod signatures;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod upstream;
+pub mod usage;
 
 pub use embedded::{Builder, OpenError, Registry};
 

@@ -15,6 +15,12 @@ use clap::Parser as _;
 use stowage_registry::config::explained;
 
 use cli::Cli;
+use mimalloc::MiMalloc;
+
+/// Uploads hold megabytes in pieces that come and go: the system's allocator gives each back to the kernel and gets it
+/// anew, page by page, and keeps what other threads have freed.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     match cli::run(Cli::parse()) {

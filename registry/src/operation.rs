@@ -94,10 +94,20 @@ impl Mode {
     /// Why the operation is not done at present; `None` if it is.
     #[must_use]
     pub fn forbids(self, operation: &Operation) -> Option<&'static str> {
-        match (self, operation.action()?) {
-            (Self::ReadWrite, _) | (_, Action::Pull) | (Self::NoDelete, Action::Push) => None,
+        self.refuses(operation.action()?)
+    }
+
+    /// The same of anything that is done by that right.
+    #[must_use]
+    pub const fn refuses(self, action: Action) -> Option<&'static str> {
+        match (self, action) {
+            (Self::ReadWrite, _)
+            | (_, Action::Pull | Action::Administer)
+            | (Self::NoDelete, Action::Push | Action::Promote) => None,
             (Self::NoDelete, Action::Delete) => Some("this registry does not delete"),
-            (Self::ReadOnly, Action::Push | Action::Delete) => Some("this registry is read-only"),
+            (Self::ReadOnly, Action::Push | Action::Delete | Action::Promote) => {
+                Some("this registry is read-only")
+            }
         }
     }
 }
@@ -111,6 +121,10 @@ pub enum Action {
     Push,
     /// Delete tags, manifests, blobs.
     Delete,
+    /// Ask for promotions into it, on the admin port.
+    Promote,
+    /// See plans and what was deleted, and restore it, on the admin port.
+    Administer,
 }
 
 impl Operation {

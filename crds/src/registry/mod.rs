@@ -11,15 +11,18 @@
 mod access;
 mod backing;
 mod exposure;
+mod immutability;
 mod secrets;
 mod serving;
 mod status;
 mod telemetry;
+mod tracking;
 mod workload;
 
 pub use access::{Anonymous, Auth, Htpasswd, Tls, Tokens};
 pub use backing::{Database, MigrationPolicy, Migrations, Postgres, Redirect, RedirectMode, S3, Storage};
 pub use exposure::{Expose, HttpRoute, Ingress, ParentRef, ServiceExposure, ServiceType};
+pub use immutability::{ImmutabilityRule, ImmutableDeletion, SignatureTags};
 use kube::CustomResource;
 use schemars::JsonSchema;
 pub use secrets::SecretUse;
@@ -27,12 +30,16 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub use serving::{GarbageCollection, Limits, Mode, Scrub, Trash};
 pub use status::{GarbageCollectionStatus, RegistryStatus};
 pub use telemetry::Telemetry;
+pub use tracking::{PullTracking, UsageProtection, UsageRemote, UsageScope};
 pub use workload::{
     Autoscaling, DeletionPolicy, Disruption, Image, Managed, Monitoring, ServiceAccount, ServiceMonitor,
     Volume,
 };
 
-use crate::{BaseUrl, Freeform, Glob};
+use crate::{
+    BaseUrl, Freeform, Glob,
+    check::{FieldPath, Violation},
+};
 
 /// The fields of the spec that only the operator reads: no document holds them.
 pub const OPERATOR_FIELDS: [&str; 14] = [
@@ -122,6 +129,13 @@ pub struct RegistrySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub strict_indexes: Vec<Glob>,
+    /// Tags that never name a second digest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 32),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub immutability: Vec<ImmutabilityRule>,
     /// When what nothing names any more is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub garbage_collection: Option<GarbageCollection>,
@@ -134,6 +148,12 @@ pub struct RegistrySpec {
     /// How long what was deleted can be restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trash: Option<Trash>,
+    /// What counts as a pull, where policies ask when something was pulled last. Absent: every pull does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_tracking: Option<PullTracking>,
+    /// Keeps what workloads run, or would run again, from runs that delete. Absent: they do not ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage_protection: Option<UsageProtection>,
 
     /// The image of the replicas. Absent parts: those of the operator's `--registry-image`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -197,6 +217,13 @@ impl RegistrySpec {
     #[must_use]
     pub fn trash(&self) -> Trash {
         self.trash.clone().unwrap_or_default()
+    }
+
+    /// What is wrong with its rules of immutability that schema and CEL cannot say: ranges, expressions.
+    pub(crate) fn immutability_problems(&self) -> Vec<Violation> {
+        let list = FieldPath::from("spec").field("immutability");
+        let rules = self.immutability.iter().enumerate();
+        rules.filter_map(|(place, rule)| rule.problem(&list.item(place))).collect()
     }
 
     /// Whether the data lies on a volume that one replica holds.

@@ -5,7 +5,8 @@
 
 use serde_json::{Value, json};
 use stowage_crds::{
-    AccessPolicy, Dependents, Document, Kind, Mirror, Registry, VirtualRepository,
+    AccessPolicy, Dependents, Document, Kind, Mirror, PromotionPolicy, Registry, RetentionPolicy,
+    VirtualRepository,
     conditions::Reason,
     document::{self, Compiled, DocumentVersion, ParseError, Schedules, Sources, compile},
 };
@@ -49,6 +50,15 @@ fn mirror(name: &str, path: &str) -> Mirror {
     .unwrap()
 }
 
+fn retention(name: &str) -> RetentionPolicy {
+    serde_json::from_value(json!({
+        "apiVersion": "stowage.dev/v1alpha1", "kind": "RetentionPolicy",
+        "metadata": { "name": name, "namespace": "oci", "generation": 1 },
+        "spec": { "registryRef": { "name": "main" }, "repositories": { "include": ["**"] } },
+    }))
+    .unwrap()
+}
+
 fn all(path: &str) -> VirtualRepository {
     serde_json::from_value(json!({
         "apiVersion": "stowage.dev/v1alpha1", "kind": "VirtualRepository",
@@ -56,6 +66,18 @@ fn all(path: &str) -> VirtualRepository {
         "spec": {
             "registryRef": { "name": "main" }, "path": path,
             "members": [{ "name": "hub", "mirrorRef": { "name": "gone" } }],
+        },
+    }))
+    .unwrap()
+}
+
+fn promotions() -> PromotionPolicy {
+    serde_json::from_value(json!({
+        "apiVersion": "stowage.dev/v1alpha1", "kind": "PromotionPolicy",
+        "metadata": { "name": "to-prod", "namespace": "oci", "generation": 1 },
+        "spec": {
+            "registryRef": { "name": "main" }, "from": { "repositories": ["staging/**"] },
+            "to": { "repository": "prod/{path}" },
         },
     }))
     .unwrap()
@@ -168,28 +190,30 @@ fn a_newer_minor_version_is_read_and_a_newer_major_is_not() {
         let encoded = compiled(&registry(), &[], None).document.encode();
         let mut value: Value = serde_json::from_str(&encoded.json).unwrap();
         value["version"] = version.into();
-        value["retentionPolicies"] = json!([{ "name": "old" }]);
+        value["thingsToCome"] = json!([{ "name": "old" }]);
         value["registry"]["spec"]["quotas"] = json!([]);
         value.to_string()
     };
     let read = Document::parse(json("1.9").as_bytes()).unwrap();
     assert_eq!(read.version, DocumentVersion { major: 1, minor: 9 });
     let refused = Document::parse(json("2.0").as_bytes()).unwrap_err();
-    assert_eq!(refused.to_string(), "document version 2.0 is not understood; the highest that is: 1.1");
+    assert_eq!(refused.to_string(), "document version 2.0 is not understood; the highest that is: 1.2");
     assert!(matches!(Document::parse(json("1").as_bytes()), Err(ParseError::Malformed(_))));
     assert!(matches!(Document::parse(b"{}"), Err(ParseError::Malformed(_))));
 }
 
 #[test]
-fn only_a_document_with_mirrors_or_virtual_repositories_needs_a_newer_version() {
+fn a_document_needs_no_newer_version_than_its_resources_do() {
     let before = compiled(&registry(), &[policy("a", 1)], None).document;
     assert_eq!(before.version.to_string(), "1.0");
     assert!(!before.encode().json.contains("mirrors"));
     let hub = Dependents { mirrors: vec![mirror("hub", "hub")], ..Dependents::default() };
     let all = Dependents { virtual_repositories: vec![all("all")], ..Dependents::default() };
-    for dependents in [hub, all] {
+    let to_prod = Dependents { promotion_policies: vec![promotions()], ..Dependents::default() };
+    let retention = Dependents { retention_policies: vec![retention("old")], ..Dependents::default() };
+    for (dependents, version) in [(hub, "1.1"), (all, "1.1"), (to_prod, "1.2"), (retention, "1.2")] {
         let document = with(&registry(), &dependents, None).document;
-        assert_eq!((document.version, document.resource_count()), (DocumentVersion::SUPPORTED, 2));
+        assert_eq!((document.version.to_string().as_str(), document.resource_count()), (version, 2));
         let encoded = document.encode();
         assert_eq!(Document::parse_checked(encoded.json.as_bytes(), &encoded.hash).unwrap(), document);
     }
@@ -213,6 +237,33 @@ fn what_is_in_the_way_of_something_older_stays_out_and_is_named() {
     assert_eq!((conflict.kind, conflict.name.as_str()), (Kind::Mirror, "a-younger"));
     assert_eq!(conflict.reason, Reason::PathConflict);
     assert_eq!(conflict.message, "VirtualRepository all has the path all");
+}
+
+#[test]
+fn a_promotion_policy_that_leads_back_is_not_in_force() {
+    let mut back = promotions();
+    back.metadata.name = Some("back".to_owned());
+    back.metadata.creation_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+    back.spec = serde_json::from_value(json!({
+        "registryRef": { "name": "main" }, "trigger": "Automatic", "from": { "repositories": ["prod/**"] },
+        "to": { "repository": "staging/{path}" },
+    }))
+    .unwrap();
+    let mut forth = promotions();
+    let both = |forth: &PromotionPolicy| {
+        let dependents =
+            Dependents { promotion_policies: vec![back.clone(), forth.clone()], ..Dependents::default() };
+        let Compiled { document, conflicts, .. } = with(&registry(), &dependents, None);
+        let names: Vec<_> = document.promotion_policies.into_iter().map(|entry| entry.name).collect();
+        (names, conflicts)
+    };
+    assert_eq!(both(&forth).0, ["back", "to-prod"], "one of them must be asked for");
+    forth.spec.trigger = stowage_crds::PromotionTrigger::Automatic;
+    let (names, conflicts) = both(&forth);
+    assert_eq!(names, ["to-prod"], "nobody knows when it was made: it counts as the elder");
+    let [conflict] = &conflicts[..] else { panic!("{conflicts:?}") };
+    assert_eq!((conflict.name.as_str(), conflict.reason), ("back", Reason::PromotionCycle));
+    assert!(conflict.message.ends_with("back → to-prod → back"), "{}", conflict.message);
 }
 
 #[test]

@@ -69,14 +69,17 @@ fn every_field_for_the_operator_alone_exists() {
         "database",
         "externalURL",
         "garbageCollection",
+        "immutability",
         "limits",
         "mode",
+        "pullTracking",
         "scrub",
         "storage",
         "strictIndexes",
         "telemetry",
         "tls",
         "trash",
+        "usageProtection",
     ];
     assert_eq!(replicas, expected.into_iter().collect());
 }

@@ -10,7 +10,10 @@ use std::{
 
 use granit_parser::{Event, Parser, ScalarStyle};
 use serde_json::Value;
-use stowage_crds::{AccessPolicy, Kind, Mirror, Registry, VirtualRepository, check, yaml};
+use stowage_crds::{
+    AccessPolicy, Kind, Mirror, Promotion, PromotionPolicy, Registry, RetentionPolicy, VirtualRepository,
+    check, yaml,
+};
 
 fn config() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../config")
@@ -48,9 +51,16 @@ fn every_sample_is_valid_and_reads_into_its_type() {
                 Kind::Registry => drop(serde_json::from_value::<Registry>(object).unwrap()),
                 Kind::AccessPolicy => drop(serde_json::from_value::<AccessPolicy>(object).unwrap()),
                 Kind::Mirror => drop(serde_json::from_value::<Mirror>(object).unwrap()),
+                Kind::RetentionPolicy => {
+                    drop(serde_json::from_value::<RetentionPolicy>(object).unwrap());
+                }
                 Kind::VirtualRepository => {
                     drop(serde_json::from_value::<VirtualRepository>(object).unwrap());
                 }
+                Kind::PromotionPolicy => {
+                    drop(serde_json::from_value::<PromotionPolicy>(object).unwrap());
+                }
+                Kind::Promotion => drop(serde_json::from_value::<Promotion>(object).unwrap()),
             }
         }
     }

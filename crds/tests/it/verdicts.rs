@@ -5,7 +5,10 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use stowage_crds::{AccessPolicy, Kind, Mirror, Registry, VirtualRepository, check, strict};
+use stowage_crds::{
+    AccessPolicy, Kind, Mirror, Promotion, PromotionPolicy, Registry, RetentionPolicy, VirtualRepository,
+    check, strict,
+};
 
 use crate::table::{messages, patched, schema, verdicts};
 
@@ -70,6 +73,9 @@ fn what_is_accepted_is_read_into_its_type_and_stays_what_it_is() {
             Kind::AccessPolicy => through::<AccessPolicy>(&admitted),
             Kind::Mirror => through::<Mirror>(&admitted),
             Kind::VirtualRepository => through::<VirtualRepository>(&admitted),
+            Kind::PromotionPolicy => through::<PromotionPolicy>(&admitted),
+            Kind::Promotion => through::<Promotion>(&admitted),
+            Kind::RetentionPolicy => through::<RetentionPolicy>(&admitted),
         };
         // Empty lists and maps are not written again: they say what their absence says.
         assert_eq!(read, admitted, "{}", case.claim);
@@ -123,6 +129,36 @@ fn of_kind(kind: Kind, name: &str, patch: &Value) -> Value {
     let mut object = verdicts().into_iter().find(|case| case.kind == kind).unwrap().object;
     object["metadata"]["name"] = name.into();
     patched(&object, patch)
+}
+
+#[test]
+fn policies_for_one_process_must_name_each_other() {
+    let registry = verdicts().remove(0).object;
+    let by = |name: &str| json!([{ "name": "order", "promotedBy": { "policyRef": { "name": name } } }]);
+    let policy = |name: &str, gates: Value| {
+        of_kind(Kind::PromotionPolicy, name, &json!({ "spec": { "gates": gates } }))
+    };
+    let (first, second) = (
+        policy("to-staging", json!([{ "name": "old", "minimumAge": { "duration": "1h" } }])),
+        policy("to-prod", by("to-staging")),
+    );
+    assert_eq!(check::together(&[registry.clone(), first.clone(), second.clone()]), []);
+    let automatic = |policy: &Value, from: &str, to: &str| {
+        let spec =
+            json!({ "trigger": "Automatic", "from": { "repositories": [from] }, "to": { "repository": to } });
+        patched(policy, &json!({ "spec": spec }))
+    };
+    let circle = [
+        registry.clone(),
+        automatic(&first, "prod/**", "staging/{path}"),
+        automatic(&second, "staging/**", "prod/{path}"),
+    ];
+    let misfits = check::together(&circle);
+    let found: Vec<_> = misfits.iter().map(|misfit| misfit.violation.path.as_str()).collect();
+    assert_eq!(found, ["spec.to"]);
+    let misfits = check::together(&[registry, second]);
+    let found: Vec<_> = misfits.iter().map(|misfit| misfit.violation.path.as_str()).collect();
+    assert_eq!(found, ["spec.gates[0].promotedBy.policyRef.name"]);
 }
 
 #[test]

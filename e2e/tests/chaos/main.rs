@@ -142,7 +142,6 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    #[ignore = "a mirror asks nobody for a while after its upstream is back, which the history does not excuse yet"]
     async fn what_was_pulled_through_a_mirror_is_there_when_replicas_and_the_upstream_come_and_go()
     -> Result<()> {
         let faults = [Fault::Rollout, Fault::Kill, Fault::Kill, Fault::Freeze(seconds(3))];
@@ -150,7 +149,6 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    #[ignore = "a push that an outage holds for half a minute may show, be overwritten, and show once more"]
     async fn l_62_a_database_and_a_bucket_that_come_and_go_break_no_promise() -> Result<()> {
         let database = [
             Fault::Database(State::Cut, seconds(2)),

@@ -148,8 +148,10 @@ impl Site {
             tags: 8,
             replicas: self.replicas.iter().map(|replica| replica.address.clone()).collect(),
             login: Some((LOGIN.0.to_owned(), LOGIN.1.to_owned())),
-            patience: Duration::from_mins(2),
-            timeout: Duration::from_secs(45),
+            patience: Duration::from_mins(3),
+            // More than a request may take that carries a whole part to a bucket that vanished (34 s), and then waits
+            // for a database that did (a hold of 20 s, whose last attempt takes 15 s).
+            timeout: Duration::from_secs(75),
             odds: Odds { large_layer: 0.01, crash: 0.02 },
             out_of_service: Arc::clone(&self.out_of_service),
             upstream: None,

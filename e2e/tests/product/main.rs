@@ -7,6 +7,7 @@
 mod clients;
 mod copies;
 mod mirrors;
+mod policies;
 mod storm;
 mod uploads;
 
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clients::Site;
-use serde_json::json;
+use serde_json::{Value, json};
 use stowage_e2e::{Cluster, Image, Sample, install, on_cluster, soak_length, succeed, until};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -296,6 +297,20 @@ async fn replicas(cluster: &Cluster, namespace: &str) -> Result<Vec<Replica>> {
             })
             .collect();
         Ok((found.len() == 2).then_some(found))
+    })
+    .await
+}
+
+/// The status of a resource after one more of its runs, which is asked for by this word.
+async fn asked_to_run(cluster: &Cluster, inside: &str, resource: &str, with: &str) -> Result<Value> {
+    let status = async || Ok::<_, anyhow::Error>(cluster.get([resource, inside]).await?["status"].clone());
+    let before = status().await?["lastResult"]["startTime"].clone();
+    let request = format!("stowage.dev/run-requested-at={with}");
+    cluster.kubectl(["annotate", inside, "--overwrite", resource, &request]).await?;
+    until(&format!("a run of {resource}"), Duration::from_mins(2), async || {
+        let now = status().await?;
+        let ended = now["lastHandledRunAt"] == with && now["lastResult"]["startTime"] != before;
+        Ok(ended.then_some(now))
     })
     .await
 }

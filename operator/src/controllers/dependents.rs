@@ -10,6 +10,7 @@
 
 mod copies;
 mod kinds;
+mod retains;
 
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ use kube::{
 use serde::Serialize;
 use serde_json::json;
 use stowage_crds::{
-    Dependent, Dependents, Mirror, Registry, VirtualRepository, check,
+    Dependent, Dependents, Mirror, PromotionPolicy, Registry, VirtualRepository, check,
     conditions::{self, ConditionType, Finding, Reason, Verdict},
     document::{Document, Schedules, Sources, compile},
     paths::{self, Conflict},
@@ -40,6 +41,7 @@ use tracing::{debug, warn};
 use super::{Retry, condition_states, registry::build::document};
 use crate::{
     context::Context,
+    events,
     names::{MANAGER, Names, RECONCILE_REQUESTED_AT, label_value},
     policy::{RESYNC, jittered},
     reports::{Key, Snapshot},
@@ -49,13 +51,17 @@ use crate::{
 pub trait Reconciled: Dependent + Send + Sync + 'static {
     /// The label of its controller in metrics.
     const CONTROLLER: &'static str;
-    /// Whether it has a path, which others can be in the way of.
-    const HAS_PATH: bool;
+    /// What can be in its way.
+    const MEETS: Meets;
     /// The label by which its runs and their pods name it, if it can have any.
     const RUNS: Option<&'static str> = None;
     /// What is written about it.
     type Status: Clone + Default + PartialEq + Serialize + Send + Sync;
 
+    /// Whether it has runs, so that there is something to look for under the label.
+    fn has_runs(&self) -> bool {
+        false
+    }
     /// What was written about it.
     fn status(&self) -> Option<&Self::Status>;
     /// The fields that every status has.
@@ -64,6 +70,17 @@ pub trait Reconciled: Dependent + Send + Sync + 'static {
     fn suspended(&self) -> Option<&'static str>;
     /// Writes what only this kind has. Where it stands can be worse for it.
     fn judge(&self, seen: &Seen, standing: Standing, status: &mut Self::Status, set: &Set<'_>) -> Standing;
+}
+
+/// What beside a resource can be in its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meets {
+    /// Nothing.
+    Nothing,
+    /// Whatever has a path.
+    Paths,
+    /// Other promotion policies.
+    PromotionPolicies,
 }
 
 /// The fields that every status has.
@@ -183,6 +200,9 @@ async fn look_and_write<K: Reconciled>(resource: &K, cx: &Context) -> Result<(),
     });
     let params = PatchParams::apply(MANAGER).force();
     cx.api::<K>(&namespace).patch_status(&name, &params, &Patch::Apply(body)).await?;
+    let mut before = resource.status().cloned().unwrap_or_default();
+    let notices = events::of_dependent(K::common(&mut before).conditions, K::common(&mut status).conditions);
+    events::publish(&cx.recorder, &resource.object_ref(&()), notices).await;
     Ok(())
 }
 
@@ -194,18 +214,25 @@ async fn look<K: Reconciled>(resource: &K, cx: &Context) -> Result<Seen, kube::E
     let config = cx.api::<ConfigMap>(&namespace).get_opt(&Names::of(name).config()).await?;
     let reports = cx.reports.known(&Key { namespace: namespace.clone(), name: name.clone() });
     let mut seen = Seen { document: config.and_then(parse), registry, reports, ..Seen::default() };
-    if let (true, Some(registry)) = (K::HAS_PATH, &seen.registry) {
-        let dependents = Dependents {
+    let dependents = match K::MEETS {
+        Meets::Nothing => None,
+        Meets::Paths => Some(Dependents {
             mirrors: readable(cx, &namespace).await?,
             virtual_repositories: readable::<VirtualRepository>(cx, &namespace).await?,
             ..Dependents::default()
-        };
+        }),
+        Meets::PromotionPolicies => Some(Dependents {
+            promotion_policies: readable::<PromotionPolicy>(cx, &namespace).await?,
+            ..Dependents::default()
+        }),
+    };
+    if let (Some(dependents), Some(registry)) = (dependents, &seen.registry) {
         let previous = seen.document.as_ref().map(|(document, _)| document);
         let sources = Sources { registry, dependents: &dependents, schedules: Schedules::Jobs, previous };
         seen.conflicts = compile(&sources).map(|compiled| compiled.conflicts).unwrap_or_default();
         seen.mirrors = dependents.mirrors;
     }
-    if let Some(label) = K::RUNS {
+    if let (true, Some(label)) = (resource.has_runs(), K::RUNS) {
         look_at_runs(cx, &namespace, &format!("{label}={}", label_value(&resource.name_any())), &mut seen)
             .await?;
     }

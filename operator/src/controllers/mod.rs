@@ -4,6 +4,7 @@
 //! The controllers: one a kind, each woken by what it looks at.
 
 pub mod dependents;
+pub mod promotions;
 pub mod registry;
 pub mod run;
 

@@ -33,7 +33,9 @@ use kube::{
         watcher,
     },
 };
-use stowage_crds::{AccessPolicy, Mirror, Registry, VirtualRepository};
+use stowage_crds::{
+    AccessPolicy, Mirror, Promotion, PromotionPolicy, Registry, RetentionPolicy, VirtualRepository,
+};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::{Duration, timeout};
@@ -41,13 +43,13 @@ use tracing::{debug, warn};
 
 use super::{
     Retry,
-    dependents::{self, Reconciled},
-    registry,
+    dependents::{self, Meets, Reconciled},
+    promotions, registry,
 };
 use crate::{
     apis::{self, Apis},
     context::{Context, FirstSeen, Once},
-    names::REGISTRY_LABEL,
+    names::{PROMOTION_LABEL, REGISTRY_LABEL},
     objects::{Kind, OptionalApi},
     ops::{metrics::Metrics, server::Readiness, tasks::Shutdown},
     policy::Failures,
@@ -114,6 +116,12 @@ pub async fn check_established(client: &Client, namespaces: &[String]) -> Result
     scoped::<Guarded<Mirror>>(client, first).list(&one).await.map_err(not("Mirror"))?;
     let virtuals = scoped::<Guarded<VirtualRepository>>(client, first).list(&one).await;
     virtuals.map_err(not("VirtualRepository"))?;
+    let promotions = scoped::<Guarded<PromotionPolicy>>(client, first).list(&one).await;
+    promotions.map_err(not("PromotionPolicy"))?;
+    let requests = scoped::<Guarded<Promotion>>(client, first).list(&one).await;
+    requests.map_err(not("Promotion"))?;
+    let retention = scoped::<Guarded<RetentionPolicy>>(client, first).list(&one).await;
+    retention.map_err(not("RetentionPolicy"))?;
     Ok(())
 }
 
@@ -150,6 +158,7 @@ async fn run_scope(
     let cx = Arc::new(Context {
         client: client.clone(),
         settings: start.settings.clone(),
+        watches_all: scope.is_none(),
         apis: apis.clone(),
         reports: reports.clone(),
         recorder: recorder(start),
@@ -168,11 +177,16 @@ async fn run_scope(
             forget_if_gone(&ended, &cx);
             future::ready(())
         });
-    let controllers = future::join4(
+    let controllers = future::join5(
         registries,
         run_dependents::<AccessPolicy>(&cx, scope.as_ref(), shutdown.clone()),
         run_dependents::<Mirror>(&cx, scope.as_ref(), shutdown.clone()),
-        run_dependents::<VirtualRepository>(&cx, scope.as_ref(), shutdown),
+        run_dependents::<VirtualRepository>(&cx, scope.as_ref(), shutdown.clone()),
+        future::join3(
+            run_dependents::<RetentionPolicy>(&cx, scope.as_ref(), shutdown.clone()),
+            run_dependents::<PromotionPolicy>(&cx, scope.as_ref(), shutdown.clone()),
+            run_promotions(&cx, scope.as_ref(), shutdown),
+        ),
     );
     tokio::select! {
         _ = controllers => {}
@@ -219,6 +233,12 @@ fn registries(
             watcher::Config::default(),
             |resource| named_registry(&resource),
         )
+        .watches(scoped::<Guarded<PromotionPolicy>>(client, scope), watcher::Config::default(), |resource| {
+            named_registry(&resource)
+        })
+        .watches(scoped::<Guarded<RetentionPolicy>>(client, scope), watcher::Config::default(), |resource| {
+            named_registry(&resource)
+        })
         .reconcile_on(heard.map(|key: Key| ObjectRef::new(&key.name).within(&key.namespace)))
         .reconcile_all_on(appeared);
     for kind in Kind::ALL {
@@ -242,6 +262,48 @@ async fn run_dependents<K: Reconciled>(cx: &Arc<Context>, scope: Option<&String>
             future::ready(())
         })
         .await;
+}
+
+/// Carries Promotions out, until the shutdown. Woken by its policy, and by its Jobs.
+async fn run_promotions(cx: &Arc<Context>, scope: Option<&String>, shutdown: Shutdown) {
+    let client = &cx.client;
+    let main = Controller::new(scoped::<Guarded<Promotion>>(client, scope), watcher::Config::default())
+        .with_config(ControllerConfig::default().concurrency(CONCURRENCY).debounce(DEBOUNCE));
+    let store = main.store();
+    let labelled = || watcher::Config::default().labels(PROMOTION_LABEL);
+    let controller = main
+        .watches(
+            scoped::<Guarded<PromotionPolicy>>(client, scope),
+            watcher::Config::default(),
+            move |policy: Guarded<PromotionPolicy>| by_policy(&store, &policy),
+        )
+        .owns(scoped::<Job>(client, scope), labelled())
+        .graceful_shutdown_on(shutdown.begun());
+    let ended = controller.run(promotions::reconcile, later, Arc::clone(cx));
+    ended
+        .for_each(|ended| {
+            if let Some(gone) = gone(&ended) {
+                promotions::forget(&gone, cx);
+            }
+            log(&ended);
+            future::ready(())
+        })
+        .await;
+}
+
+/// The Promotions that name a policy.
+fn by_policy(
+    store: &Store<Guarded<Promotion>>,
+    policy: &Guarded<PromotionPolicy>,
+) -> Vec<ObjectRef<Guarded<Promotion>>> {
+    let (name, namespace) = (policy.name_any(), policy.namespace());
+    let names = |found: &Arc<Guarded<Promotion>>| {
+        let promotion = found.0.as_ref().ok()?;
+        let is_of = promotion.spec.policy_ref.name == name && promotion.namespace() == namespace;
+        let namespace = namespace.as_deref().filter(|_| is_of)?;
+        Some(ObjectRef::new(&found.name_any()).within(namespace))
+    };
+    store.state().iter().filter_map(names).collect()
 }
 
 /// Woken by its Registry, by what the replicas say, and, with a path, by what may be in its way or a member of it.
@@ -271,25 +333,32 @@ fn dependents<K: Reconciled>(cx: &Arc<Context>, scope: Option<&String>) -> Contr
             move |run: Job| named_by(label, &run),
         );
     }
-    if K::HAS_PATH {
+    if K::MEETS == Meets::PromotionPolicies {
+        main = main.watches(
+            scoped::<Guarded<PromotionPolicy>>(client, scope),
+            watcher::Config::default(),
+            move |found: Guarded<PromotionPolicy>| beside(&found, &of),
+        );
+    } else if K::MEETS == Meets::Paths {
         let (of_mirror, of_virtual) = (of.clone(), of);
         main = main
             .watches(
                 scoped::<Guarded<Mirror>>(client, scope),
                 watcher::Config::default(),
-                move |beside: Guarded<Mirror>| {
-                    registry_of(&beside).map(|key| of_mirror(&key)).unwrap_or_default()
-                },
+                move |found: Guarded<Mirror>| beside(&found, &of_mirror),
             )
             .watches(
                 scoped::<Guarded<VirtualRepository>>(client, scope),
                 watcher::Config::default(),
-                move |beside: Guarded<VirtualRepository>| {
-                    registry_of(&beside).map(|key| of_virtual(&key)).unwrap_or_default()
-                },
+                move |found: Guarded<VirtualRepository>| beside(&found, &of_virtual),
             );
     }
     main
+}
+
+/// What is beside a resource, given what names its Registry.
+fn beside<K: Reconciled, T>(found: &Guarded<K>, of: &impl Fn(&Key) -> Vec<T>) -> Vec<T> {
+    registry_of(found).map(|registry| of(&registry)).unwrap_or_default()
 }
 
 /// The resources of a kind that name a Registry.

@@ -9,6 +9,8 @@ mod support;
 mod tenants;
 
 #[cfg(test)]
+mod admission;
+#[cfg(test)]
 mod collection;
 #[cfg(test)]
 mod interruptions;
@@ -21,6 +23,8 @@ mod optional_apis;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod promotions;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod reference;
@@ -31,7 +35,13 @@ mod rendered;
 #[cfg(test)]
 mod replication;
 #[cfg(test)]
+mod requests;
+#[cfg(test)]
+mod retention;
+#[cfg(test)]
 #[path = "../../../crds/tests/it/table.rs"]
 mod table;
+#[cfg(test)]
+mod usage;
 #[cfg(test)]
 mod verdicts;

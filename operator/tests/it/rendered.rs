@@ -218,4 +218,14 @@ fn the_chart_carries_the_definitions_and_the_rights_that_ship() {
     let rules = shipped.split("rules:\n").nth(1).unwrap().split("---").next().unwrap();
     let chart = fs::read_to_string(root.join("charts/stowage/templates/rbac.yaml")).unwrap();
     assert!(chart.contains(rules.trim_end()), "the chart's rules differ from config/rbac/operator.yaml");
+
+    let chart = fs::read_to_string(root.join("charts/stowage/templates/admission.yaml")).unwrap();
+    for file in ["secret-references.yaml", "promotions.yaml"] {
+        let shipped = fs::read_to_string(root.join("config/admission").join(file)).unwrap();
+        let policies = shipped.split_once("\n\n").unwrap().1;
+        assert!(
+            chart.contains(policies.trim_end()),
+            "the chart's policies differ from config/admission/{file}"
+        );
+    }
 }

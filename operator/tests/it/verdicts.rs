@@ -20,6 +20,12 @@ fn api(scene: &Scene, kind: Kind) -> Api<DynamicObject> {
     Api::namespaced_with(scene.client.clone(), &scene.namespace, &resource)
 }
 
+/// The server looks at the schema and its rules first: what admission refuses has passed them. Who may is tested in
+/// `admission`.
+fn passed(error: &kube::Error) -> bool {
+    error.to_string().contains("ValidatingAdmissionPolicy 'stowage-promotions'")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_server_gives_the_verdicts_of_the_table_and_says_why() {
     let Some(scene) = Scene::set().await else { return };
@@ -29,11 +35,15 @@ async fn a_real_server_gives_the_verdicts_of_the_table_and_says_why() {
         let api = api(&scene, kind);
         let name = object["metadata"]["name"].as_str().unwrap();
         if let Some(before) = &before {
-            api.patch(name, &write, &Patch::Apply(before)).await.unwrap();
+            match api.patch(name, &write, &Patch::Apply(before)).await {
+                Err(error) if passed(&error) => continue,
+                written => drop(written.unwrap()),
+            }
         }
-        let outcome = api.patch(name, &look, &Patch::Apply(&object)).await;
-        assert_eq!(outcome.is_err(), refused.is_some(), "{claim}: {outcome:?}");
-        if let Err(error) = outcome {
+        let refusal =
+            api.patch(name, &look, &Patch::Apply(&object)).await.err().filter(|error| !passed(error));
+        assert_eq!(refusal.is_some(), refused.is_some(), "{claim}: {refusal:?}");
+        if let Some(error) = refusal {
             // What a rule says here it says there. Structure is put into words by each in its own way.
             let violations = check::resource(kind, before.as_ref(), &object).unwrap_err();
             let ours = violations.iter().map(|violation| violation.message.as_str());

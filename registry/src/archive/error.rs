@@ -28,9 +28,20 @@ pub enum Trouble {
     /// A folder, or a pipe.
     #[error("is not a file; images are read from a tar file that can be read twice")]
     NoFile,
-    /// Packed.
+    /// Packed otherwise than with gzip.
     #[error("is compressed with {0}; decompress it first")]
     Compressed(&'static str),
+    /// Packed with gzip, and wrong.
+    #[error("is compressed with gzip and cannot be unpacked; copy it again")]
+    Gzip,
+    /// What it unpacks to finds no place.
+    #[error("cannot be unpacked into {}: {source}; name a folder with room for it in TMPDIR", .folder.display())]
+    NoRoom {
+        /// The folder for temporary files.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// Something else.
     #[error("is not a tar file")]
     NotTar,

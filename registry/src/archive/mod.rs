@@ -4,9 +4,9 @@
 //! Files with images in them, for machines that no network joins.
 //!
 //! Written: an OCI image layout as a tar file, the same bytes for the same content. Read: the same from anybody, and
-//! what `docker save` and `podman save` write, old and new.
+//! what `docker save` and `podman save` write, old and new; either may be compressed with gzip.
 //! Flow of reading: the heads of all members → what the file says of its images → every manifest → [`Archive`], which
-//! has a place in the file for all that its images need. Nothing is unpacked: a name in the file is a word to look
+//! has a place in the file for all that its images need. No member is unpacked: a name in the file is a word to look
 //! up, never a path.
 //! Guarantees: an [`Archive`] is whole. The bytes of its manifests have their digests; those of its blobs are compared
 //! by whoever stores them.
@@ -14,6 +14,7 @@
 
 mod docker;
 mod error;
+mod gzip;
 mod layout;
 mod names;
 mod tar;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt as _};
 use stowage_oci::{Digest, Manifest, Name, Tag};
+use tempfile::TempPath;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
@@ -79,6 +81,8 @@ enum Content {
 #[derive(Debug)]
 pub struct Archive {
     path: PathBuf,
+    /// It is removed with this, where what was given had to be unpacked.
+    _unpacked: Option<TempPath>,
     /// In the order of the file.
     pub images: Vec<Image>,
     manifests: BTreeMap<Digest, Held>,
@@ -90,6 +94,7 @@ impl Archive {
     pub fn open(path: &Path) -> Result<Self, ArchiveError> {
         let wrong = |trouble| ArchiveError { path: path.to_owned(), trouble: Box::new(trouble) };
         let mut file = Source::open(path).map_err(wrong)?;
+        let unpacked = file.unpacked().map_err(wrong)?;
         let contents = tar::contents(&mut file.0, file.1).map_err(wrong)?;
         let read = if contents.has("oci-layout") || contents.has("index.json") {
             layout::read(&mut file, &contents)
@@ -101,7 +106,8 @@ impl Archive {
             Err(Trouble::NoImages)
         };
         let Read { images, manifests, blobs } = read.map_err(wrong)?;
-        Ok(Self { path: path.to_owned(), images, manifests, blobs })
+        let path = unpacked.as_deref().unwrap_or(path).to_owned();
+        Ok(Self { path, _unpacked: unpacked, images, manifests, blobs })
     }
 
     /// The manifest of this digest.
@@ -162,6 +168,15 @@ impl Source {
             return Err(Trouble::NoFile);
         }
         Ok(Self(file, about.len()))
+    }
+
+    /// Reads what the file unpacks to from now on, if it is compressed: in the file at this place.
+    fn unpacked(&mut self) -> Result<Option<TempPath>, Trouble> {
+        let Some(unpacked) = gzip::unpacked(&mut self.0)? else { return Ok(None) };
+        let (file, path) = unpacked.into_parts();
+        let length = file.metadata().map_err(Trouble::Io)?.len();
+        *self = Self(file, length);
+        Ok(Some(path))
     }
 
     /// A member as a whole.

@@ -20,6 +20,7 @@ pub struct Authorized {
     subject: Option<Arc<str>>,
     granted_by: Vec<Arc<str>>,
     readable: Readable,
+    counts: bool,
 }
 
 /// What the client may read beside the operation's own repository: sources of a mount, entries of the catalog.
@@ -51,6 +52,12 @@ impl Authorized {
     #[must_use]
     pub fn granted_by(&self) -> &[Arc<str>] {
         &self.granted_by
+    }
+
+    /// Whether what is pulled counts as pulled.
+    #[must_use]
+    pub const fn counts(&self) -> bool {
+        self.counts
     }
 
     /// Whether the client may read this repository: as the source of a mount (W-370 to W-372, W-375), or in the
@@ -126,7 +133,7 @@ pub fn authorize(
 
 fn everything(operation: Operation, rules: &Arc<Rules>) -> Authorized {
     let readable = Readable::Rules(Arc::clone(rules), None);
-    Authorized { operation, subject: None, granted_by: Vec::new(), readable }
+    Authorized { operation, subject: None, granted_by: Vec::new(), readable, counts: rules.counts(None) }
 }
 
 fn anonymous(operation: Operation, rules: &Arc<Rules>) -> Result<Authorized, Refused> {
@@ -134,7 +141,7 @@ fn anonymous(operation: Operation, rules: &Arc<Rules>) -> Result<Authorized, Ref
     // Ping and the catalog are for those who present something, whatever everybody may do (W-121, W-421).
     let granted_by = granted_by.ok_or(Refused::NoCredential)?;
     let readable = Readable::Rules(Arc::clone(rules), None);
-    Ok(Authorized { operation, subject: None, granted_by, readable })
+    Ok(Authorized { operation, subject: None, granted_by, readable, counts: rules.counts(None) })
 }
 
 fn user(operation: Operation, principal: Principal, rules: &Arc<Rules>) -> Result<Authorized, Refused> {
@@ -145,8 +152,9 @@ fn user(operation: Operation, principal: Principal, rules: &Arc<Rules>) -> Resul
         None => Vec::new(),
     };
     let subject = Some(Arc::clone(&principal.name));
+    let counts = rules.counts(Some(&principal));
     let readable = Readable::Rules(Arc::clone(rules), Some(principal));
-    Ok(Authorized { operation, subject, granted_by, readable })
+    Ok(Authorized { operation, subject, granted_by, readable, counts })
 }
 
 fn bearer(
@@ -163,11 +171,12 @@ fn bearer(
     if !allowed {
         return Err(Refused::InsufficientScope);
     }
+    let counts = !grants.uncounted;
     let readable = match &operation {
         Operation::Catalog { .. } => Readable::Policies(Arc::clone(rules), grants.policies),
         _ => Readable::Token(grants),
     };
-    Ok(Authorized { operation, subject, granted_by: Vec::new(), readable })
+    Ok(Authorized { operation, subject, granted_by: Vec::new(), readable, counts })
 }
 
 /// The rules that grant the operation on its repository; `None` if it is not about one.

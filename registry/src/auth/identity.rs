@@ -30,6 +30,8 @@ pub struct Grants {
     pub catalog: bool,
     /// With the catalog: the policies that decide what of it is shown.
     pub policies: Vec<Arc<str>>,
+    /// Whether what its bearer pulls does not count as pulled.
+    pub uncounted: bool,
 }
 
 impl Grants {

@@ -11,6 +11,7 @@
 //! Never: writes a credential to a log or an error.
 
 mod authorize;
+mod caller;
 mod challenge;
 mod htpasswd;
 mod identity;
@@ -31,6 +32,7 @@ use base64::engine::general_purpose::STANDARD;
 use stowage_oci::Name;
 
 pub use authorize::{Authorized, Refused, authorize};
+pub use caller::Caller;
 pub use challenge::{Realms, TokenError};
 pub use htpasswd::{Htpasswd, HtpasswdError, Problem};
 pub use identity::{Grants, Identity, Principal};
@@ -95,6 +97,11 @@ pub enum Refusal {
     /// 403 `DENIED`: the principal is known and may not.
     #[error("requested access to the resource is denied")]
     Denied,
+    /// 403 `DENIED`: the registry knows no names, and this is for somebody with a name.
+    #[error(
+        "this registry has no authentication, and its admin port serves nobody without a name: set spec.auth"
+    )]
+    NoAuthentication,
     /// 429 `TOOMANYREQUESTS`: too many wrong passwords.
     #[error("too many failed logins")]
     TooManyFailures {
@@ -108,6 +115,16 @@ enum Unauthenticated {
     Wrong,
     InvalidToken,
     Throttled(Duration),
+}
+
+impl Unauthenticated {
+    fn refusal(self, unauthorized: impl FnOnce(Option<TokenError>) -> Refusal) -> Refusal {
+        match self {
+            Self::Wrong => unauthorized(None),
+            Self::InvalidToken => unauthorized(Some(TokenError::Invalid)),
+            Self::Throttled(retry_after) => Refusal::TooManyFailures { retry_after },
+        }
+    }
 }
 
 /// Why no token is given.
@@ -177,16 +194,8 @@ impl Access {
             let challenge = inforce.realms.challenge(presented.host, scope.as_deref(), error);
             Refusal::Unauthorized { challenge }
         };
-        let identity = match self.identify(&inforce, presented).await {
-            Ok(identity) => identity,
-            Err(Unauthenticated::Wrong) => return Err(challenge(&operation, None)),
-            Err(Unauthenticated::InvalidToken) => {
-                return Err(challenge(&operation, Some(TokenError::Invalid)));
-            }
-            Err(Unauthenticated::Throttled(retry_after)) => {
-                return Err(Refusal::TooManyFailures { retry_after });
-            }
-        };
+        let identity = self.identify(&inforce, presented).await;
+        let identity = identity.map_err(|unknown| unknown.refusal(|error| challenge(&operation, error)))?;
         let asked = operation.clone();
         authorize(operation, member, identity, &inforce.rules).map_err(|refused| match refused {
             Refused::NoCredential => challenge(&asked, None),
@@ -293,7 +302,8 @@ fn granted(rules: &Rules, who: Option<&Principal>, wanted: &Wanted) -> Grants {
     }
     let catalog = wanted.catalog && (who.is_some() || rules.is_open());
     let policies = who.filter(|_| catalog).map(|who| rules.pulling(who, CATALOG_POLICIES));
-    Grants { repositories, members, catalog, policies: policies.unwrap_or_default() }
+    let policies = policies.unwrap_or_default();
+    Grants { repositories, members, catalog, policies, uncounted: !rules.counts(who) }
 }
 
 /// What `Authorization` says.

@@ -23,16 +23,21 @@ pub struct Actions(u8);
 impl Actions {
     /// No action.
     pub const NONE: Self = Self(0);
+    /// What can be done with content on the data port.
+    pub const CONTENT: Self = Self::NONE.with(Action::Pull).with(Action::Push).with(Action::Delete);
     /// Every action.
-    pub const ALL: Self = Self::NONE.with(Action::Pull).with(Action::Push).with(Action::Delete);
+    pub const ALL: Self = Self::CONTENT.with(Action::Promote).with(Action::Administer);
 
-    const EACH: [Action; 3] = [Action::Pull, Action::Push, Action::Delete];
+    const EACH: [Action; 5] =
+        [Action::Pull, Action::Push, Action::Delete, Action::Promote, Action::Administer];
 
     const fn bit(action: Action) -> u8 {
         match action {
             Action::Pull => 1,
             Action::Push => 2,
             Action::Delete => 4,
+            Action::Promote => 8,
+            Action::Administer => 16,
         }
     }
 
@@ -66,7 +71,7 @@ impl Actions {
         self.0 == 0
     }
 
-    /// The actions, in the order pull, push, delete.
+    /// The actions, in the order pull, push, delete, promote, administer.
     pub fn iter(self) -> impl Iterator<Item = Action> {
         Self::EACH.into_iter().filter(move |action| self.contains(*action))
     }
@@ -98,7 +103,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    fn covers(&self, who: Option<&Principal>) -> bool {
+    pub(super) fn covers(&self, who: Option<&Principal>) -> bool {
         match (self, who) {
             (Self::Anonymous, _) | (Self::Authenticated, Some(_)) => true,
             (Self::User(user), Some(principal)) => *user == *principal.name,
@@ -138,19 +143,32 @@ pub struct Rules {
     everybody: Actions,
     everybody_name: Arc<str>,
     policies: Vec<Policy>,
+    uncounted: Vec<Subject>,
 }
 
 impl Rules {
     /// What everybody may do on every repository, and the policies.
     #[must_use]
     pub fn new(everybody: Actions, policies: Vec<Policy>) -> Self {
-        Self { open: false, everybody, everybody_name: EVERYBODY.into(), policies }
+        Self { open: false, everybody, everybody_name: EVERYBODY.into(), policies, uncounted: Vec::new() }
     }
 
     /// No authentication at all: everybody may do everything, credentials are not looked at.
     #[must_use]
     pub fn open() -> Self {
         Self { open: true, ..Self::new(Actions::ALL, Vec::new()) }
+    }
+
+    /// The same; what these pull does not count as pulled.
+    #[must_use]
+    pub fn not_counting(self, uncounted: Vec<Subject>) -> Self {
+        Self { uncounted, ..self }
+    }
+
+    /// Whether what the principal (`None`: the anonymous) pulls counts as pulled.
+    #[must_use]
+    pub fn counts(&self, who: Option<&Principal>) -> bool {
+        !self.uncounted.iter().any(|subject| subject.covers(who))
     }
 
     /// Whether credentials are not looked at.
@@ -176,6 +194,14 @@ impl Rules {
             .filter(|policy| policy.actions.contains(action) && policy.covers(who, repository))
             .map(|policy| Arc::clone(&policy.name));
         everybody.into_iter().chain(policies).collect()
+    }
+
+    /// Whether a policy that covers every repository grants the principal the action.
+    #[must_use]
+    pub fn grants_everywhere(&self, who: &Principal, action: Action) -> bool {
+        let covers_all = |policy: &&Policy| policy.repositories.iter().any(Glob::matches_everything);
+        let granting = |policy: &Policy| policy.actions.contains(action) && policy.concerns(Some(who));
+        self.policies.iter().filter(covers_all).any(granting)
     }
 
     /// The policies that let the principal pull anything, at most `limit`.
@@ -234,7 +260,7 @@ pub(super) mod tests {
             ],
         );
         let alice = principal("alice", &["ops"]);
-        assert_eq!(rules.granted(Some(&alice), &name("team/x")), Actions::ALL);
+        assert_eq!(rules.granted(Some(&alice), &name("team/x")), Actions::CONTENT);
         assert_eq!(
             rules.granted(Some(&principal("bob", &[])), &name("team/x")),
             [Action::Pull].into_iter().collect()

@@ -19,6 +19,8 @@ pub(super) const fn word(action: Action) -> &'static str {
         Action::Pull => "pull",
         Action::Push => "push",
         Action::Delete => "delete",
+        Action::Promote => "promote",
+        Action::Administer => "administer",
     }
 }
 
@@ -29,6 +31,8 @@ pub(super) fn action(word: &str) -> Option<Action> {
         "pull" => Some(Action::Pull),
         "push" => Some(Action::Push),
         "delete" => Some(Action::Delete),
+        "promote" => Some(Action::Promote),
+        "administer" => Some(Action::Administer),
         _ => None,
     }
 }
@@ -79,10 +83,9 @@ impl Wanted {
 }
 
 fn actions_of(list: &str) -> Actions {
-    if list.split(',').any(|word| word == "*") {
-        return Actions::ALL;
-    }
-    list.split(',').filter_map(action).collect()
+    // Clients say `*` to delete: what the admin port asks for is in no token that does not name it.
+    let all = list.split(',').any(|word| word == "*").then_some(Actions::CONTENT);
+    list.split(',').filter_map(action).collect::<Actions>().or(all.unwrap_or_default())
 }
 
 /// The scope that a client should ask a token for, to be allowed the operation (W-601). `None`: any token does.
@@ -95,6 +98,8 @@ pub(super) fn offered(operation: &Operation) -> Option<String> {
         Action::Pull => "pull",
         Action::Push => "pull,push",
         Action::Delete => "delete",
+        // Nothing on the data port needs them.
+        Action::Promote | Action::Administer => return None,
     };
     let scope = format!("repository:{}:{actions}", operation.repository()?);
     match mount_source(operation) {
@@ -138,7 +143,7 @@ mod tests {
         let both = Actions::NONE.with(Action::Pull).with(Action::Push);
         assert_eq!(wanted(&["repository:a:push,pull"]), [("a".to_owned(), both)]);
         assert_eq!(wanted(&["repository:a:push", "repository:a:pull"]), [("a".to_owned(), both)]);
-        assert_eq!(wanted(&["repository(image):a:*"]), [("a".to_owned(), Actions::ALL)]);
+        assert_eq!(wanted(&["repository(image):a:*"]), [("a".to_owned(), Actions::CONTENT)]);
     }
 
     #[test]

@@ -38,6 +38,8 @@ struct Claims {
     members: Vec<Access>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     rules: Vec<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    uncounted: bool,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -103,6 +105,7 @@ pub(super) fn mint(
         access,
         members: grants.members.iter().map(Access::on).collect(),
         rules: grants.policies.iter().map(ToString::to_string).collect(),
+        uncounted: grants.uncounted,
     };
     let header = Header { kid: Some(key.id.to_string()), ..Header::new(Algorithm::ES256) };
     let token = jsonwebtoken::encode(&header, &claims, &key.signs).map_err(MintError::Sign)?;
@@ -180,6 +183,7 @@ fn identity(claims: Claims) -> Identity {
     }
     grants.members = claims.members.into_iter().filter_map(Access::read).collect();
     grants.policies = claims.rules.into_iter().map(Into::into).collect();
+    grants.uncounted = claims.uncounted;
     let subject = Some(claims.sub).filter(|sub| !sub.is_empty()).map(Into::into);
     Identity::Bearer { subject, grants }
 }
@@ -227,13 +231,14 @@ mod tests {
             access: Vec::new(),
             members: Vec::new(),
             rules: Vec::new(),
+            uncounted: false,
         }
     }
 
     #[test]
     fn w621_a_token_carries_its_subject_and_rights() {
         let (keys, now) = (keys(), clock::seconds());
-        let all = Grants { catalog: true, policies: vec!["p".into()], ..grants(Actions::ALL) };
+        let all = Grants { catalog: true, policies: vec!["p".into()], ..grants(Actions::CONTENT) };
         let token = mint(&keys, &realms(), Some("alice"), &all, now).unwrap();
         assert_eq!((token.expires_in, token.issued_at), (900, now));
         assert_eq!(token.scope, "repository:a/b:pull,push,delete registry:catalog:*");
@@ -256,7 +261,7 @@ mod tests {
         let pem = super::super::keys::new_pem().unwrap();
         let (keys, now) = (Keyring::new(SigningKey::parse(pem.as_bytes()).unwrap(), 0), clock::seconds());
         let policies = vec!["one".into(), "two".into()];
-        let all = Grants { catalog: true, policies, ..grants(Actions::ALL) };
+        let all = Grants { catalog: true, policies, ..grants(Actions::CONTENT) };
         let token = mint(&keys, &realms(), Some("alice"), &all, now).unwrap().token;
         let part = |at: usize| -> Value {
             let part = token.split('.').nth(at).unwrap();

@@ -27,7 +27,7 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, TryStreamExt as _};
 
 pub use self::faulty::{Effect, Failure, Fault, Faults, Faulty, Gate, Occasion};
 pub use self::filesystem::Filesystem;
@@ -202,6 +202,13 @@ pub trait Store: Read + Write + Sweep {
     fn presigner(&self) -> Option<&dyn Presign> {
         None
     }
+}
+
+/// A small object as a whole.
+pub async fn whole(store: &(impl Read + ?Sized), key: &str) -> Result<Option<Bytes>, Error> {
+    let Some(content) = store.get(key, None).await? else { return Ok(None) };
+    let mut chunks: Vec<Bytes> = content.stream.try_collect().await?;
+    Ok(Some(if chunks.len() == 1 { chunks.remove(0) } else { Bytes::from(chunks.concat()) }))
 }
 
 /// How many bytes there are in all segments together.

@@ -10,10 +10,10 @@ use std::net::SocketAddr;
 use stowage_registry::OpenError;
 use stowage_registry::archive::ArchiveError;
 use stowage_registry::blobs::s3::SettingsError;
-use stowage_registry::config::ConfigError;
+use stowage_registry::config::{ConfigError, NotAnArtifact};
 use stowage_registry::domain::{self, OwnershipError};
 use stowage_registry::jobs::{
-    ExportError, GcError, ImportError, LoadError, PurgeError, RebuildError, VerifyError,
+    ExportError, GcError, ImportError, LoadError, PurgeError, RebuildError, RetentionError, VerifyError,
 };
 use stowage_registry::meta;
 use stowage_registry::meta::postgres::ConnectError;
@@ -56,6 +56,9 @@ pub(crate) enum Failure {
     /// Not everything was collected.
     #[error(transparent)]
     Gc(#[from] GcError),
+    /// It failed on the way.
+    #[error("promote")]
+    Promote(#[source] domain::Error),
     /// The database's incarnation is new, and was not taken over.
     #[error("take over the database")]
     TakeOver(#[from] domain::Error),
@@ -86,9 +89,37 @@ pub(crate) enum Failure {
          each and why; the rest is here, and the next run goes on"
     )]
     NotSynced { failed: u64, first: String, reason: &'static str },
+    /// Not all of a retention policy was done.
+    #[error(transparent)]
+    Retention(#[from] RetentionError),
+    /// A run of a retention policy ended before its end.
+    #[error("not everything was deleted that the policy gives up; the next run goes on: {0}")]
+    NotRetained(String),
+    /// A run of a retention policy deleted nothing.
+    #[error("nothing was deleted: {0}: {1}")]
+    Held(&'static str, String),
     /// The registry takes no such changes.
     #[error("{0}")]
-    SyncForbidden(&'static str),
+    Forbidden(&'static str),
+    /// What was deleted cannot be told.
+    #[error("the trash cannot be read")]
+    Trash(#[source] domain::Error),
+    /// What was promoted cannot be told.
+    #[error("the ledger of promotions cannot be read")]
+    Ledger(#[source] domain::Error),
+    /// It is where it was.
+    #[error("{item} was not restored")]
+    NotRestored {
+        item: String,
+        #[source]
+        source: domain::Error,
+    },
+    /// Nothing is promoted.
+    #[error("nothing is promoted: {reason}: {message}")]
+    NotPromoted { reason: &'static str, message: String },
+    /// What is to be promoted is not named.
+    #[error(transparent)]
+    Artifact(NotAnArtifact),
     /// The address of an upstream cannot be used.
     #[error("the upstream's url cannot be used; see the log")]
     Upstream,
@@ -107,6 +138,12 @@ pub(crate) enum Failure {
     /// A list of images cannot be used.
     #[error(transparent)]
     List(#[from] ListError),
+    /// A flag does not say what it should.
+    #[error("{0}")]
+    Usage(String),
+    /// The registry did not take what another cluster runs.
+    #[error("what runs was not reported: {0}")]
+    Unreported(String),
     /// A port cannot be had.
     #[error("cannot listen on {address}")]
     Listen {
@@ -132,8 +169,10 @@ impl Failure {
             | Self::Traces(_)
             | Self::Bucket(_)
             | Self::Upstream
+            | Self::Artifact(_)
             | Self::Archive(_)
             | Self::List(_)
+            | Self::Usage(_)
             | Self::Database(ConnectError::Url(_)) => UNUSABLE,
             Self::Import(error) if error.is_misuse() => UNUSABLE,
             Self::Import(error) if error.is_refusal() => REFUSED,
@@ -145,10 +184,13 @@ impl Failure {
             )
             | Self::Expiry(_)
             | Self::ForeignObjects(_)
-            | Self::SyncForbidden(_) => REFUSED,
+            | Self::Forbidden(_)
+            | Self::Held(..)
+            | Self::NotPromoted { .. } => REFUSED,
             Self::Open(error) if is_refusal(error) => REFUSED,
             Self::Purge(error) if error.is_refusal() => REFUSED,
             Self::Gc(error) if error.is_refusal() => REFUSED,
+            Self::Retention(error) if error.is_refusal() => REFUSED,
             Self::Rebuild(error) if error.is_refusal() => REFUSED,
             Self::Verify(error) if error.is_refusal() => REFUSED,
             Self::Open(_)
@@ -157,14 +199,31 @@ impl Failure {
             | Self::Gc(_)
             | Self::Rebuild(_)
             | Self::TakeOver(_)
+            | Self::Promote(_)
             | Self::Verify(_)
             | Self::Findings { .. }
             | Self::NotSynced { .. }
+            | Self::Trash(_)
+            | Self::Ledger(_)
+            | Self::NotRestored { .. }
+            | Self::Retention(_)
+            | Self::NotRetained(_)
             | Self::Export(_)
             | Self::Import(_)
             | Self::Load(_)
+            | Self::Unreported(_)
             | Self::Listen { .. }
             | Self::System { .. } => FAILED,
+        }
+    }
+
+    /// The word for a refusal, if it has one.
+    pub(crate) const fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Gc(error) => error.reason(),
+            Self::Retention(error) => error.reason(),
+            Self::Held(reason, _) => Some(reason),
+            _ => None,
         }
     }
 

@@ -22,7 +22,7 @@ use tokio::fs::File;
 use super::open::{self, Beside};
 use super::progress::Progress;
 use super::termination::Counts;
-use super::{Common, Failure, Output, print, runtime};
+use super::{Common, Failure, Output, print, runtime, summary};
 
 /// Flags of `export`.
 #[derive(Debug, Args)]
@@ -54,7 +54,8 @@ pub(super) struct Export {
 pub(super) struct Import {
     #[command(flatten)]
     common: Common,
-    /// The tar file: an OCI image layout, or what `docker save`, `podman save` or `ctr images export` wrote
+    /// The tar file, which may be compressed with gzip: an OCI image layout, or what `docker save`, `podman save` or
+    /// `ctr images export` wrote
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// What the names of all repositories begin with
@@ -205,17 +206,6 @@ impl Export {
 fn permissions() -> fs::Permissions {
     use std::os::unix::fs::PermissionsExt as _;
     fs::Permissions::from_mode(0o666)
-}
-
-pub(super) fn summary(counts: &Counts, output: Output) -> String {
-    match output {
-        Output::Text => {
-            let lines: Vec<String> =
-                counts.iter().map(|(what, count)| format!("{what}: {count}\n")).collect();
-            lines.concat()
-        }
-        Output::Json => format!("{}\n", json!({ "summary": counts })),
-    }
 }
 
 impl Import {

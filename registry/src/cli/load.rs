@@ -11,9 +11,9 @@ use stowage_oci::Platform;
 use stowage_registry::config::{self, Config};
 use stowage_registry::jobs::{self, LoadOptions, Loaded, Wanted};
 
-use super::images::{list, summary};
+use super::images::list;
 use super::termination::Counts;
-use super::{Common, Failure, Output, open, print, runtime};
+use super::{Common, Failure, Output, open, print, runtime, summary};
 
 /// Flags of `load`.
 #[derive(Debug, Args)]

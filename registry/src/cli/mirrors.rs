@@ -3,13 +3,13 @@
 
 //! The mirrors of a configuration → those that the registry serves, and back what is wrong with their upstreams.
 
-use stowage_registry::config::{self, Config, Trouble};
+use stowage_registry::config::{self, Trouble};
 use stowage_registry::domain::{MirrorCache, MirrorSettings, Mirrors};
 use stowage_registry::upstream::{Kind, Network, Settings, Verification};
 
 /// As the registry takes them. Who we are it adds by itself.
-pub(super) fn settings(config: &Config) -> Vec<MirrorSettings> {
-    config.mirrors.iter().filter_map(mirror).collect()
+pub(super) fn settings(mirrors: &[config::Mirror]) -> Vec<MirrorSettings> {
+    mirrors.iter().filter_map(mirror).collect()
 }
 
 fn mirror(mirror: &config::Mirror) -> Option<MirrorSettings> {
@@ -51,6 +51,7 @@ pub(super) fn upstream_of(name: &str, upstream: &config::Upstream) -> Option<Set
             config::UpstreamNetwork::Any => Network::Any,
         },
         max_concurrent: upstream.max_concurrent,
+        requests_per_second: upstream.requests_per_second,
         ..Settings::new(origin.ok()?, "")
     })
 }
@@ -63,9 +64,11 @@ pub(super) fn troubles(mirrors: &Mirrors) -> Vec<Trouble> {
             Kind::Refused(_) => config::MirrorFault::AuthenticationFailed,
             Kind::CertificateInvalid => config::MirrorFault::CertificateInvalid,
             Kind::NotARegistry => config::MirrorFault::NotARegistry,
-            Kind::Unavailable { .. } | Kind::NotFound | Kind::TooLarge | Kind::WrongContent => {
-                config::MirrorFault::UpstreamUnreachable
-            }
+            Kind::NotNow { .. }
+            | Kind::Unavailable { .. }
+            | Kind::NotFound
+            | Kind::TooLarge
+            | Kind::WrongContent => config::MirrorFault::UpstreamUnreachable,
         };
         Trouble::of_mirror(name, fault, error.to_string())
     };

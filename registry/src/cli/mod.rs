@@ -5,13 +5,18 @@
 
 mod failure;
 mod images;
+mod ledger;
 mod load;
 mod mirrors;
 mod open;
 mod progress;
+mod promotions;
 mod replications;
+mod retention;
 mod serve;
 mod termination;
+mod trash;
+mod usage;
 mod virtuals;
 
 use std::io::Write as _;
@@ -25,6 +30,7 @@ use stowage_registry::domain::{Verified, VerifyOptions};
 use stowage_registry::jobs::{self, RebuildOptions};
 use stowage_registry::meta::Finding;
 use stowage_registry::ops::telemetry;
+use stowage_registry::usage::PATIENCE;
 use uuid::Uuid;
 
 pub(crate) use failure::Failure;
@@ -68,14 +74,27 @@ enum Command {
     Rebuild(Rebuild),
     /// Copy what a mirror of mode Replicate says, once
     Sync(replications::Sync),
+    /// Promote an artifact by a promotion policy, if its gates let it
+    Promote(promotions::Promote),
+    /// Judge tags by a retention policy, once; in mode Enforce delete what nothing keeps
+    Retention(retention::Retain),
     /// Compare database and bucket, and tell where they disagree
     Verify(Verify),
+    /// See how promotions have ended
+    #[command(subcommand)]
+    Promotions(ledger::Promotions),
     /// Write images into a file, for machines that no network joins
     Export(images::Export),
     /// Bring the images of a file into the registry
     Import(images::Import),
     /// Fetch images through a mirror ahead of need
     Load(load::Load),
+    /// See what was deleted, and bring it back
+    #[command(subcommand)]
+    Trash(trash::Trash),
+    /// What other clusters run
+    #[command(subcommand)]
+    Usage(usage::Usage),
     /// Delete every object below the registry's prefix, and every table
     Purge(Purge),
     /// Look at the configuration
@@ -114,6 +133,26 @@ struct Gc {
     /// Count what is due, and change nothing
     #[arg(long, env = "STOWAGE_DRY_RUN")]
     dry_run: bool,
+    #[command(flatten)]
+    asker: Asker,
+}
+
+/// How a run that deletes is told what the cluster runs.
+#[derive(Clone, Debug, Args)]
+struct Asker {
+    /// By what the operator knows this run: the uid of its Job
+    #[arg(long, value_name = "UID", env = "STOWAGE_RUN_UID")]
+    run_uid: Option<String>,
+    /// Folder in which the operator says what runs
+    #[arg(long, value_name = "DIR", env = "STOWAGE_USAGE_DIR", default_value = "/etc/stowage/usage")]
+    usage_dir: PathBuf,
+}
+
+impl Asker {
+    fn asks(&self) -> stowage_registry::usage::Asker {
+        let (uid, folder) = (self.run_uid.clone(), self.usage_dir.clone());
+        stowage_registry::usage::Asker { uid, folder, patience: PATIENCE }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -216,10 +255,15 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Gc(asked) => termination::summed_up("gc", || gc(&asked)),
         Command::Rebuild(asked) => termination::summed_up("rebuild", || rebuild(&asked)),
         Command::Sync(asked) => asked.run(),
+        Command::Promote(asked) => asked.run(),
+        Command::Retention(asked) => asked.run(),
         Command::Verify(asked) => termination::summed_up("verify", || verify(&asked)),
+        Command::Promotions(asked) => asked.run(),
         Command::Export(asked) => termination::summed_up("export", || asked.run()),
         Command::Import(asked) => termination::summed_up("import", || asked.run()),
         Command::Load(asked) => termination::summed_up("load", || asked.run()),
+        Command::Trash(asked) => asked.run(),
+        Command::Usage(asked) => asked.run(),
         Command::Purge(asked) => termination::summed_up("purge", || purge(&asked)),
         Command::Config(ConfigCommand::Check(shown)) => check(&shown),
         Command::Config(ConfigCommand::Show(shown)) => show(&shown),
@@ -252,8 +296,12 @@ fn purge(asked: &Purge) -> Result<Counts, Failure> {
 
 fn gc(asked: &Gc) -> Result<Counts, Failure> {
     let common = &asked.common;
-    let backing = config::load_backing(&common.sources(None))?;
-    let counts = runtime()?.block_on(open::gc(&backing, &common.data_dir, asked.dry_run))?;
+    let collecting = config::load_collecting(&common.sources(None))?;
+    let counts = if asked.dry_run {
+        runtime()?.block_on(open::look(&collecting.backing, &common.data_dir))?
+    } else {
+        runtime()?.block_on(open::gc(collecting, &common.data_dir, &asked.asker.asks()))?
+    };
     // A terminal or a script sees what a Job's termination message says.
     let lines: Vec<String> = counts.iter().map(|(what, count)| format!("{what} {count}\n")).collect();
     print(lines.concat().as_bytes())?;
@@ -305,16 +353,20 @@ fn verify(asked: &Verify) -> Result<Counts, Failure> {
         ("verifiedObjects", objects),
         ("verifiedBytes", bytes),
     ]);
-    let summary = match output {
+    print(summary(&counts, output).as_bytes())?;
+    if total > 0 { Err(Failure::Findings { total, repaired, counts }) } else { Ok(counts) }
+}
+
+/// What was counted, at the end of what is told.
+fn summary(counts: &Counts, output: Output) -> String {
+    match output {
         Output::Text => {
             let lines: Vec<String> =
                 counts.iter().map(|(what, count)| format!("{what}: {count}\n")).collect();
             lines.concat()
         }
         Output::Json => format!("{}\n", serde_json::json!({ "summary": counts })),
-    };
-    print(summary.as_bytes())?;
-    if total > 0 { Err(Failure::Findings { total, repaired, counts }) } else { Ok(counts) }
+    }
 }
 
 fn shown_finding(finding: &Finding, output: Output) -> String {

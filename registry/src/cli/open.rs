@@ -10,17 +10,22 @@ use std::time::{Duration, Instant};
 use stowage_registry::blobs::{self, Filesystem, Observed, Observer, Outcome, Request, S3, Store, s3};
 use stowage_registry::config::{self, Backing, Config, Database, Storage, explained};
 use stowage_registry::domain::{
-    Domain, Limits, Replication, SyncMode, Synced, Tell, Verified, VerifyOptions, Walk, Walked,
+    Domain, Limits, Promotion, PromotionMode, PromotionRequest, PromotionRule, Replication, SyncMode, Synced,
+    Tell, Verified, VerifyOptions, Walk, Walked,
 };
 use stowage_registry::http::Settings;
-use stowage_registry::jobs::{self, Collector, Purged, RebuildError, RebuildOptions, Stage};
+use stowage_registry::jobs::{
+    self, Collector, Evicting, PlanLine, Purged, RebuildError, RebuildOptions, Retained, Retainer,
+    RetentionError, RetentionRun, Stage,
+};
 use stowage_registry::key::Key;
 use stowage_registry::meta::postgres::{self, ConnectError, PostgresStore};
 use stowage_registry::meta::sqlite::{self, SqliteStore};
 use stowage_registry::meta::{self, Finding, Leases, MetaStore, Timings, WalkProgress};
 use stowage_registry::ops::health::{Answer, Dependency, Health};
-use stowage_registry::ops::metrics::{CollectionMetrics, Metrics};
+use stowage_registry::ops::metrics::{CollectionMetrics, Metrics, RetentionMetrics};
 use stowage_registry::ops::tasks::Tasks;
+use stowage_registry::usage;
 use stowage_registry::{OpenError, Registry};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -177,6 +182,34 @@ async fn sqlite(data_dir: &Path, timings: Timings) -> Result<SqliteStore, OpenEr
     Ok(SqliteStore::open(data_dir, options).await?)
 }
 
+/// The objects, as a command of its own process reads and writes them.
+async fn objects(storage: &Storage, data_dir: &Path) -> Result<Arc<dyn Store>, Failure> {
+    Ok(match storage {
+        Storage::Filesystem => Arc::new(filesystem(data_dir).await?),
+        Storage::S3(bucket) => Arc::new(s3(bucket).await?),
+    })
+}
+
+/// The rows, beside whatever serves from them; a folder is to be handed over at the end.
+async fn rows(
+    database: &Database,
+    data_dir: &Path,
+    grace: Duration,
+) -> Result<(Arc<dyn MetaStore>, Option<Arc<SqliteStore>>), Failure> {
+    let timings = timings(grace);
+    match database {
+        Database::Sqlite => {
+            let options = sqlite::Options { timings, ..sqlite::Options::default() };
+            let store = Arc::new(SqliteStore::open_beside(data_dir, options).await.map_err(OpenError::from)?);
+            Ok((Arc::clone(&store) as Arc<dyn MetaStore>, Some(store)))
+        }
+        Database::Postgres(server) => {
+            let store = PostgresStore::connect(&server_options(server, timings).patiently()).await?;
+            Ok((Arc::new(store), None))
+        }
+    }
+}
+
 /// Brings the schema up to this version.
 pub(super) async fn migrate(database: &Database, data_dir: &Path) -> Result<(), Failure> {
     match database {
@@ -192,35 +225,37 @@ pub(super) async fn migrate(database: &Database, data_dir: &Path) -> Result<(), 
     Ok(())
 }
 
-/// One pass of the collectors, or a count of what is due; beside whatever serves from the data folder.
-pub(super) async fn gc(backing: &Backing, data_dir: &Path, dry_run: bool) -> Result<Counts, Failure> {
-    let store: Arc<dyn Store> = match &backing.storage {
-        Storage::Filesystem => Arc::new(filesystem(data_dir).await?),
-        Storage::S3(bucket) => Arc::new(s3(bucket).await?),
-    };
-    let timings = timings(backing.grace);
-    let options = sqlite::Options { timings, ..sqlite::Options::default() };
-    let mut folder = None;
+/// A count of what is due to be collected. Changes nothing.
+pub(super) async fn look(backing: &Backing, data_dir: &Path) -> Result<Counts, Failure> {
+    let store = objects(&backing.storage, data_dir).await?;
     let meta: Arc<dyn MetaStore> = match &backing.database {
-        Database::Sqlite if dry_run => {
+        Database::Sqlite => {
+            let options = sqlite::Options { timings: timings(backing.grace), ..sqlite::Options::default() };
             Arc::new(SqliteStore::open_to_read(data_dir, options).await.map_err(OpenError::from)?)
         }
-        Database::Sqlite => {
-            let store = Arc::new(SqliteStore::open_beside(data_dir, options).await.map_err(OpenError::from)?);
-            folder = Some(Arc::clone(&store));
-            store
-        }
-        Database::Postgres(server) => {
-            Arc::new(PostgresStore::connect(&server_options(server, timings).patiently()).await?)
-        }
+        database @ Database::Postgres(_) => rows(database, data_dir, backing.grace).await?.0,
     };
-    let collector = Collector::new(Arc::clone(&meta), Arc::clone(&store), CollectionMetrics::default());
-    if dry_run {
-        return Ok(jobs::due(&collector.look().await?));
-    }
+    let collector = Collector::new(meta, store, CollectionMetrics::default());
+    Ok(jobs::due(&collector.look().await?))
+}
+
+/// One pass of the collectors, beside whatever serves from the data folder.
+pub(super) async fn gc(
+    collecting: config::Collecting,
+    data_dir: &Path,
+    asker: &usage::Asker,
+) -> Result<Counts, Failure> {
+    let config::Collecting { backing, evictions, usage } = collecting;
+    let store = objects(&backing.storage, data_dir).await?;
+    let (meta, folder) = rows(&backing.database, data_dir, backing.grace).await?;
+    let mut collector = Collector::new(Arc::clone(&meta), Arc::clone(&store), CollectionMetrics::default());
     let collected = async {
         if folder.is_some() {
-            compare(meta, store).await?;
+            compare(&Domain::new(Arc::clone(&meta), store, Limits::default(), Tasks::new())).await?;
+        }
+        if !evictions.is_empty() {
+            let usage = usage::for_run(usage.as_ref(), &*meta, asker).await;
+            collector = collector.evicting(Evicting { caches: evictions, usage });
         }
         Ok(collector.collect().await?.counts())
     }
@@ -236,6 +271,11 @@ pub(super) struct Beside {
 }
 
 impl Beside {
+    /// Makes sure that the database holds all that the bucket does.
+    pub(super) async fn compared(&self) -> Result<(), Failure> {
+        compare(self.registry.domain()).await
+    }
+
     /// Ends what runs in the background.
     pub(super) async fn close(self) {
         self.registry.close().await;
@@ -245,34 +285,18 @@ impl Beside {
 
 /// The registry, with its mirrors, virtual repositories and limits, for a command that reads or writes content.
 pub(super) async fn beside(config: &Config, data_dir: &Path) -> Result<Beside, Failure> {
-    let store: Arc<dyn Store> = match &config.storage {
-        Storage::Filesystem => Arc::new(filesystem(data_dir).await?),
-        Storage::S3(bucket) => Arc::new(s3(bucket).await?),
-    };
-    let timings = timings(config.collection.grace);
-    let mut folder = None;
-    let meta: Arc<dyn MetaStore> = match &config.database {
-        Database::Sqlite => {
-            let options = sqlite::Options { timings, ..sqlite::Options::default() };
-            let store = Arc::new(SqliteStore::open_beside(data_dir, options).await.map_err(OpenError::from)?);
-            folder = Some(Arc::clone(&store));
-            store
-        }
-        Database::Postgres(server) => {
-            Arc::new(PostgresStore::connect(&server_options(server, timings).patiently()).await?)
-        }
-    };
+    let store = objects(&config.storage, data_dir).await?;
+    let (meta, folder) = rows(&config.database, data_dir, config.collection.grace).await?;
     let registry = Registry::builder().limits(limits(config)).over(meta, store).await?;
     super::serve::apply_to(&registry, config);
     Ok(Beside { registry, folder })
 }
 
 /// Where nobody serves from the data folder, we are its new holder: a new incarnation, to be compared first.
-async fn compare(meta: Arc<dyn MetaStore>, store: Arc<dyn Store>) -> Result<(), Failure> {
-    let domain = Domain::new(meta, store, Limits::default(), Tasks::new());
+async fn compare(domain: &Domain) -> Result<(), Failure> {
     let token = domain.trust().enter().await?;
     if !token.trusted {
-        Walk::new(&domain, Walk::alone(None), CancellationToken::new())
+        Walk::new(domain, Walk::alone(None), CancellationToken::new())
             .run(token.epoch)
             .await
             .map_err(RebuildError::from)?;
@@ -293,10 +317,7 @@ pub(super) async fn hand_over(folder: Option<&SqliteStore>) {
 
 /// Deletes all data of the registry `confirmed`.
 pub(super) async fn purge(backing: &Backing, data_dir: &Path, confirmed: Uuid) -> Result<Purged, Failure> {
-    let store: Box<dyn Store> = match &backing.storage {
-        Storage::Filesystem => Box::new(filesystem(data_dir).await?),
-        Storage::S3(bucket) => Box::new(s3(bucket).await?),
-    };
+    let store = objects(&backing.storage, data_dir).await?;
     let meta: Option<Box<dyn Leases>> = match &backing.database {
         Database::Sqlite => Some(Box::new(sqlite(data_dir, Timings::default()).await?)),
         Database::Postgres(server) => {
@@ -317,10 +338,7 @@ pub(super) async fn rebuild(
     data_dir: &Path,
     options: RebuildOptions,
 ) -> Result<Walked, Failure> {
-    let store: Arc<dyn Store> = match &backing.storage {
-        Storage::Filesystem => Arc::new(filesystem(data_dir).await?),
-        Storage::S3(bucket) => Arc::new(s3(bucket).await?),
-    };
+    let store = objects(&backing.storage, data_dir).await?;
     let timings = timings(backing.grace);
     let meta: Arc<dyn MetaStore> = match &backing.database {
         Database::Sqlite => Arc::new(sqlite(data_dir, timings).await?),
@@ -351,10 +369,7 @@ pub(super) async fn verify(
     options: VerifyOptions,
     tell: impl Fn(&Finding) + Send + Sync + 'static,
 ) -> Result<Verified, Failure> {
-    let store: Arc<dyn Store> = match &backing.storage {
-        Storage::Filesystem => Arc::new(filesystem(data_dir).await?),
-        Storage::S3(bucket) => Arc::new(s3(bucket).await?),
-    };
+    let store = objects(&backing.storage, data_dir).await?;
     let meta: Arc<dyn MetaStore> = match &backing.database {
         Database::Sqlite => {
             let beside = SqliteStore::open_as_found(data_dir, sqlite::Options::default()).await;
@@ -382,42 +397,84 @@ pub(super) async fn sync(
     mode: SyncMode,
     tell: &dyn Tell,
 ) -> Result<Synced, Failure> {
-    let backing = &sync.backing;
-    let store: Arc<dyn Store> = match &backing.storage {
-        Storage::Filesystem => Arc::new(filesystem(data_dir).await?),
-        Storage::S3(bucket) => Arc::new(s3(bucket).await?),
+    let beside = pushing(&sync.pushing, data_dir).await?;
+    let synced = beside.registry.replicate(replication, mode, tell).await;
+    beside.close().await;
+    Ok(synced)
+}
+
+/// Promotes an artifact, or asks the gates alone.
+pub(super) async fn promote(
+    promoting: &config::Promoting,
+    data_dir: &Path,
+    rule: &PromotionRule,
+    request: &PromotionRequest,
+    mode: PromotionMode,
+) -> Result<Promotion, Failure> {
+    let beside = pushing(&promoting.pushing, data_dir).await?;
+    beside.registry.set_mirrors(super::mirrors::settings(&promoting.mirrors));
+    let promoted = beside.registry.domain().promote(rule, request, mode).await;
+    beside.close().await;
+    promoted.map_err(Failure::Promote)
+}
+
+/// A registry that pushes beside whatever serves.
+async fn pushing(pushing: &config::Pushing, data_dir: &Path) -> Result<Beside, Failure> {
+    let backing = &pushing.backing;
+    let store = objects(&backing.storage, data_dir).await?;
+    let (meta, folder) = rows(&backing.database, data_dir, backing.grace).await?;
+    let limits = Limits {
+        max_blob_size: pushing.max_blob_size,
+        trash_retention: pushing.retain_for,
+        ..Limits::default()
     };
-    let timings = timings(backing.grace);
-    let mut folder = None;
-    let meta: Arc<dyn MetaStore> = match &backing.database {
-        Database::Sqlite => {
-            let options = sqlite::Options { timings, ..sqlite::Options::default() };
-            let store = Arc::new(SqliteStore::open_beside(data_dir, options).await.map_err(OpenError::from)?);
-            folder = Some(Arc::clone(&store));
-            store
+    let registry = Registry::builder().limits(limits).over(meta, store).await?;
+    let beside = Beside { registry, folder };
+    if beside.folder.is_some()
+        && let Err(failure) = beside.compared().await
+    {
+        beside.close().await;
+        return Err(failure);
+    }
+    let registry = &beside.registry;
+    registry.apply(Settings::default(), pushing.strict_indexes.clone());
+    registry.domain().set_immutability(super::serve::immutability(&pushing.immutability));
+    registry.domain().set_promotions(super::promotions::rules(&pushing.promotions, pushing.mode));
+    Ok(beside)
+}
+
+/// One run of a retention policy, beside whatever serves.
+pub(super) async fn retention(
+    asked: &config::RetentionRun,
+    data_dir: &Path,
+    policy: &str,
+    asker: &usage::Asker,
+    run: RetentionRun,
+    tell: &mut (dyn FnMut(&PlanLine<'_>) + Send),
+) -> Result<Retained, Failure> {
+    let backing = &asked.backing;
+    let store = objects(&backing.storage, data_dir).await?;
+    let (meta, folder): (Arc<dyn MetaStore>, _) = match (&backing.database, run) {
+        (Database::Sqlite, RetentionRun::Tell) => {
+            let options = sqlite::Options { timings: timings(backing.grace), ..sqlite::Options::default() };
+            let store = SqliteStore::open_as_found(data_dir, options).await.map_err(OpenError::from)?;
+            (Arc::new(store), None)
         }
-        Database::Postgres(server) => {
-            Arc::new(PostgresStore::connect(&server_options(server, timings).patiently()).await?)
-        }
+        (database, _) => rows(database, data_dir, backing.grace).await?,
     };
-    let synced = async {
-        let limits = Limits {
-            max_blob_size: sync.max_blob_size,
-            trash_retention: sync.retain_for,
-            ..Limits::default()
-        };
-        let registry = Registry::builder().limits(limits).over(Arc::clone(&meta), Arc::clone(&store)).await?;
+    let retained = async {
         if folder.is_some() {
-            compare(meta, store).await?;
+            let domain = Domain::new(Arc::clone(&meta), Arc::clone(&store), Limits::default(), Tasks::new());
+            compare(&domain).await?;
         }
-        registry.apply(Settings::default(), sync.strict_indexes.clone());
-        let synced = registry.replicate(replication, mode, tell).await;
-        registry.close().await;
-        Ok(synced)
+        let usage =
+            usage::for_run(asked.usage.as_ref(), &*meta, asker).await.map_err(RetentionError::from)?;
+        let retainer = Retainer::new(meta, store, RetentionMetrics::default());
+        Ok(retainer.run(&asked.retention, policy, usage, run, tell).await?)
     }
     .await;
     hand_over(folder.as_deref()).await;
-    synced
+    retained
 }
 
 /// The limits of the configuration, as the domain takes them.

@@ -11,15 +11,14 @@ use futures::FutureExt as _;
 use serde_json::json;
 use stowage_registry::config::{self, Config, Facts, Live, ReplicatedArtifacts, ReplicatedRepositories};
 use stowage_registry::domain::{
-    Artifacts, Platform, Replication, Repositories, Selection, SyncFate, SyncItem, SyncMode, SyncProgress,
-    Synced,
+    Artifacts, Replication, Repositories, Selection, SyncFate, SyncItem, SyncMode, SyncProgress, Synced,
 };
 use stowage_registry::jobs::{self, Replicating, Run, Termination};
 use stowage_registry::ops::progress::Progress;
 use stowage_registry::ops::tasks::Tasks;
 use stowage_registry::{Registry, jobs::replicate_by_schedule};
 
-use super::{Common, Failure, Output, mirrors, open, print, runtime, termination};
+use super::{Common, Failure, Output, mirrors, open, print, runtime, summary, termination};
 
 /// Flags of `sync`.
 #[derive(Debug, Args)]
@@ -62,8 +61,8 @@ impl Sync {
     fn synced(&self) -> Result<Synced, Failure> {
         let sync = config::load_sync(&self.common.sources(None), &self.mirror)?;
         let mode = if self.dry_run { SyncMode::DryRun } else { SyncMode::Copy };
-        if let (SyncMode::Copy, Some(why)) = (mode, sync.replication.forbidden(sync.mode)) {
-            return Err(Failure::SyncForbidden(why));
+        if let (SyncMode::Copy, Some(why)) = (mode, sync.replication.forbidden(sync.pushing.mode)) {
+            return Err(Failure::Forbidden(why));
         }
         let replication = replication(&sync.replication)?;
         let progress = Mutex::new(Progress::begin("tags"));
@@ -97,11 +96,7 @@ impl Sync {
     fn told(&self, synced: &Synced) -> Result<(), Failure> {
         let counts = synced.counts();
         let text = match self.output {
-            Output::Text => {
-                let lines: Vec<String> =
-                    counts.iter().map(|(what, count)| format!("{what}: {count}\n")).collect();
-                lines.concat()
-            }
+            Output::Text => summary(&counts, Output::Text),
             Output::Json => format!("{}\n", json!({ "summary": counts, "dryRun": self.dry_run })),
         };
         print(text.as_bytes())
@@ -136,12 +131,10 @@ fn artifacts(configured: &ReplicatedArtifacts) -> Artifacts {
             Repositories::Organization { name: name.clone(), exclude: exclude.clone() }
         }
     };
-    // Their form was checked at the door.
-    let platforms = configured.platforms.iter().filter_map(|text| text.parse::<Platform>().ok());
     let selection = Selection {
         tags: configured.tags.clone(),
         newest: configured.newest,
-        platforms: platforms.collect(),
+        platforms: configured.platforms.clone(),
     };
     Artifacts { repositories, selection }
 }

@@ -7,21 +7,26 @@
 //! downloads finish → what takes longer is cut. A second signal cuts at once.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use clap::Args;
+use futures::future::BoxFuture;
 use prometheus_client::registry::Registry as Counted;
 use stowage_registry::Registry;
 use stowage_registry::auth::Access;
-use stowage_registry::config::{self, Config, Facts, Live};
+use stowage_registry::config::{self, Config, Facts, Immutable, Live};
+use stowage_registry::domain::{Immutability, ImmutabilityRule};
 use stowage_registry::http::ops::OpsPort;
-use stowage_registry::http::{Metrics as HttpMetrics, Settings, Site, admin, connection, ops};
-use stowage_registry::jobs::{self, Collector, collect_by_schedule};
+use stowage_registry::http::{Metrics as HttpMetrics, Settings, Site, connection, ops};
+use stowage_registry::jobs::{self, Collector, Retainer, collect_by_schedule};
 use stowage_registry::meta::Problem;
 use stowage_registry::ops::health::{Dependency, Health};
-use stowage_registry::ops::metrics::{CollectionMetrics, Metrics, MirrorMetrics, VerificationMetrics};
+use stowage_registry::ops::metrics::{
+    CollectionMetrics, Metrics, MirrorMetrics, PromotionMetrics, RetentionMetrics, VerificationMetrics,
+};
 use stowage_registry::ops::shutdown::{Notice, Signals, notify};
 use stowage_registry::ops::tasks::Tasks;
 use stowage_registry::ops::traces::Traces;
@@ -29,7 +34,7 @@ use stowage_registry::server::{Certificate, End, Listener};
 use uuid::Uuid;
 
 use super::open::{self, Stores};
-use super::{Common, Failure, mirrors, replications, virtuals};
+use super::{Common, Failure, mirrors, promotions, replications, retention, usage, virtuals};
 
 /// How often a database or bucket that does not answer is asked whether it does.
 const PROBE: Duration = Duration::from_secs(5);
@@ -47,9 +52,12 @@ pub(super) struct Serve {
     /// Operations port: health, metrics, configuration; without authentication
     #[arg(long, value_name = "ADDR", env = "STOWAGE_OPS_LISTEN", default_value = "127.0.0.1:5001")]
     ops_listen: SocketAddr,
-    /// Admin port; nothing is served on it yet
+    /// Admin port: `/admin/v1/`, for those with a name
     #[arg(long, value_name = "ADDR", env = "STOWAGE_ADMIN_LISTEN", default_value = "127.0.0.1:5002")]
     admin_listen: SocketAddr,
+    /// Folder in which the operator says what runs
+    #[arg(long, value_name = "DIR", env = "STOWAGE_USAGE_DIR", default_value = "/etc/stowage/usage")]
+    usage_dir: PathBuf,
     /// Seconds between not being ready and taking no new connections
     #[arg(long, value_name = "SECONDS", env = "STOWAGE_DRAIN_DELAY", default_value_t = 5)]
     drain_delay: u64,
@@ -88,6 +96,8 @@ impl Serve {
         let kinds = Problem::ALL.map(Problem::name);
         let verification = VerificationMetrics::register(&mut counted, kinds);
         let mirroring = MirrorMetrics::register(&mut counted);
+        let retaining = RetentionMetrics::register(&mut counted);
+        let promoting = PromotionMetrics::register(&mut counted);
         let tasks = Tasks::new();
         let port = OpsPort {
             health: Arc::clone(&health),
@@ -116,10 +126,14 @@ impl Serve {
         let counting = (http_metrics, collection.clone(), mirroring);
         let process = Process::open(live, health, tasks, counting, &stores).await?;
         facts.store(Arc::new(facts_of(&stores).await));
-        process.collect(&stores, collection, Arc::clone(&facts));
+        process.collect(&stores, collection, Arc::clone(&facts), &self.usage_dir);
         let (registry, live) = (process.registry.clone(), Arc::clone(&process.live));
         replications::keep(registry, live, Arc::clone(&facts), &process.tasks);
-        process.report(Arc::clone(&facts));
+        let retainer = Retainer::new(Arc::clone(&stores.meta), Arc::clone(&stores.blobs), retaining);
+        let (live, meta) = (Arc::clone(&process.live), Arc::clone(&stores.meta));
+        retention::keep(retainer, live, meta, self.usage_dir.clone(), Arc::clone(&facts), &process.tasks);
+        promotions::keep(&process.registry, Arc::clone(&facts), promoting, &process.tasks);
+        process.report(&stores, Arc::clone(&facts));
         process.watch(sources, &stores, facts, config::LOOK);
         process.scrub(&stores, verification);
 
@@ -208,7 +222,7 @@ impl Process {
 
     /// Serves both ports in the background; the future ends when the last connection has.
     fn serve(&self, data: Listener, admin: Listener, end: &End) -> impl Future<Output = ()> + use<> {
-        let (router, admin_router) = (self.registry.router(), admin::router());
+        let (router, admin_router) = (self.registry.router(), self.registry.admin_router());
         let data = data.with_certificate(Arc::clone(&self.certificate));
         let admin = admin.with_certificate(Arc::clone(&self.certificate));
         let data = data.serve(move |peer| connection::service(router.clone(), peer), end.clone());
@@ -224,24 +238,37 @@ impl Process {
     }
 
     /// Collects in this process when the configuration says so, and reports it.
-    fn collect(&self, stores: &Stores, metrics: CollectionMetrics, facts: Arc<ArcSwap<Facts>>) {
+    fn collect(
+        &self,
+        stores: &Stores,
+        metrics: CollectionMetrics,
+        facts: Arc<ArcSwap<Facts>>,
+        usage_dir: &Path,
+    ) {
         let (live, stopping) = (Arc::clone(&self.live), self.tasks.stopping());
-        let collector = Collector::new(Arc::clone(&stores.meta), Arc::clone(&stores.blobs), metrics);
-        let schedule = move || live.current().collection.schedule.clone();
+        let (meta, folder) = (Arc::clone(&stores.meta), usage_dir.to_owned());
+        let collector = Collector::new(Arc::clone(&meta), Arc::clone(&stores.blobs), metrics);
         self.tasks.spawn(async move {
             let told = |run: &_| drop(facts.rcu(|facts| facts.with_collection(run)));
-            collect_by_schedule(collector, schedule, told, stopping).await;
+            let schedule = || live.current().collection.schedule.clone();
+            let evicting =
+                || -> BoxFuture<'_, _> { Box::pin(usage::evicting(&live, &*meta, &folder, &facts)) };
+            collect_by_schedule(collector, schedule, evicting, told, stopping).await;
         });
     }
 
-    /// Tells how the upstreams of mirrors are, and which virtual repositories hide what was here before.
-    fn report(&self, facts: Arc<ArcSwap<Facts>>) {
+    /// Tells how the upstreams of mirrors are, whether other clusters report what they run, and which virtual
+    /// repositories hide what was here before.
+    fn report(&self, stores: &Stores, facts: Arc<ArcSwap<Facts>>) {
         let (registry, stopping) = (self.registry.clone(), self.tasks.stopping());
+        let (live, meta) = (Arc::clone(&self.live), Arc::clone(&stores.meta));
         self.tasks.spawn(async move {
             let mut hiding = virtuals::Hiding::default();
+            let mut remotes = usage::Remotes::default();
             while stopping.run_until_cancelled(tokio::time::sleep(PROBE)).await.is_some() {
                 let mut troubles = mirrors::troubles(&registry.mirrors());
                 troubles.extend(hiding.troubles(&registry).await);
+                troubles.extend(remotes.trouble(&live, &*meta).await);
                 if facts.load().troubles != troubles {
                     facts.rcu(|facts| Facts { troubles: troubles.clone(), ..Facts::clone(facts) });
                 }
@@ -292,10 +319,23 @@ impl Process {
 /// What of a configuration a registry that serves takes over at once.
 pub(super) fn apply_to(registry: &Registry, config: &Config) {
     registry.apply(settings(config), config.strict_indexes.clone());
-    registry.set_mirrors(mirrors::settings(config));
+    registry.set_mirrors(mirrors::settings(&config.mirrors));
     registry.set_virtuals(virtuals::settings(config));
+    registry.domain().set_immutability(immutability(&config.immutability));
+    registry.domain().set_promotions(promotions::rules(&config.promotions, config.mode));
     registry.set_copied(config.copied.clone());
     registry.set_limits(open::limits(config), config.limits.max_concurrent_requests);
+}
+
+/// Rules of a configuration, as the domain has them.
+pub(super) fn immutability(rules: &[Immutable]) -> Immutability {
+    let rule = |rule: &Immutable| ImmutabilityRule {
+        name: rule.name.clone(),
+        repositories: rule.repositories.clone(),
+        tags: rule.tags.clone(),
+        signature_tags: rule.signature_tags,
+    };
+    Immutability(rules.iter().map(rule).collect())
 }
 
 async fn bind(address: SocketAddr) -> Result<Listener, Failure> {
@@ -311,6 +351,7 @@ fn settings(config: &Config) -> Settings {
         site: Site { hosts: config.hosts.clone() },
         mode: config.mode,
         redirect: config.redirect.clone(),
+        reporters: config.usage.iter().flat_map(|usage| usage.remotes.clone()).collect(),
     }
 }
 

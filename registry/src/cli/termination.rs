@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use stowage_registry::config::explained;
-use stowage_registry::jobs::{End, Run};
+use stowage_registry::jobs::{End, Run, Summary};
 
 use super::Failure;
 
@@ -35,8 +35,7 @@ pub(super) fn summed_up(
     let end = match &outcome {
         Ok(counts) => End::Done(counts.clone()),
         Err(failure @ Failure::Findings { counts, .. }) => End::Found(explained(failure), counts.clone()),
-        Err(failure) if failure.is_refusal() => End::Refused(explained(failure)),
-        Err(failure) => End::Failed(explained(failure)),
+        Err(failure) => end_of(failure),
     };
     write(&run.summary(&end));
     outcome.map(drop)
@@ -44,14 +43,41 @@ pub(super) fn summed_up(
 
 /// Writes down that a job did not come to what it was for.
 pub(super) fn failed(run: &Run, failure: &Failure) {
+    write(&summary_of(run, failure).to_termination_message());
+}
+
+/// A run that did not come to what it was for.
+pub(super) fn summary_of(run: &Run, failure: &Failure) -> Summary {
+    run.summed_up(&end_of(failure))
+}
+
+fn end_of(failure: &Failure) -> End {
     let told = explained(failure);
-    let end = if failure.is_refusal() { End::Refused(told) } else { End::Failed(told) };
-    write(&run.summary(&end));
+    match failure.reason() {
+        _ if !failure.is_refusal() => End::Failed(told),
+        Some(reason) => End::RefusedFor(reason, told),
+        None => End::Refused(told),
+    }
 }
 
 /// Only a container has such a file. Nobody is left to be told that it could not be written.
 pub(super) fn write(text: &str) {
     if Path::new(LOG).exists() {
         let _written = std::fs::write(LOG, text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stowage_registry::jobs::RetentionError;
+    use stowage_registry::usage::Unanswered;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_retention_says_why_in_a_word() {
+        let failure = Failure::Retention(RetentionError::Unanswered(Unanswered::Missing("prod".into())));
+        let summary = summary_of(&Run::begin("retention"), &failure);
+        assert_eq!(summary.reason.as_deref(), Some("UsageReportMissing"));
     }
 }

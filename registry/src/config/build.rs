@@ -11,16 +11,17 @@ use std::sync::Arc;
 use stowage_crds::document::{Document, Entry, Schedules};
 use stowage_crds::paths::SERVICE_PORT;
 use stowage_crds::{
-    AccessPolicySpec, Action as GrantedAction, Anonymous, Auth, KeyRef, Mode as DocumentMode, RedirectMode,
-    RegistrySpec, Schedule, SubjectKind,
+    AccessPolicySpec, Action as GrantedAction, Anonymous, Auth, ImmutableDeletion, KeyRef,
+    Mode as DocumentMode, RedirectMode, RegistrySpec, Schedule, SignatureTags, SubjectKind, TagSelector,
 };
-use stowage_oci::Glob;
+use stowage_oci::{Glob, TagSelection};
 
 use super::error::ConfigError;
 use super::files::Origin;
 use super::{
-    Backing, Collection, Config, Database, Limits, Postgres, S3, Scrub, Secret, SecretsDir, Sources, Storage,
-    Sync, mirrors, replications, tls, virtuals,
+    Backing, Collection, Config, Database, Immutable, Limits, Postgres, Promoting, Pushing, RetentionRun, S3,
+    Scrub, Secret, SecretsDir, Sources, Storage, Sync, mirrors, promotions, replications, retention, tls,
+    usage, virtuals,
 };
 use crate::auth::{Actions, Htpasswd, Policy, Realms, Rules, SigningKey, Snapshot, Subject};
 use crate::http::Redirect;
@@ -36,6 +37,8 @@ pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> R
     let rules = rules(&document, origin)?;
     ensure_not_open_to_the_world(&rules, sources.listen)?;
     let replications = replications::replications(&document, secrets)?;
+    let virtuals = virtuals::virtuals(&document)?;
+    let retention = retention::retention(&document, &virtuals, mode(spec.mode))?;
     let hosts: Vec<String> = urls(&document).iter().map(|url| host(url).to_owned()).collect();
     Ok(Config {
         registry: document.registry.name.clone(),
@@ -49,6 +52,7 @@ pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> R
         limits: limits(spec),
         scrub: scrub(spec)?,
         strict_indexes: globs("spec.strictIndexes", &spec.strict_indexes)?,
+        immutability: immutability(spec)?,
         collection: collection(&document)?,
         access: Snapshot {
             users: users(spec.auth.as_ref(), secrets)?,
@@ -57,8 +61,12 @@ pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> R
             rules: Arc::new(rules),
         },
         mirrors: mirrors::mirrors(&document, secrets)?,
+        evictions: mirrors::evictions(&document)?,
+        usage: usage::protection(&document, origin)?,
         copied: replications::copied(&replications),
-        virtuals: virtuals::virtuals(&document)?,
+        virtuals,
+        promotions: promotions::policies(&document)?,
+        retention: Arc::new(retention),
         troubles: [
             mirrors::troubles(&document, secrets),
             replications::troubles(&replications, mode(spec.mode)),
@@ -73,25 +81,65 @@ pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> R
 
 /// What a run of the mirror `name` needs.
 pub(super) fn sync(document: &Document, secrets: &SecretsDir, name: &str) -> Result<Sync, ConfigError> {
-    let spec = &document.registry.spec;
     let mut all = replications::replications(document, secrets)?;
     let names: Vec<&str> = all.iter().map(|replication| replication.name.as_str()).collect();
     let Some(place) = names.iter().position(|known| *known == name) else {
-        let known = if names.is_empty() { "there is none".to_owned() } else { names.join(", ") };
+        let known = listed(names);
         let problem = format!("there is no Mirror {name:?} of mode Replicate; of this Registry: {known}");
         return Err(field("--mirror", problem));
     };
-    Ok(Sync {
-        backing: Backing {
-            storage: storage(spec, secrets)?,
-            database: database(spec, secrets)?,
-            grace: spec.garbage_collection().grace_period.to_std(),
-        },
-        replication: all.swap_remove(place),
+    Ok(Sync { pushing: pushing(document, secrets)?, replication: all.swap_remove(place) })
+}
+
+fn pushing(document: &Document, secrets: &SecretsDir) -> Result<Pushing, ConfigError> {
+    let spec = &document.registry.spec;
+    Ok(Pushing {
+        backing: backing(spec, secrets)?,
         mode: mode(spec.mode),
         strict_indexes: globs("spec.strictIndexes", &spec.strict_indexes)?,
+        immutability: immutability(spec)?,
+        promotions: promotions::policies(document)?,
         max_blob_size: spec.limits().max_blob_size.as_ref().map(stowage_crds::Quantity::bytes),
         retain_for: spec.trash().retain_for.to_std(),
+    })
+}
+
+/// What a promotion by the policy `name` needs.
+pub(super) fn promotion(
+    document: &Document,
+    secrets: &SecretsDir,
+    name: &str,
+) -> Result<Promoting, ConfigError> {
+    let pushing = pushing(document, secrets)?;
+    let Some(policy) = pushing.promotions.iter().find(|policy| policy.name == name).cloned() else {
+        let names: Vec<&str> = pushing.promotions.iter().map(|policy| policy.name.as_str()).collect();
+        let problem = format!("there is no PromotionPolicy {name:?} of this Registry: {}", listed(names));
+        return Err(field("policy", problem));
+    };
+    Ok(Promoting { pushing, mirrors: mirrors::mirrors(document, secrets)?, policy })
+}
+
+/// What a run of the retention policy `name` needs.
+pub(super) fn retention(
+    document: &Document,
+    origin: Origin,
+    secrets: &SecretsDir,
+    name: &str,
+) -> Result<RetentionRun, ConfigError> {
+    let spec = &document.registry.spec;
+    let virtuals = virtuals::virtuals(document)?;
+    let retention = retention::retention(document, &virtuals, mode(spec.mode))?;
+    retention::ensure_known(&retention, name)?;
+    let usage = usage::protection(document, origin)?;
+    Ok(RetentionRun { backing: backing(spec, secrets)?, retention, usage })
+}
+
+/// Where everything lies.
+pub(super) fn backing(spec: &RegistrySpec, secrets: &SecretsDir) -> Result<Backing, ConfigError> {
+    Ok(Backing {
+        storage: storage(spec, secrets)?,
+        database: database(spec, secrets)?,
+        grace: spec.garbage_collection().grace_period.to_std(),
     })
 }
 
@@ -240,6 +288,34 @@ pub(super) fn globs(path: &str, globs: &[stowage_crds::Glob]) -> Result<Vec<Glob
     globs.iter().enumerate().map(parse).collect()
 }
 
+/// The tags that are wanted: all, where nothing is said of them.
+pub(super) fn tags(path: &str, asked: Option<&TagSelector>) -> Result<TagSelection, ConfigError> {
+    let parsed = asked.map(|tags| tags.parse(&path.into())).transpose();
+    let parsed = parsed.map_err(|violation| field(violation.path.to_string(), violation.message))?;
+    Ok(parsed.unwrap_or_default())
+}
+
+/// Names, for whoever asked for one that is not among them.
+pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.into_iter().collect();
+    if names.is_empty() { "there is none".to_owned() } else { names.join(", ") }
+}
+
+pub(super) fn immutability(spec: &RegistrySpec) -> Result<Vec<Immutable>, ConfigError> {
+    let parse = |(at, rule): (usize, &stowage_crds::ImmutabilityRule)| {
+        let path = format!("spec.immutability[{at}]");
+        let tags = tags(&format!("{path}.tags"), rule.tags.as_ref())?;
+        Ok(Immutable {
+            name: rule.name.clone(),
+            repositories: globs(&format!("{path}.repositories"), &rule.repositories)?,
+            tags,
+            signature_tags: rule.signature_tags == SignatureTags::Included,
+            retention_deletes: rule.deletion == ImmutableDeletion::RetentionOnly,
+        })
+    };
+    spec.immutability.iter().enumerate().map(parse).collect()
+}
+
 fn traces_of(document: &Document) -> Result<Option<traces::Settings>, ConfigError> {
     let registry = &document.registry;
     let Some(telemetry) = &registry.spec.telemetry else { return Ok(None) };
@@ -254,8 +330,13 @@ fn traces_of(document: &Document) -> Result<Option<traces::Settings>, ConfigErro
 }
 
 fn rules(document: &Document, origin: Origin) -> Result<Rules, ConfigError> {
+    let uncounted =
+        document.registry.spec.pull_tracking.iter().flat_map(|tracking| &tracking.ignore_subjects);
+    let uncounted: Vec<Subject> = subjects(uncounted);
     let everybody = match (&document.registry.spec.auth, origin) {
-        (None, Origin::Standalone) if document.access_policies.is_empty() => return Ok(Rules::open()),
+        (None, Origin::Standalone) if document.access_policies.is_empty() => {
+            return Ok(Rules::open().not_counting(uncounted));
+        }
         (None, _) => Anonymous::None,
         (Some(auth), _) => auth.anonymous,
     };
@@ -265,7 +346,7 @@ fn rules(document: &Document, origin: Origin) -> Result<Rules, ConfigError> {
         Anonymous::PullPush => Actions::NONE.with(Action::Pull).with(Action::Push),
     };
     let active = document.access_policies.iter().filter(|policy| !policy.spec.suspend);
-    Ok(Rules::new(everybody, active.map(policy).collect::<Result<_, _>>()?))
+    Ok(Rules::new(everybody, active.map(policy).collect::<Result<_, _>>()?).not_counting(uncounted))
 }
 
 fn policy(entry: &Entry<AccessPolicySpec>) -> Result<Policy, ConfigError> {
@@ -273,10 +354,14 @@ fn policy(entry: &Entry<AccessPolicySpec>) -> Result<Policy, ConfigError> {
     Ok(Policy {
         name: entry.name.as_str().into(),
         repositories: globs(&path, &entry.spec.repositories)?,
-        // A subject of a newer version matches nobody.
-        subjects: entry.spec.subjects.iter().filter_map(stowage_crds::Subject::kind).map(subject).collect(),
+        subjects: subjects(&entry.spec.subjects),
         actions: entry.spec.actions.iter().map(|granted| action(*granted)).collect(),
     })
+}
+
+/// A subject of a newer version matches nobody.
+pub(super) fn subjects<'a>(subjects: impl IntoIterator<Item = &'a stowage_crds::Subject>) -> Vec<Subject> {
+    subjects.into_iter().filter_map(stowage_crds::Subject::kind).map(subject).collect()
 }
 
 fn subject(subject: SubjectKind<'_>) -> Subject {
@@ -293,6 +378,8 @@ const fn action(action: GrantedAction) -> Action {
         GrantedAction::Pull => Action::Pull,
         GrantedAction::Push => Action::Push,
         GrantedAction::Delete => Action::Delete,
+        GrantedAction::Promote => Action::Promote,
+        GrantedAction::Administer => Action::Administer,
     }
 }
 

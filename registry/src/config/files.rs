@@ -136,6 +136,8 @@ fn from_resources(files: &[PathBuf], registry: Option<&str>) -> Result<Document,
         access_policies: of_kind(&found, Kind::AccessPolicy)?,
         mirrors: of_kind(&found, Kind::Mirror)?,
         virtual_repositories: of_kind(&found, Kind::VirtualRepository)?,
+        promotion_policies: of_kind(&found, Kind::PromotionPolicy)?,
+        retention_policies: of_kind(&found, Kind::RetentionPolicy)?,
     };
     assemble(&chosen(&found, registry)?, &dependents)
 }
@@ -154,10 +156,16 @@ fn documents(file: &Path) -> Result<Vec<(usize, Value)>, ConfigError> {
 fn checked(file: &Path, document: usize, value: &Value) -> Result<Found, Vec<Problem>> {
     let problem = |message: String| Problem { file: file.to_owned(), document, message };
     let Some(kind) = Kind::of(value) else {
-        let known = Kind::ALL.map(Kind::as_str).join(" or ");
+        let known = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Promotion);
+        let known = known.map(Kind::as_str).collect::<Vec<_>>().join(" or ");
         let message = format!("kind: expected {known} of {}", stowage_crds::API_VERSION);
         return Err(vec![problem(message)]);
     };
+    if kind == Kind::Promotion {
+        let message =
+            "kind: a Promotion is no configuration: hand it to `stowage-registry promote --request FILE`";
+        return Err(vec![problem(message.to_owned())]);
+    }
     let skipped: Vec<&str> =
         OPERATOR_FIELDS.into_iter().filter(|f| value["spec"].get(*f).is_some()).collect();
     if kind == Kind::Registry && !skipped.is_empty() {

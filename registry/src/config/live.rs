@@ -10,7 +10,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use stowage_crds::conditions::Reason;
 use stowage_crds::document::{Document, DocumentVersion, Entry};
 use stowage_crds::report::{Check, Checks, Rejection, Report, ResourceReport, SchemaReport};
-use stowage_crds::{Kind, Outcome, RegistrySpec, Storage, Summary, Termination};
+use stowage_crds::{Kind, LastPromotion, Outcome, RegistrySpec, Storage, Summary, Termination};
 use stowage_oci::Name;
 use uuid::Uuid;
 
@@ -47,8 +47,14 @@ pub struct Facts {
     pub runs: Vec<Summary>,
     /// The newest run of each mirror that this process started by itself, by name.
     pub syncs: BTreeMap<String, Termination>,
+    /// The newest run of each retention policy that this process started by itself, by name.
+    pub retentions: BTreeMap<String, Termination>,
+    /// What this process has promoted last without being asked, by policy.
+    pub promotions: BTreeMap<String, LastPromotion>,
     /// Resources that were found not to work while serving.
     pub troubles: Vec<Trouble>,
+    /// The run of this process that waits to be told what the cluster runs.
+    pub usage_wanted: Option<String>,
 }
 
 /// A resource that does not work as written.
@@ -105,7 +111,22 @@ impl Trouble {
     }
 }
 
+impl Trouble {
+    /// The cluster `remote` does not report to the registry `name` what it runs.
+    #[must_use]
+    pub fn of_remote(name: &str, remote: &str) -> Self {
+        let message = format!("cluster {remote:?} has not reported what it runs within its maxAge");
+        Self { kind: Kind::Registry, name: name.to_owned(), reason: Reason::RemoteStale, message }
+    }
+}
+
 impl Facts {
+    /// The same while this run waits to be told what the cluster runs; `None`: none does.
+    #[must_use]
+    pub fn wanting_usage(&self, run: Option<&str>) -> Self {
+        Self { usage_wanted: run.map(str::to_owned), ..self.clone() }
+    }
+
     /// The same, where the prefix is this registry's.
     #[must_use]
     pub fn of(&self, registry: Uuid) -> Self {
@@ -130,6 +151,22 @@ impl Facts {
     pub fn with_sync(&self, mirror: &str, run: &Termination) -> Self {
         let mut facts = self.clone();
         facts.syncs.insert(mirror.to_owned(), run.clone());
+        facts
+    }
+
+    /// The same after a promotion by the policy that this process began.
+    #[must_use]
+    pub fn with_promotion(&self, policy: &str, promotion: &LastPromotion) -> Self {
+        let mut facts = self.clone();
+        facts.promotions.insert(policy.to_owned(), promotion.clone());
+        facts
+    }
+
+    /// The same after a run of the retention policy that this process started.
+    #[must_use]
+    pub fn with_retention(&self, policy: &str, run: &Termination) -> Self {
+        let mut facts = self.clone();
+        facts.retentions.insert(policy.to_owned(), run.clone());
         facts
     }
 }
@@ -194,6 +231,7 @@ impl Live {
                 collector: facts.collector_frozen.map_or(Check::Unknown, frozen),
             },
             runs: facts.runs.clone(),
+            usage_wanted: facts.usage_wanted.clone(),
             resources: resources(&current, facts),
         };
         serde_json::to_value(report).expect("a report is JSON")
@@ -216,7 +254,14 @@ const fn check(state: State) -> Check {
 /// Every resource of the document, with the first trouble that is known of it: what the configuration lacks before
 /// what serving found.
 fn resources(config: &Config, facts: &Facts) -> Vec<ResourceReport> {
-    let Document { access_policies, mirrors, virtual_repositories, .. } = &config.document;
+    let Document {
+        access_policies,
+        mirrors,
+        virtual_repositories,
+        promotion_policies,
+        retention_policies,
+        ..
+    } = &config.document;
     let troubles: Vec<&Trouble> = config.troubles.iter().chain(&facts.troubles).collect();
     let policies = access_policies.iter().map(|entry| resource(Kind::AccessPolicy, entry, &troubles));
     let mirrors = mirrors.iter().map(|entry| ResourceReport {
@@ -225,7 +270,26 @@ fn resources(config: &Config, facts: &Facts) -> Vec<ResourceReport> {
     });
     let virtuals = virtual_repositories.iter();
     let virtuals = virtuals.map(|entry| resource(Kind::VirtualRepository, entry, &troubles));
-    policies.chain(mirrors).chain(virtuals).collect()
+    let promotions = promotion_policies.iter();
+    let promotions = promotions.map(|entry| ResourceReport {
+        promoted: facts.promotions.get(&entry.name).cloned(),
+        ..resource(Kind::PromotionPolicy, entry, &troubles)
+    });
+    let own = troubles.iter().filter(|trouble| trouble.kind == Kind::Registry);
+    let own = own.map(|trouble| ResourceReport {
+        kind: trouble.kind.as_str().to_owned(),
+        name: trouble.name.clone(),
+        generation: 0,
+        reason: Some(trouble.reason.to_string()),
+        message: Some(trouble.message.clone()),
+        run: None,
+        promoted: None,
+    });
+    let retention = retention_policies.iter().map(|entry| ResourceReport {
+        run: facts.retentions.get(&entry.name).cloned(),
+        ..resource(Kind::RetentionPolicy, entry, &troubles)
+    });
+    policies.chain(mirrors).chain(virtuals).chain(promotions).chain(own).chain(retention).collect()
 }
 
 fn resource<S>(kind: Kind, entry: &Entry<S>, troubles: &[&Trouble]) -> ResourceReport {
@@ -237,6 +301,7 @@ fn resource<S>(kind: Kind, entry: &Entry<S>, troubles: &[&Trouble]) -> ResourceR
         reason: trouble.map(|trouble| trouble.reason.to_string()),
         message: trouble.map(|trouble| trouble.message.clone()),
         run: None,
+        promoted: None,
     }
 }
 

@@ -6,6 +6,8 @@
 //! Guarantees: a Secret that is missing is the trouble of its mirror alone. The mirror keeps its path, so that nothing
 //! else answers below it.
 
+use std::collections::HashSet;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use stowage_crds::{
     KeyRef, Kind, MirrorMode, MirrorSecret, MirrorSpec, NotAPublicKey, PublicKey, SecretRef, TlsVerification,
     UpstreamNetwork, Verification,
 };
-use stowage_oci::Name;
+use stowage_oci::{Digest, Name};
 
 use super::build::field;
 use super::error::ConfigError;
@@ -64,6 +66,8 @@ pub struct Upstream {
     pub network: UpstreamNetwork,
     /// Requests at the same time.
     pub max_concurrent: usize,
+    /// Requests a second, of all replicas together.
+    pub requests_per_second: Option<NonZeroU32>,
 }
 
 /// How long what was fetched counts as current.
@@ -77,6 +81,43 @@ pub struct MirrorCache {
     pub stale_for: Duration,
     /// How long a tag stays what it was after the upstream moved it.
     pub quarantine: Option<Duration>,
+}
+
+/// What goes from the cache of a mirror by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    /// The mirror.
+    pub mirror: String,
+    /// What the names of its repositories begin with.
+    pub path: Name,
+    /// What was not pulled for longer goes.
+    pub unused_for: Option<Duration>,
+    /// What was fetched longer ago goes.
+    pub max_age: Option<Duration>,
+    /// The least recently used goes beyond so many bytes.
+    pub max_size: Option<u64>,
+    /// What virtual repositories pin.
+    pub pinned: HashSet<Digest>,
+}
+
+/// Of the mirrors that evict, what goes.
+pub(super) fn evictions(document: &Document) -> Result<Vec<Eviction>, ConfigError> {
+    let pins = document.virtual_repositories.iter().flat_map(|entry| &entry.spec.pins);
+    let pinned: HashSet<Digest> = pins.filter_map(|pin| pin.digest.as_str().parse().ok()).collect();
+    let mut evictions = Vec::new();
+    for entry in &document.mirrors {
+        let (Some(path), Some(eviction)) = (&entry.spec.path, entry.spec.cache().eviction) else { continue };
+        let at = format!("Mirror {}: spec.path", entry.name);
+        evictions.push(Eviction {
+            mirror: entry.name.clone(),
+            path: path.parse().map_err(|error| field(at, error))?,
+            unused_for: eviction.unused_for.as_ref().map(stowage_crds::Duration::to_std),
+            max_age: eviction.max_age.as_ref().map(stowage_crds::Duration::to_std),
+            max_size: eviction.max_size.as_ref().map(stowage_crds::Quantity::bytes),
+            pinned: pinned.clone(),
+        });
+    }
+    Ok(evictions)
 }
 
 pub(super) fn mirrors(document: &Document, secrets: &SecretsDir) -> Result<Vec<Mirror>, ConfigError> {
@@ -107,13 +148,18 @@ fn mirror(entry: &Entry<MirrorSpec>, secrets: &SecretsDir) -> Result<Mirror, Con
 
 /// Whose signatures the images of a mirror must have.
 pub(super) fn keys(entry: &Entry<MirrorSpec>) -> Result<Option<Keys>, ConfigError> {
+    let at = format!("Mirror {}: spec.verify", entry.name);
+    entry.spec.verify.as_ref().map(|wanted: &Verification| public_keys(&at, &wanted.keys)).transpose()
+}
+
+/// The keys in a list `keys` of `at`.
+pub(super) fn public_keys(at: &str, keys: &[PublicKey]) -> Result<Keys, ConfigError> {
     let key = |(place, key): (usize, &PublicKey)| {
-        let at = || format!("Mirror {}: spec.verify.keys[{place}].publicKey", entry.name);
+        let at = || format!("{at}.keys[{place}].publicKey");
         let der = key.public_key.der().map_err(|error| field(at(), error))?;
         Key::new(key.name.as_str(), der).ok_or_else(|| field(at(), NotAPublicKey::Kind))
     };
-    let keys = |wanted: &Verification| wanted.keys.iter().enumerate().map(key).collect::<Result<Vec<_>, _>>();
-    Ok(entry.spec.verify.as_ref().map(keys).transpose()?.map(Keys::new))
+    Ok(Keys::new(keys.iter().enumerate().map(key).collect::<Result<Vec<_>, _>>()?))
 }
 
 /// How to reach the registry of a mirror.
@@ -139,6 +185,10 @@ pub(super) fn upstream(entry: &Entry<MirrorSpec>, secrets: &SecretsDir) -> Resul
         verification: upstream.tls_verification,
         network: upstream.network,
         max_concurrent: usize::try_from(upstream.max_concurrent).unwrap_or(1).max(1),
+        requests_per_second: upstream.requests_per_second.map(|count| {
+            // The schema has no less than one.
+            u32::try_from(count).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
+        }),
     })
 }
 

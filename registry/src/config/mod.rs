@@ -13,10 +13,13 @@ mod error;
 mod files;
 mod live;
 mod mirrors;
+mod promotions;
 mod replications;
+mod retention;
 mod secrets;
 mod show;
 mod tls;
+mod usage;
 mod virtuals;
 mod watch;
 
@@ -29,17 +32,21 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use stowage_crds::Schedule;
 use stowage_crds::document::Document;
-use stowage_oci::{Glob, Name};
+use stowage_oci::{Glob, Name, TagSelection};
 
 pub use error::{ConfigError, Problem, explained};
 pub use live::{Facts, Live, MirrorFault, Rejected, Trouble};
-pub use mirrors::{Mirror, MirrorCache, Upstream};
+pub use mirrors::{Eviction, Mirror, MirrorCache, Upstream};
+pub use promotions::{NotAnArtifact, PromotionCondition, PromotionPolicy, PromotionRequest};
 pub use replications::{
     Artifacts as ReplicatedArtifacts, Due, Replication, Repositories as ReplicatedRepositories,
 };
+pub use retention::Retention;
 pub use secrets::{Secret, SecretError, SecretsDir};
 pub use show::{Shown, show};
-pub use stowage_crds::{Quantity, RemoteShadowing, TagResolution, TlsVerification, UpstreamNetwork};
+pub use stowage_crds::{
+    PromotionTrigger, Quantity, RemoteShadowing, TagResolution, TlsVerification, UpstreamNetwork,
+};
 pub use tls::TlsError;
 pub use virtuals::{Member, Pin, Source, Virtual};
 pub use watch::{LOOK, watch};
@@ -48,6 +55,7 @@ use crate::auth::Snapshot;
 use crate::http::Redirect;
 use crate::operation::Mode;
 use crate::ops::traces;
+use crate::usage::Protection;
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug)]
@@ -89,18 +97,28 @@ pub struct Config {
     pub scrub: Option<Scrub>,
     /// Repositories in which every child of an index must exist.
     pub strict_indexes: Vec<Glob>,
+    /// Tags that never name a second digest.
+    pub immutability: Vec<Immutable>,
     /// When and how what nothing names any more is removed.
     pub collection: Collection,
     /// Who may do what.
     pub access: Snapshot,
     /// Repositories of other registries, by name.
     pub mirrors: Vec<Mirror>,
+    /// What goes from the caches of mirrors by itself.
+    pub evictions: Vec<Eviction>,
+    /// Whose workloads keep what they run; `None`: nobody's.
+    pub usage: Option<Protection>,
     /// Mirrors that copy, by name.
     pub replications: Vec<Replication>,
     /// Where clients cannot push, because mirrors copy there.
     pub copied: Vec<Name>,
     /// Paths over several sources, by name. No path of these and of the mirrors is below another.
     pub virtuals: Vec<Virtual>,
+    /// What is promoted by what, by name.
+    pub promotions: Vec<PromotionPolicy>,
+    /// What runs of retention go by.
+    pub retention: Arc<Retention>,
     /// Resources that do not work as written, while the others do.
     pub troubles: Vec<Trouble>,
     /// Where traces are sent; `None` is nowhere.
@@ -108,6 +126,21 @@ pub struct Config {
     /// TLS on the data port, if any.
     pub tls: Option<Arc<ServerConfig>>,
     document: Document,
+}
+
+/// Tags that never name a second digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Immutable {
+    /// The rule's name.
+    pub name: String,
+    /// In which repositories.
+    pub repositories: Vec<Glob>,
+    /// Which tags.
+    pub tags: TagSelection,
+    /// Whether tags that stand for referrers are among them.
+    pub signature_tags: bool,
+    /// Whether retention may delete them.
+    pub retention_deletes: bool,
 }
 
 /// Where content lies.
@@ -223,35 +256,96 @@ pub struct Backing {
 
 /// Reads only what is needed to reach content and database.
 pub fn load_backing(sources: &Sources) -> Result<Backing, ConfigError> {
-    let spec = &read(sources)?.0.registry.spec;
-    Ok(Backing {
-        storage: build::storage(spec, &sources.secrets)?,
-        database: build::database(spec, &sources.secrets)?,
-        grace: spec.garbage_collection().grace_period.to_std(),
+    build::backing(&read(sources)?.0.registry.spec, &sources.secrets)
+}
+
+/// What one run of the collector needs.
+#[derive(Clone, Debug)]
+pub struct Collecting {
+    /// Where content and database are.
+    pub backing: Backing,
+    /// What goes from the caches of mirrors.
+    pub evictions: Vec<Eviction>,
+    /// Whose workloads keep what they run; `None`: nobody's.
+    pub usage: Option<Protection>,
+}
+
+/// Reads only what is needed for a run of the collector.
+pub fn load_collecting(sources: &Sources) -> Result<Collecting, ConfigError> {
+    let (document, origin) = read(sources)?;
+    Ok(Collecting {
+        backing: build::backing(&document.registry.spec, &sources.secrets)?,
+        evictions: mirrors::evictions(&document)?,
+        usage: usage::protection(&document, origin)?,
     })
 }
 
-/// What one run of a mirror that replicates needs.
+/// What every process needs that pushes and serves nobody.
 #[derive(Clone, Debug)]
-pub struct Sync {
+pub struct Pushing {
     /// Where content and database are.
     pub backing: Backing,
-    /// The mirror.
-    pub replication: Replication,
     /// Which changes the registry takes.
     pub mode: Mode,
     /// Repositories in which every child of an index must exist.
     pub strict_indexes: Vec<Glob>,
+    /// Tags that never name a second digest.
+    pub immutability: Vec<Immutable>,
+    /// What is promoted by what, by name: what is pushed may wait for it.
+    pub promotions: Vec<PromotionPolicy>,
     /// The largest blob, in bytes.
     pub max_blob_size: Option<u64>,
     /// How long deleted tags can be restored.
     pub retain_for: Duration,
 }
 
+/// What one run of a mirror that replicates needs.
+#[derive(Clone, Debug)]
+pub struct Sync {
+    /// As whoever pushes.
+    pub pushing: Pushing,
+    /// The mirror.
+    pub replication: Replication,
+}
+
 /// Reads only what is needed for a run of the mirror `name`.
 pub fn load_sync(sources: &Sources, name: &str) -> Result<Sync, ConfigError> {
     let (document, _) = read(sources)?;
     build::sync(&document, &sources.secrets, name)
+}
+
+/// What a promotion needs.
+#[derive(Clone, Debug)]
+pub struct Promoting {
+    /// As whoever pushes.
+    pub pushing: Pushing,
+    /// The mirrors that are pulled through: what is promoted from one may have to be fetched.
+    pub mirrors: Vec<Mirror>,
+    /// The policy.
+    pub policy: PromotionPolicy,
+}
+
+/// Reads only what is needed for a promotion by the policy `name`.
+pub fn load_promotion(sources: &Sources, name: &str) -> Result<Promoting, ConfigError> {
+    let (document, _) = read(sources)?;
+    build::promotion(&document, &sources.secrets, name)
+}
+
+/// What one run of a retention policy needs.
+#[derive(Clone, Debug)]
+pub struct RetentionRun {
+    /// Where content and database are.
+    pub backing: Backing,
+    /// All policies, and what else guards tags.
+    pub retention: Retention,
+    /// Whose workloads keep what they run; `None`: nobody's.
+    pub usage: Option<Protection>,
+}
+
+/// Reads only what is needed for a run of the retention policy `name`.
+pub fn load_retention(sources: &Sources, name: &str) -> Result<RetentionRun, ConfigError> {
+    let (document, origin) = read(sources)?;
+    build::retention(&document, origin, &sources.secrets, name)
 }
 
 #[cfg(test)]

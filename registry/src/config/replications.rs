@@ -9,11 +9,12 @@ use std::time::Duration;
 use stowage_crds::conditions::Reason;
 use stowage_crds::document::{Document, Entry, Schedules};
 use stowage_crds::{
-    Discover, Kind, MirrorArtifacts, MirrorMode, MirrorReferrers, MirrorSpec, MountPath, Prune, Schedule,
+    Discover, Kind, MirrorArtifacts, MirrorMode, MirrorReferrers, MirrorSpec, MountPath, PlatformName, Prune,
+    Schedule,
 };
-use stowage_oci::{Glob, Name, TagSelection};
+use stowage_oci::{Glob, Name, Platform, TagSelection};
 
-use super::build::{field, globs};
+use super::build::{field, globs, tags};
 use super::error::ConfigError;
 use super::live::Trouble;
 use super::mirrors::{Upstream, keys, upstream};
@@ -86,8 +87,8 @@ pub struct Artifacts {
     pub tags: TagSelection,
     /// How many of the highest versions among them.
     pub newest: Option<usize>,
-    /// For which platforms, as `linux/arm64`; none: for all.
-    pub platforms: Vec<String>,
+    /// For which platforms; none: for all.
+    pub platforms: Vec<Platform>,
 }
 
 /// Which repositories.
@@ -148,13 +149,15 @@ fn replication(
 }
 
 fn artifacts(at: &str, asked: &MirrorArtifacts) -> Result<Artifacts, ConfigError> {
-    let tags = asked.tags.as_ref().map(|tags| tags.parse(&format!("{at}.tags").as_str().into()));
-    let tags = tags.transpose().map_err(|violation| field(violation.path.to_string(), violation.message))?;
+    let tags = tags(&format!("{at}.tags"), asked.tags.as_ref())?;
+    let platform = |(place, name): (usize, &PlatformName)| {
+        name.as_str().parse().map_err(|error| field(format!("{at}.platforms[{place}]"), error))
+    };
     Ok(Artifacts {
         repositories: repositories(at, asked)?,
-        tags: tags.unwrap_or_default(),
+        tags,
         newest: asked.newest.map(|newest| usize::try_from(newest).unwrap_or(1)),
-        platforms: asked.platforms.iter().map(ToString::to_string).collect(),
+        platforms: asked.platforms.iter().enumerate().map(platform).collect::<Result<_, _>>()?,
     })
 }
 

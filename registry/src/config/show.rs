@@ -46,6 +46,8 @@ impl Shown {
             ("accessPolicies", Kind::AccessPolicy),
             ("mirrors", Kind::Mirror),
             ("virtualRepositories", Kind::VirtualRepository),
+            ("promotionPolicies", Kind::PromotionPolicy),
+            ("retentionPolicies", Kind::RetentionPolicy),
         ];
         let dependents = lists.into_iter().flat_map(|(list, kind)| {
             let entries = self.document[list].as_array().into_iter().flatten();

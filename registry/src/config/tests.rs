@@ -110,7 +110,7 @@ spec:
   registryRef: {name: main}
   path: mirrors/hub
   mode: PullThrough
-  upstream: {url: https://hub.example.com, hosts: [docker.io], secretRef: {name: login}, caSecretRef: {name: ca, key: ca.crt}}
+  upstream: {url: https://hub.example.com, hosts: [docker.io], secretRef: {name: login}, caSecretRef: {name: ca, key: ca.crt}, requestsPerSecond: 50}
   cache: {tagTTL: 5m}
 ";
 
@@ -140,6 +140,7 @@ fn a_mirror_and_a_virtual_repository_become_checked_values() {
         (hub.upstream.hosts.as_slice(), hub.upstream.max_concurrent),
         (&["docker.io".to_owned()][..], 16)
     );
+    assert_eq!(hub.upstream.requests_per_second.map(std::num::NonZeroU32::get), Some(50));
     assert_eq!(hub.upstream.network, UpstreamNetwork::Public);
     assert_eq!((hub.cache.tag_ttl, hub.cache.stale_for), (Duration::from_mins(5), Duration::from_hours(720)));
     assert!(hub.asks_upstream && !hub.is_default);
@@ -201,7 +202,10 @@ fn a_mirror_that_replicates_becomes_checked_values() {
     assert!(base.prunes && base.with_referrers && matches!(base.due, Some(Due::By(_))));
     let [alpine, acme] = &base.artifacts[..] else { panic!("{:?}", base.artifacts) };
     assert_eq!(alpine.repositories, ReplicatedRepositories::One("library/alpine".parse().unwrap()));
-    assert_eq!((alpine.newest, alpine.platforms.as_slice()), (Some(5), &["linux/arm64".to_owned()][..]));
+    assert_eq!(
+        (alpine.newest, alpine.platforms.as_slice()),
+        (Some(5), &["linux/arm64".parse().unwrap()][..])
+    );
     assert!(alpine.tags.takes(&"3.20.1".parse().unwrap()) && !alpine.tags.takes(&"latest".parse().unwrap()));
     let exclude = vec!["acme/tmp-*".parse().unwrap()];
     let organization = ReplicatedRepositories::Organization { name: "acme".to_owned(), exclude };

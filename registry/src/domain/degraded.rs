@@ -37,6 +37,7 @@ impl Domain {
         let manifest =
             self.recorded_body(repository, &digest, generation).await?.ok_or(Error::ManifestUnknown)?;
         Ok(ManifestAnswer {
+            repository: repository.clone(),
             digest,
             media_type: manifest.media_type,
             size: manifest.body.len() as u64,

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use stowage_oci::{Digest, Name, Tag};
+use stowage_oci::{Digest, Name, Reference, Tag};
 
 use futures::future::BoxFuture;
 
@@ -24,6 +24,11 @@ const ATTEMPTS: u32 = 3;
 impl Domain {
     /// Deletes a tag; what it names stays.
     pub async fn delete_tag(&self, repository: &Name, tag: &Tag) -> Result<(), Error> {
+        let rules = self.immutability();
+        if rules.covering(repository, tag).is_some() {
+            self.manifest(repository, &Reference::Tag(tag.clone()), true).await?;
+            return Err(rules.refusal(repository, tag.clone()));
+        }
         let retain = self.limits.load().trash_retention;
         self.delete_tag_for(repository, tag, retain).await
     }
@@ -56,6 +61,10 @@ impl Domain {
         tag: &Tag,
         generation: Generation,
     ) -> Result<bool, Error> {
+        let rules = self.immutability();
+        if rules.covering(repository, tag).is_some() {
+            return Err(rules.refusal(repository, tag.clone()));
+        }
         let retain = self.limits.load().trash_retention;
         let units = [Unit::Tag(repository.clone(), tag.clone())];
         for attempt in 0..ATTEMPTS {
@@ -72,20 +81,21 @@ impl Domain {
     /// Deletes a manifest and all its tags.
     pub async fn delete_manifest(&self, repository: &Name, digest: &Digest) -> Result<(), Error> {
         let retain = self.limits.load().trash_retention;
-        self.delete_trusted(Error::ManifestUnknown, |epoch| {
-            self.meta.delete_manifest(epoch, repository, digest, retain)
-        })
-        .await
+        let rules = self.immutability();
+        let spared = |tag: &Tag| rules.covering(repository, tag).is_some();
+        let step = |epoch| self.meta.delete_manifest(epoch, repository, digest, retain, &spared);
+        self.delete_trusted(repository, Error::ManifestUnknown, step).await
     }
 
     /// Takes the blob away from the repository; others keep it.
     pub async fn delete_blob(&self, repository: &Name, digest: &Digest) -> Result<(), Error> {
-        self.delete_trusted(Error::BlobUnknown, |epoch| self.meta.delete_blob(epoch, repository, digest))
-            .await
+        let step = |epoch| self.meta.delete_blob(epoch, repository, digest);
+        self.delete_trusted(repository, Error::BlobUnknown, step).await
     }
 
     async fn delete_trusted<'a>(
         &self,
+        repository: &Name,
         unknown: Error,
         step: impl Fn(Epoch) -> BoxFuture<'a, Result<DeleteOutcome, meta::Error>> + Sync,
     ) -> Result<(), Error> {
@@ -94,6 +104,7 @@ impl Domain {
                 DeleteOutcome::Deleted(removal) if self.carry_out(&removal).await? => return Ok(()),
                 DeleteOutcome::Deleted(_) => {}
                 DeleteOutcome::Referenced => return Err(Error::Referenced),
+                DeleteOutcome::Spared(tag) => return Err(self.immutability().refusal(repository, tag)),
                 DeleteOutcome::Unknown if attempt > 0 => return Ok(()),
                 DeleteOutcome::Unknown => return Err(unknown),
             }

@@ -5,7 +5,7 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
-use stowage_oci::Digest;
+use stowage_oci::{Digest, Tag};
 
 use crate::signatures::Unsigned;
 use crate::{blobs, meta, outbox, upstream};
@@ -60,6 +60,19 @@ pub enum Error {
     /// The subject has as many referrers as it may have.
     #[error("the subject has {0} referrers already, more are not taken")]
     TooManyReferrers(u32),
+    /// The tag never names a second digest, and no client deletes it.
+    #[error(
+        "tag {tag} is immutable by the rule {rule:?} of this registry: it cannot name another digest, and clients cannot delete it"
+    )]
+    TagImmutable {
+        /// The tag.
+        tag: Tag,
+        /// The rule that covers it.
+        rule: String,
+    },
+    /// It was never deleted, lives again, or is gone for good.
+    #[error("it is not in the trash of this repository")]
+    NotInTrash,
     /// Something live refers to what should be deleted.
     #[error("a manifest of this repository refers to it; delete that first")]
     Referenced,
@@ -88,6 +101,19 @@ pub enum Error {
         digest: Box<Digest>,
         /// When it is answered.
         until: jiff::Timestamp,
+    },
+    /// What is promoted from a mirror is not all here, and does not come now.
+    #[error(
+        "mirror {mirror} has not fetched {digest}, and cannot now: {why}; when the image was pulled through the mirror, \
+         or fetched by stowage-registry load, it can be promoted"
+    )]
+    NotFetched {
+        /// The mirror.
+        mirror: String,
+        /// A blob of it, or a manifest that it lists.
+        digest: Box<Digest>,
+        /// Why it does not come.
+        why: String,
     },
     /// What a mirror has, or should fetch, is not signed as it asks.
     #[error("this mirror takes signed images only: {0}")]

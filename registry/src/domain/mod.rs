@@ -17,17 +17,23 @@ mod degraded;
 mod delete;
 mod error;
 mod gather;
+mod immutability;
 mod lists;
 mod lookups;
 mod mirror;
 mod mount;
 mod outage;
 mod ownership;
+mod promote;
 mod proofs;
 mod pull;
+pub mod pulls;
 mod push;
+mod rate_limit;
 mod reconcile;
 mod sync;
+mod told;
+mod trash;
 mod trust;
 mod upload;
 mod virtuals;
@@ -50,19 +56,24 @@ use crate::ops::tasks::Tasks;
 use reconcile::Unit;
 
 pub use error::Error;
+pub use immutability::{Immutability, ImmutabilityRule};
 pub use lists::{ReferrerList, RepositoryList, TagList};
 pub use mirror::{
     Asking, Cache as MirrorCache, Mirror, MirrorResult, MirrorSettings, Mirrored, MirroredBlob, Mirrors,
     Place, Reader,
 };
 pub use ownership::{OwnershipError, ensure_owner};
+pub use promote::{
+    Ending, Gate, GateResult, LedgerPage, Promotion, PromotionMode, PromotionRequest, PromotionRule, Since,
+    Trigger, Verdict, Wanted, shown_time,
+};
 pub use pull::{Blob, BlobHead, ManifestAnswer};
 pub use push::{Hook, Pushed, PutManifest};
 pub use reconcile::{Pace, Verified, Verify, VerifyOptions, Walk, WalkError, Walked, keep_compared};
 pub use sync::{
-    Artifacts, Platform, PlatformError, Replication, Repositories, Selection, SyncFate, SyncItem, SyncMode,
-    SyncProgress, Synced, Tell,
+    Artifacts, Replication, Repositories, Selection, SyncFate, SyncItem, SyncMode, SyncProgress, Synced, Tell,
 };
+pub use trash::Restored;
 pub use trust::{Token, Trust};
 pub use upload::{Body, BodyError, Chunk};
 pub use virtuals::{
@@ -127,6 +138,7 @@ pub struct Domain {
     running_uploads: Permits,
     manifests: Arc<Cache<Digest, CachedManifest, ByteWeight>>,
     strict_indexes: Arc<ArcSwap<Vec<stowage_oci::Glob>>>,
+    immutability: Arc<ArcSwap<Immutability>>,
     hook: Option<Arc<dyn Hook>>,
     /// Whether multipart objects are read back before they are trusted.
     reads_back: bool,
@@ -135,6 +147,8 @@ pub struct Domain {
     virtuals: Arc<ArcSwap<Virtuals>>,
     /// Where mirrors copy, so that clients do not push.
     copied: Arc<ArcSwap<Vec<stowage_oci::Name>>>,
+    seen: Arc<pulls::Seen>,
+    promoting: Arc<promote::Promoting>,
     tasks: Tasks,
 }
 
@@ -185,12 +199,15 @@ impl Domain {
             running_uploads: Permits::new(now.max_concurrent_uploads),
             manifests: Arc::new(manifests),
             strict_indexes: Arc::default(),
+            immutability: Arc::default(),
             hook: None,
             reads_back: false,
             outage,
             shelf: Arc::new(mirror::Shelf::new(MirrorMetrics::default())),
             virtuals: Arc::default(),
             copied: Arc::default(),
+            seen: Arc::new(pulls::Seen::new()),
+            promoting: Arc::default(),
             meta,
             store,
             limits,
@@ -224,7 +241,7 @@ impl Domain {
         for mirror in &settings {
             self.shelf.metrics.known(&mirror.name, MirrorResult::ALL.map(MirrorResult::name));
         }
-        let mirrors = self.mirrors().with(settings);
+        let mirrors = self.mirrors().with(self, settings);
         self.shelf.mirrors.store(Arc::new(mirrors));
     }
 
@@ -258,6 +275,17 @@ impl Domain {
     /// From now on index children must exist in repositories that one of `globs` matches.
     pub fn set_strict_indexes(&self, globs: Vec<stowage_oci::Glob>) {
         self.strict_indexes.store(Arc::new(globs));
+    }
+
+    /// From now on these tags never name a second digest.
+    pub fn set_immutability(&self, rules: Immutability) {
+        self.immutability.store(Arc::new(rules));
+    }
+
+    /// Tags that never name a second digest.
+    #[must_use]
+    pub fn immutability(&self) -> Arc<Immutability> {
+        self.immutability.load_full()
     }
 
     /// From now on clients cannot change repositories below these paths, to which mirrors copy.

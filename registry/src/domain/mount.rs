@@ -15,17 +15,25 @@ impl Domain {
     /// may read each of them. `false`: none has it.
     pub async fn mount(&self, to: &Name, digest: &Digest, sources: &[Name]) -> Result<bool, Error> {
         for from in sources {
-            if self.mount_from(from, to, digest).await? {
+            if self.link_from(Some(from), to, digest).await? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    async fn mount_from(&self, from: &Name, to: &Name, digest: &Digest) -> Result<bool, Error> {
+    /// Shows a blob again that was deleted from `repository` and is kept for the trash. `false`: there is none.
+    pub(super) async fn show_again(&self, repository: &Name, digest: &Digest) -> Result<bool, Error> {
+        self.link_from(None, repository, digest).await
+    }
+
+    async fn link_from(&self, from: Option<&Name>, to: &Name, digest: &Digest) -> Result<bool, Error> {
         let generation = Generation::at(clock::milliseconds());
-        let begin = |epoch| self.meta.begin_mount(epoch, from, to, digest, generation);
-        let units = [Unit::Link(from.clone(), *digest), Unit::Link(to.clone(), *digest)];
+        let begin = |epoch| match from {
+            Some(from) => self.meta.begin_mount(epoch, from, to, digest, generation),
+            None => self.meta.begin_showing(epoch, to, digest, generation),
+        };
+        let units = [Unit::Link(from.unwrap_or(to).clone(), *digest), Unit::Link(to.clone(), *digest)];
         let Some(mount) = self.write_to(&units, begin).await? else { return Ok(false) };
         let link = Key::Link { repository: to.clone(), digest: *digest, generation };
         self.store.put(&link.to_string(), Vec::new()).await?;

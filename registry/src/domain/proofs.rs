@@ -17,6 +17,15 @@ use crate::upstream::{self, Answered, Blob, Kind};
 pub(super) struct Held<'a> {
     pub(super) domain: &'a Domain,
     pub(super) repository: &'a Name,
+    /// Longer blobs are not looked at.
+    pub(super) most_bytes: u64,
+}
+
+impl<'a> Held<'a> {
+    /// Of the length of signatures.
+    pub(super) fn new(domain: &'a Domain, repository: &'a Name) -> Self {
+        Self { domain, repository, most_bytes: MOST_BYTES }
+    }
 }
 
 #[async_trait]
@@ -47,7 +56,7 @@ impl Source for Held<'_> {
             Err(Error::BlobUnknown | Error::NameUnknown) => return Ok(None),
             Err(error) => return Err(error),
         };
-        if blob.location.size > MOST_BYTES {
+        if blob.location.size > self.most_bytes {
             return Ok(None);
         }
         let stream = self.domain.read_blob(&blob, None).await?;

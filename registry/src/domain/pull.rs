@@ -17,6 +17,8 @@ use crate::meta::{self, Epoch, Location, ManifestRow};
 /// A manifest, as it is answered.
 #[derive(Clone, Debug)]
 pub struct ManifestAnswer {
+    /// Where it is stored.
+    pub repository: Name,
     /// Its digest; by tag, the one the tag was set with.
     pub digest: Digest,
     /// As it was pushed.
@@ -31,7 +33,7 @@ pub struct ManifestAnswer {
     pub degraded: bool,
     /// What a mirror had last, because its upstream could not be asked.
     pub stale: bool,
-    /// What a mirror had last, because what the tag is by now is not signed as it must be.
+    /// What a mirror had last, because what the tag is by now is not signed as it must be, or the tag is immutable here.
     pub held_back: bool,
 }
 
@@ -93,10 +95,7 @@ impl Domain {
         reference: &Reference,
         head: bool,
     ) -> Result<ManifestAnswer, Error> {
-        let unit = match reference {
-            Reference::Digest(digest) => Unit::Manifest(repository.clone(), *digest),
-            Reference::Tag(tag) => Unit::Tag(repository.clone(), tag.clone()),
-        };
+        let unit = Unit::named(repository, reference);
         let question = |epoch| self.manifest_row(epoch, repository, reference, head);
         let Some(row) = self.ask(&[unit], question).await? else {
             return self.degraded_manifest(repository, reference, head).await;
@@ -104,6 +103,7 @@ impl Domain {
         let row = row.ok_or(Error::ManifestUnknown)?;
         let body = if head { None } else { Some(self.manifest_body(repository, &row).await?) };
         Ok(ManifestAnswer {
+            repository: repository.clone(),
             digest: row.digest,
             media_type: row.media_type,
             size: u64::from(row.size),

@@ -9,13 +9,13 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::future::try_join_all;
+use futures::future::{BoxFuture, try_join_all};
 use stowage_oci::{Algorithm, Digest, Manifest, Name, Reference, Tag};
 
 use super::reconcile::Unit;
 use super::{Domain, Error};
 use crate::key::{Generation, Key};
-use crate::meta::{Copied, ManifestFacts, Pin, PinOutcome, Pinned, PublishOutcome};
+use crate::meta::{self, Copied, LedgerRecord, ManifestFacts, Pin, PinOutcome, Pinned, PublishOutcome};
 use crate::ops::clock;
 
 /// Manifests up to this length are kept in the database, in bytes.
@@ -50,6 +50,8 @@ pub struct Pushed {
     pub subject: Option<Digest>,
     /// The tags it has now.
     pub tags: Vec<Tag>,
+    /// Further tags that it was not given, as they are immutable and name something else.
+    pub refused: Vec<Tag>,
 }
 
 /// Who pushes a manifest.
@@ -61,6 +63,8 @@ pub(super) enum Pusher<'a> {
     Awaiting(&'a [(Digest, u64)]),
     /// A mirror that copies a tag.
     Copying(Copied),
+    /// A promotion, with its record.
+    Promoting(&'a LedgerRecord),
 }
 
 /// Is told of what was pushed, after it is committed.
@@ -79,11 +83,22 @@ impl Domain {
         if let Some(subject) = &subject {
             self.check_room(&put.repository, subject).await?;
         }
-        let tags = all_tags(put.reference, put.tags);
+        let by_digest = matches!(put.reference, Reference::Digest(_));
+        let mut tags = all_tags(put.reference, put.tags);
+        let mut refused = Vec::new();
         let facts = facts(digest, manifest, &put.body);
-        let pushed = Pushed { digest, subject, tags: tags.clone() };
-        let pushing = self.push_until_published(&put.repository, &facts, &tags, &put.body, Pusher::Client);
-        Box::pin(pushing).await?;
+        loop {
+            let push = self.push_until_published(&put.repository, &facts, &tags, &put.body, Pusher::Client);
+            match Box::pin(push).await {
+                // The others are set (W-441).
+                Err(Error::TagImmutable { tag, .. }) if by_digest => {
+                    tags.retain(|one| *one != tag);
+                    refused.push(tag);
+                }
+                ended => break ended?,
+            }
+        }
+        let pushed = Pushed { digest, subject, tags, refused };
         if let Some(hook) = &self.hook {
             hook.manifest_pushed(&put.repository, &pushed).await;
         }
@@ -107,22 +122,28 @@ impl Domain {
         pusher: Pusher<'_>,
     ) -> Result<(), Error> {
         let is_strict = || self.strict_indexes.load().iter().any(|glob| glob.matches(repository.as_str()));
-        let (awaited, copied) = match pusher {
-            Pusher::Client => (None, None),
-            Pusher::Awaiting(blobs) => (Some(blobs), None),
-            Pusher::Copying(copied) => (None, Some(copied)),
+        let (awaited, copied, ledger) = match pusher {
+            Pusher::Client => (None, None, None),
+            Pusher::Awaiting(blobs) => (Some(blobs), None, None),
+            Pusher::Copying(copied) => (None, Some(copied), None),
+            Pusher::Promoting(record) => (None, None, Some(Box::new(record.clone()))),
         };
         let strict = awaited.is_none() && is_strict();
         let units = touched(repository, facts, tags);
+        let rules = self.immutability.load_full();
+        let immutable = tags.iter().filter(|tag| rules.covering(repository, tag).is_some());
+        let immutable: Vec<Tag> = immutable.cloned().collect();
         for _ in 0..ATTEMPTS {
             let pin = Pin {
                 repository: repository.clone(),
                 facts: facts.clone(),
                 tags: tags.to_vec(),
+                immutable: immutable.clone(),
                 strict,
                 awaited: awaited.unwrap_or_default().to_vec(),
                 generation: Generation::next(clock::milliseconds()),
                 copied,
+                ledger: ledger.clone(),
             };
             let pinned = match self.write_to(&units, |epoch| self.meta.pin_manifest(epoch, &pin)).await? {
                 PinOutcome::Pinned(pinned) => pinned,
@@ -130,36 +151,56 @@ impl Domain {
                 PinOutcome::Missing(_) if awaited.is_some() => continue,
                 PinOutcome::Missing(digests) => return Err(Error::ReferencesMissing(digests)),
                 PinOutcome::Moved => return Err(Error::Overtaken),
+                PinOutcome::Immutable(tag) => return Err(rules.refusal(repository, tag)),
             };
             self.write_records(&pinned, body).await?;
             match self.publish(&units, &pinned).await? {
-                PublishOutcome::Published => return Ok(()),
+                PublishOutcome::Published => {
+                    if awaited.is_none() {
+                        Box::pin(self.notice_promotable(repository, facts, tags)).await;
+                    }
+                    return Ok(());
+                }
                 PublishOutcome::StartOver => {}
             }
         }
         Err(Error::Overtaken)
     }
 
-    /// Publishes in the epoch it was pinned in; in another, everything begins again.
+    /// Publishes in the epoch it was pinned in. In another, everything begins again, unless the records have been found
+    /// in the bucket: to push once more what a reader may have seen would undo what was pushed after it.
     async fn publish(&self, units: &[Unit], pinned: &Pinned) -> Result<PublishOutcome, Error> {
-        self.write_to(units, |epoch| {
+        let publish = |epoch| -> BoxFuture<'_, Result<PublishOutcome, meta::Error>> {
             if epoch == pinned.epoch {
-                self.meta.publish_manifest(pinned)
-            } else {
-                Box::pin(std::future::ready(Ok(PublishOutcome::StartOver)))
+                return self.meta.publish_manifest(pinned);
             }
-        })
-        .await
+            Box::pin(async move {
+                let found = self.meta.took_effect(epoch, pinned).await?;
+                Ok(if found { PublishOutcome::Published } else { PublishOutcome::StartOver })
+            })
+        };
+        self.write_to(units, publish).await
     }
 
+    /// A record of the ledger comes after all others: where it is, they are, and the promotion takes effect.
     async fn write_records(&self, pinned: &Pinned, body: &Bytes) -> Result<(), Error> {
         let writes = records(pinned).into_iter().map(|key| async move {
             let segments = if matches!(key, Key::Manifest { .. }) { vec![body.clone()] } else { Vec::new() };
             self.store.put(&key.to_string(), segments).await
         });
         try_join_all(writes).await?;
+        if let Some((key, record)) = ledger(pinned) {
+            self.store.put(&key.to_string(), vec![record.to_bytes()]).await?;
+        }
         Ok(())
     }
+}
+
+/// The record that a promotion leaves: beside the tag record, of its place and generation.
+fn ledger(pinned: &Pinned) -> Option<(Key, &LedgerRecord)> {
+    let (record, set) = (pinned.pin.ledger.as_deref()?, pinned.tags.first()?);
+    let (repository, digest) = (pinned.pin.repository.clone(), pinned.pin.facts.digest);
+    Some((Key::Ledger { repository, digest, version: set.version, generation: set.generation }, record))
 }
 
 /// The names that a push relies on or changes.

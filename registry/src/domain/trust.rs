@@ -166,7 +166,8 @@ impl Trust {
         self.entered.notified()
     }
 
-    fn known(&self) -> Option<Token> {
+    /// The current epoch, as far as it is known without asking.
+    pub(super) fn known(&self) -> Option<Token> {
         decoded(self.current.load(Ordering::Acquire))
     }
 

@@ -70,6 +70,7 @@ pub(super) async fn dispatch(
         }
         Operation::GetManifest { repository, reference, head } => {
             let answer = domain.manifest(repository, reference, *head).await?;
+            port.note_pulled(authorized, &answer, *head);
             let not_modified = conditions::is_not_modified(&headers, &answer.digest);
             Ok(respond::manifest(answer, matches!(reference, Reference::Digest(_)), not_modified))
         }

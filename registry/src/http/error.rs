@@ -51,6 +51,12 @@ pub(super) enum Failure {
     /// The headers are too long.
     #[error("headers of the request are longer than {0} bytes")]
     HeadersTooLarge(usize),
+    /// An administrative request does not say what it must.
+    #[error("{0}")]
+    Unreadable(String),
+    /// No run has told anything.
+    #[error("no run has told anything yet, or what it told is kept no longer")]
+    NothingTold,
     /// Too many requests are being answered.
     #[error("too many requests at the same time")]
     Busy,
@@ -164,7 +170,9 @@ impl Failure {
             Self::Refused(refusal) => refusal_verdict(refusal),
             Self::NotAdmitted(refusal) => match refusal {
                 auth::Refusal::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized),
-                auth::Refusal::Denied => (StatusCode::FORBIDDEN, ErrorCode::Denied),
+                auth::Refusal::Denied | auth::Refusal::NoAuthentication => {
+                    (StatusCode::FORBIDDEN, ErrorCode::Denied)
+                }
                 auth::Refusal::TooManyFailures { .. } => {
                     (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests)
                 }
@@ -174,6 +182,8 @@ impl Failure {
             Self::ManifestTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::ManifestInvalid),
             Self::UriTooLong(_) => (StatusCode::URI_TOO_LONG, ErrorCode::Unsupported),
             Self::HeadersTooLarge(_) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, ErrorCode::Unsupported),
+            Self::NothingTold => (StatusCode::NOT_FOUND, ErrorCode::Unsupported),
+            Self::Unreadable(_) => (StatusCode::BAD_REQUEST, ErrorCode::Unsupported),
             Self::Busy => (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests),
             Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
         }
@@ -181,7 +191,11 @@ impl Failure {
 
     fn log(&self) {
         if let Self::Domain(
-            error @ (Error::DatabaseAway(_) | Error::StoreAway(_) | Error::Upstream(_) | Error::MirrorLoop),
+            error @ (Error::DatabaseAway(_)
+            | Error::StoreAway(_)
+            | Error::Upstream(_)
+            | Error::NotFetched { .. }
+            | Error::MirrorLoop),
         ) = self
         {
             tracing::warn!(error = error as &dyn std::error::Error, "request not done");
@@ -194,9 +208,9 @@ impl Failure {
 /// When the upstream of a mirror may be asked again.
 fn upstream_retry(error: &UpstreamError) -> Duration {
     match error.kind {
-        UpstreamFault::RateLimited { retry_after } | UpstreamFault::Unavailable { retry_after } => {
-            retry_after.unwrap_or(RETRY)
-        }
+        UpstreamFault::RateLimited { retry_after }
+        | UpstreamFault::NotNow { retry_after }
+        | UpstreamFault::Unavailable { retry_after } => retry_after.unwrap_or(RETRY),
         UpstreamFault::NotFound
         | UpstreamFault::Refused(_)
         | UpstreamFault::CertificateInvalid
@@ -213,10 +227,12 @@ fn upstream_verdict(error: &UpstreamError, operation: Option<&Operation>) -> (St
             let of_blob = matches!(operation, Some(Operation::GetBlob { .. }));
             (StatusCode::NOT_FOUND, if of_blob { ErrorCode::BlobUnknown } else { ErrorCode::ManifestUnknown })
         }
-        UpstreamFault::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests),
-        UpstreamFault::Unavailable { .. } | UpstreamFault::CertificateInvalid => {
-            (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable)
+        UpstreamFault::RateLimited { .. } | UpstreamFault::NotNow { retry_after: Some(_) } => {
+            (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests)
         }
+        UpstreamFault::Unavailable { .. }
+        | UpstreamFault::NotNow { retry_after: None }
+        | UpstreamFault::CertificateInvalid => (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable),
         UpstreamFault::NotARegistry | UpstreamFault::TooLarge | UpstreamFault::WrongContent => {
             (StatusCode::BAD_GATEWAY, ErrorCode::Unknown)
         }
@@ -247,7 +263,7 @@ fn domain_verdict(error: &Error, operation: Option<&Operation>) -> (StatusCode, 
     let body_code = if of_manifest { ErrorCode::ManifestInvalid } else { ErrorCode::BlobUploadInvalid };
     match error {
         Error::NameUnknown => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
-        Error::ManifestUnknown | Error::Quarantined { .. } => {
+        Error::ManifestUnknown | Error::NotInTrash | Error::Quarantined { .. } => {
             (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown)
         }
         Error::BlobUnknown => (StatusCode::NOT_FOUND, ErrorCode::BlobUnknown),
@@ -259,12 +275,14 @@ fn domain_verdict(error: &Error, operation: Option<&Operation>) -> (StatusCode, 
         Error::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid),
         Error::ReferencesMissing(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestBlobUnknown),
         Error::TooManyReferrers(_) | Error::Unsigned(_) => (StatusCode::FORBIDDEN, ErrorCode::Denied),
+        Error::TagImmutable { .. } => (StatusCode::CONFLICT, ErrorCode::Denied),
         Error::Referenced | Error::ModeForbids(_) => (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported),
         Error::BodyStalled => (StatusCode::REQUEST_TIMEOUT, body_code),
         Error::BodyBroken(_) => (StatusCode::BAD_REQUEST, body_code),
         Error::TooManyUploads => (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests),
         Error::Upstream(error) => upstream_verdict(error, operation),
         Error::DatabaseAway(_)
+        | Error::NotFetched { .. }
         | Error::MirrorLoop
         | Error::Suspended
         | Error::RebuildRequired

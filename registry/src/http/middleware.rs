@@ -26,7 +26,7 @@ use http_body::{Frame, SizeHint};
 use stowage_oci::Name;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{Instrument as _, Span};
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 use super::error::Failure;
 use super::metrics::Metrics;
@@ -91,8 +91,8 @@ pub(super) async fn around(State(port): State<DataPort>, request: Request, next:
         port.metrics.read_degraded(facts.operation);
     }
     let code = response.status().as_u16();
-    let record =
-        Record { metrics: port.metrics, begun, id, client, code, facts, bytes: 0, span, _slot: slot };
+    let metrics = Arc::clone(&port.metrics);
+    let record = Record { metrics, begun, id, client, code, facts, bytes: 0, span, _slot: slot };
     response.map(|body| Body::new(Observed { body, record }))
 }
 
@@ -112,8 +112,13 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
         let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_.".contains(b);
         (1..=MAX_REQUEST_ID).contains(&value.len()) && value.as_bytes().iter().all(plain)
     };
-    let own = || HeaderValue::from_str(&Uuid::new_v4().to_string()).expect("a UUID is visible ASCII");
+    let own = || HeaderValue::from_str(&new_id().to_string()).expect("a UUID is visible ASCII");
     headers.get(REQUEST_ID).filter(is_plain).cloned().unwrap_or_else(own)
+}
+
+/// From the generator of this thread: the system's costs a call of the kernel for each request.
+fn new_id() -> Uuid {
+    Builder::from_random_bytes(rand::random()).into_uuid()
 }
 
 /// The answer, and the slot it holds.
@@ -155,7 +160,8 @@ struct Observed {
 }
 
 struct Record {
-    metrics: Metrics,
+    /// Not all of the port: an answer may outlive it.
+    metrics: Arc<Metrics>,
     begun: Instant,
     id: HeaderValue,
     client: Option<IpAddr>,

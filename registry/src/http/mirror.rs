@@ -55,6 +55,7 @@ async fn answered(
         Operation::GetManifest { reference, head, .. } => {
             let (answer, result) = domain.mirrored_manifest(at, reference, *head, asking).await;
             let response = answer.map_err(Failure::from).map(|answer| {
+                port.note_pulled(authorized, &answer, *head);
                 let not_modified = conditions::is_not_modified(&incoming.headers, &answer.digest);
                 respond::manifest(answer, matches!(reference, Reference::Digest(_)), not_modified)
             });

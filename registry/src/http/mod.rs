@@ -6,7 +6,7 @@
 //! A request: raw path → [`parse`] → `Operation` → `auth` → `Authorized` → [`dispatch`] → one call of the
 //! domain → [`respond`] or [`error`]. Served: `/v2`, `/token`, nothing else.
 
-pub mod admin;
+mod admin;
 mod body;
 mod conditions;
 pub mod connection;
@@ -25,6 +25,7 @@ mod token;
 mod virtuals;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Deref;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
@@ -43,11 +44,12 @@ use tracing::Instrument as _;
 pub use metrics::Metrics;
 pub use parse::Site;
 
-use crate::auth::{Access, Presented};
-use crate::domain::{Domain, Error};
+use crate::auth::{Access, Authorized, Presented};
+use crate::domain::{Domain, Error, ManifestAnswer};
 use crate::operation::{Action, Mode, Operation};
 use crate::ops::permits::Permits;
 use crate::ops::tasks::Tasks;
+use crate::usage::Remote;
 use body::RequestBody;
 use dispatch::Incoming;
 use error::Failure;
@@ -64,6 +66,8 @@ pub struct Settings {
     pub mode: Mode,
     /// When a client is sent to the store for a blob's bytes; `None` is never.
     pub redirect: Option<Redirect>,
+    /// Who may report what other clusters run.
+    pub reporters: Vec<Remote>,
 }
 
 /// Which pulls of blobs are answered with the address of the bytes in the store.
@@ -85,13 +89,16 @@ impl Redirect {
     }
 }
 
-/// Everything the data port works with. Clones share it.
+/// Everything the data port works with. Clones share it, and cost nothing: each request has some.
 #[derive(Clone)]
-pub struct DataPort {
+pub struct DataPort(Arc<Shared>);
+
+/// What a data port is made of.
+pub struct Shared {
     domain: Domain,
     access: Arc<Access>,
     settings: Arc<ArcSwap<Settings>>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     tasks: Tasks,
     slots: Permits,
 }
@@ -107,7 +114,23 @@ impl DataPort {
         tasks: Tasks,
         slots: Permits,
     ) -> Self {
-        Self { domain, access, settings, metrics, tasks, slots }
+        let metrics = Arc::new(metrics);
+        Self(Arc::new(Shared { domain, access, settings, metrics, tasks, slots }))
+    }
+
+    /// A manifest is answered: that somebody pulled it, unless only its head was asked for.
+    fn note_pulled(&self, authorized: &Authorized, answer: &ManifestAnswer, head: bool) {
+        if !head && authorized.counts() {
+            self.domain.note_pulled(&answer.repository, &answer.digest);
+        }
+    }
+}
+
+impl Deref for DataPort {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
     }
 }
 
@@ -121,6 +144,11 @@ pub fn router(port: DataPort) -> Router {
 pub fn standalone(port: DataPort) -> Router {
     let layer = axum::middleware::from_fn_with_state(port.clone(), middleware::around);
     routes(port).fallback(nothing_else).layer(layer)
+}
+
+/// The routes of the admin port.
+pub fn admin_router(port: DataPort) -> Router {
+    admin::router(port)
 }
 
 /// The path of a repository is read by us: a pattern cannot have a name of any length in its middle, and its
@@ -213,7 +241,7 @@ async fn answer(
 fn nowhere(operation: &Operation, why: &'static str) -> Error {
     match operation.action() {
         Some(Action::Push | Action::Delete) => Error::ModeForbids(why),
-        Some(Action::Pull) | None => Error::NameUnknown,
+        Some(Action::Pull | Action::Promote | Action::Administer) | None => Error::NameUnknown,
     }
 }
 

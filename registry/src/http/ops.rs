@@ -158,7 +158,7 @@ mod tests {
         let report: serde_json::Value = serde_json::from_str(&get(&port, "/config").await.1).unwrap();
         assert_eq!(report["hash"], port.live.current().hash.as_str());
         assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
-        assert_eq!(report["maxVersion"], "1.1");
+        assert_eq!(report["maxVersion"], "1.2");
         assert_eq!(report["checks"]["storage"], "Unknown");
     }
 

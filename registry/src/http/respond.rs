@@ -33,7 +33,7 @@ const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 const OCTETS: &str = "application/octet-stream";
 /// What is named by its digest never changes.
 const IMMUTABLE: &str = "private, max-age=31536000, immutable";
@@ -48,7 +48,7 @@ pub(super) fn value(text: impl AsRef<str>) -> HeaderValue {
 
 const STALE: &str =
     r#"110 - "the registry that is mirrored here could not be asked; this is what it had last""#;
-const HELD_BACK: &str = r#"299 - "the registry that is mirrored here has another image by this tag, which is not signed as it must be""#;
+const HELD_BACK: &str = r#"299 - "the registry that is mirrored here has another image by this tag, which is not signed as it must be or would move an immutable tag""#;
 const PARTIAL: &str = r#"199 - "a member of this virtual repository could not be asked""#;
 const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
@@ -67,7 +67,7 @@ fn empty<const N: usize>(status: StatusCode, headers: [(HeaderName, HeaderValue)
     response
 }
 
-fn json(media_type: &'static str, document: &impl Serialize) -> Response {
+pub(super) fn json(media_type: &'static str, document: &impl Serialize) -> Response {
     let body = serde_json::to_vec(document).expect("names, digests and texts are JSON");
     let headers = [
         (CONTENT_TYPE, fixed(media_type)),
@@ -76,6 +76,15 @@ fn json(media_type: &'static str, document: &impl Serialize) -> Response {
     ];
     let mut response = empty(StatusCode::OK, headers);
     *response.body_mut() = Body::from(body);
+    response
+}
+
+/// Lines of JSON.
+pub(super) fn lines(body: Body) -> Response {
+    let mut response = Response::new(body);
+    response
+        .headers_mut()
+        .extend([(CONTENT_TYPE, fixed("application/x-ndjson")), (CACHE_CONTROL, fixed(NO_CACHE))]);
     response
 }
 
@@ -298,7 +307,7 @@ pub(super) fn blob_stored(repository: &Name, digest: &Digest) -> Response {
 
 /// The repository has the manifest now. `tags`: those beside the reference.
 pub(super) fn manifest_stored(repository: &Name, pushed: &Pushed, by_digest: bool) -> Response {
-    let Pushed { digest, subject, tags, .. } = pushed;
+    let Pushed { digest, subject, tags, refused } = pushed;
     let headers = [
         (LOCATION, value(format!("/v2/{repository}/manifests/{digest}"))),
         (CONTENT_DIGEST, value(digest.to_string())),
@@ -310,6 +319,14 @@ pub(super) fn manifest_stored(repository: &Name, pushed: &Pushed, by_digest: boo
     if by_digest && !tags.is_empty() {
         let tags: Vec<&str> = tags.iter().map(Tag::as_str).collect();
         headers.insert(OCI_TAG, value(tags.join(", ")));
+    }
+    if !refused.is_empty() {
+        let refused: Vec<&str> = refused.iter().map(Tag::as_str).collect();
+        let text = format!(
+            "299 - \"not set, as they are immutable and name something else: {}\"",
+            refused.join(", ")
+        );
+        headers.insert(WARNING, value(text));
     }
     response
 }

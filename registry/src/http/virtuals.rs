@@ -26,7 +26,7 @@ pub(super) const NO_WRITES: &str =
 pub(super) fn written_to<'a>(at: &'a Combined, operation: &Operation) -> Option<&'a Name> {
     match operation.action() {
         Some(Action::Push | Action::Delete) => at.push_to.as_ref(),
-        Some(Action::Pull) | None => None,
+        Some(Action::Pull | Action::Promote | Action::Administer) | None => None,
     }
 }
 
@@ -56,6 +56,7 @@ pub(super) async fn dispatch(
             let asking = mirror::asking(port, &incoming.headers);
             let found = port.domain.virtual_manifest(&at, reference, *head, asking).await;
             Ok(answered(port, authorized, found, |answer| {
+                port.note_pulled(authorized, &answer, *head);
                 let not_modified = conditions::is_not_modified(&incoming.headers, &answer.digest);
                 respond::manifest(answer, matches!(reference, Reference::Digest(_)), not_modified)
             }))

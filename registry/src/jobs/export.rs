@@ -17,7 +17,7 @@ use stowage_oci::{Digest, Hasher, Manifest, Name, Platform, Reference, Tag, TagG
 use tokio::io::AsyncWrite;
 
 use super::platforms::{children, chosen, platforms_of};
-use crate::archive::{self, Descriptor, IMAGE_NAME, REF_NAME, Writer, blob_path, is_manifest};
+use crate::archive::{self, Descriptor, IMAGE_NAME, REF_NAME, Writer, blob_path};
 use crate::domain::{Domain, Error, Place};
 use crate::operation::Page;
 
@@ -405,7 +405,7 @@ impl<'a> Export<'a> {
         }
         let (mut found, mut absent) = (Vec::new(), listed.len() - chosen.len());
         for child in chosen {
-            if child.media_type.as_deref().is_some_and(|media_type| !is_manifest(media_type)) {
+            if child.is_blob() {
                 self.blob(repository, name, &child.digest).await?;
                 continue;
             }

@@ -4,8 +4,8 @@
 //! Collection: what nothing refers to any more goes, level by level.
 //!
 //! Flow of a pass: reaper → tags, then manifests whose time in the trash is over → manifests, links, blobs that
-//! nothing needs → old epochs → the outbox; again until nothing is due. Bounded steps, each a transaction of its
-//! own: a pass can be killed anywhere and be repeated by anybody, at any number, beside any push.
+//! nothing needs → old epochs, a snapshot of pulls, what mirrors evict → the outbox; again until nothing is due.
+//! Bounded steps, each a transaction of its own: a pass can be killed anywhere and be repeated by anybody, at any number, beside any push.
 //! Guarantees: nothing is collected in a database that is not trusted, below a prefix of another owner, or on
 //! account of something that could not be read: that stays, is counted, and the others go on.
 //! Never: deletes an object. That is the outbox's.
@@ -19,6 +19,8 @@ use futures::stream::{self, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::evict::{Evicting, evict};
+use super::pulls::snapshot;
 use crate::blobs::selftest::{FormatError, read_format};
 use crate::blobs::{self, Store};
 use crate::key::Key;
@@ -27,7 +29,9 @@ use crate::meta::{
 };
 use crate::ops::metrics::CollectionMetrics;
 use crate::ops::progress::Progress;
-use crate::outbox::{DrainError, Drained, drain};
+use crate::outbox::{self, DrainError, Drained, drain};
+use crate::reports;
+use crate::usage::Unanswered;
 
 /// How many rows a step takes.
 const BATCH: u32 = 200;
@@ -53,6 +57,9 @@ pub enum GcError {
     /// The bucket did not answer.
     #[error(transparent)]
     Store(#[from] blobs::Error),
+    /// Nothing was evicted from mirrors; all else was collected.
+    #[error(transparent)]
+    Unanswered(Unanswered),
     /// Some of what is due could not be judged or carried out. It stays, and is tried again.
     #[error("{count} of what is due could not be read or removed and stays; the first: {first}")]
     Incomplete {
@@ -67,7 +74,16 @@ impl GcError {
     /// Whether it did not act, for safety.
     #[must_use]
     pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::Frozen(_) | Self::Foreign(_))
+        matches!(self, Self::Frozen(_) | Self::Foreign(_) | Self::Unanswered(_))
+    }
+
+    /// The word for a refusal, if there is one.
+    #[must_use]
+    pub const fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Unanswered(why) => why.reason(),
+            _ => None,
+        }
     }
 }
 
@@ -78,6 +94,24 @@ impl From<meta::Error> for GcError {
                 Self::Frozen(error)
             }
             other => Self::Database(other),
+        }
+    }
+}
+
+impl From<outbox::Error> for GcError {
+    fn from(error: outbox::Error) -> Self {
+        match error {
+            outbox::Error::Store(error) => error.into(),
+            outbox::Error::UnknownStep(_) => Self::Foreign(error.to_string()),
+        }
+    }
+}
+
+impl From<Unanswered> for GcError {
+    fn from(why: Unanswered) -> Self {
+        match why {
+            Unanswered::Database(error) => error.into(),
+            Unanswered::Missing(_) | Unanswered::Stale(_) => Self::Unanswered(why),
         }
     }
 }
@@ -110,6 +144,8 @@ pub struct Collected {
     pub withdrawn: u64,
     /// Expired uploads that ended.
     pub uploads: u64,
+    /// Manifests that were evicted from mirrors.
+    pub evicted: u64,
     /// Rows that went, by kind.
     pub rows: BTreeMap<&'static str, u64>,
     /// What the outbox did.
@@ -127,6 +163,7 @@ impl Collected {
             ("finishedIntents", self.finished),
             ("withdrawnIntents", self.withdrawn),
             ("expiredUploads", self.uploads),
+            ("evictedManifests", self.evicted),
             ("purgedTags", row("tag")),
             ("purgedManifests", row("trashed")),
             ("trashedManifests", row("manifest")),
@@ -165,6 +202,8 @@ pub struct Collector {
     store: Arc<dyn Store>,
     /// How long untagged manifests rest in the trash; `None`: they stay where they are.
     untagged: Option<Duration>,
+    /// What is evicted, and what must stay.
+    evicting: Option<Arc<Evicting>>,
     metrics: CollectionMetrics,
 }
 
@@ -172,13 +211,19 @@ impl Collector {
     /// Over a database and a bucket.
     #[must_use]
     pub fn new(meta: Arc<dyn MetaStore>, store: Arc<dyn Store>, metrics: CollectionMetrics) -> Self {
-        Self { meta, store, untagged: None, metrics }
+        Self { meta, store, untagged: None, evicting: None, metrics }
     }
 
     /// From now on manifests without a tag go to the trash, for `retain`.
     #[must_use]
     pub fn trashing_untagged(self, retain: Duration) -> Self {
         Self { untagged: Some(retain), ..self }
+    }
+
+    /// From now on a pass evicts, too; if it cannot, it collects all else and then says why not.
+    #[must_use]
+    pub fn evicting(self, evicting: Evicting) -> Self {
+        Self { evicting: Some(Arc::new(evicting)), ..self }
     }
 
     /// One pass.
@@ -189,7 +234,10 @@ impl Collector {
         outcome?;
         let Pass { collected, .. } = pass;
         match (collected.failures + collected.drained.failed, collected.first_failure.clone()) {
-            (0, _) => Ok(collected),
+            (0, _) => match self.evicting.as_ref().map(|evicting| &evicting.usage) {
+                Some(Err(why)) => Err(why.again().into()),
+                Some(Ok(_)) | None => Ok(collected),
+            },
             (count, first) => {
                 let first = first.unwrap_or_else(|| "the object store refused a removal".to_owned());
                 Err(GcError::Incomplete { count, first })
@@ -223,7 +271,7 @@ impl Collector {
             self.metrics.deleted(kind, *count);
         }
         self.metrics.reclaimed(collected.drained.bytes);
-        let frozen = error.is_some_and(GcError::is_refusal);
+        let frozen = error.is_some_and(|error| matches!(error, GcError::Frozen(_) | GcError::Foreign(_)));
         self.metrics.frozen(frozen);
         if let Some(GcError::Frozen(meta::Error::Live { key })) = error {
             tracing::error!(
@@ -259,7 +307,7 @@ pub async fn finish_requests(collector: Collector, stopping: CancellationToken) 
 }
 
 /// Bucket and database must name one owner.
-async fn ensure_one_registry(store: &dyn Store, meta: &dyn MetaStore) -> Result<(), GcError> {
+pub(super) async fn ensure_one_registry(store: &dyn Store, meta: &dyn MetaStore) -> Result<(), GcError> {
     let bucket = read_format(store).await?.map(|format| format.registry);
     let database = meta.envelope().await?.map(|envelope| envelope.registry);
     let name = |owner: Option<Uuid>| owner.map_or_else(|| "nobody".to_owned(), |owner| owner.to_string());
@@ -297,6 +345,9 @@ impl<'a> Pass<'a> {
         let epoch = self.collector.meta.incarnation().await?.epoch;
         self.expected = self.collector.look().await?.pending();
         self.discard_epochs(epoch).await?;
+        self.forget_runs(epoch).await?;
+        snapshot(&*self.collector.meta, &*self.collector.store, epoch).await?;
+        self.evict(epoch).await?;
         loop {
             let before = self.done;
             self.reap(epoch).await?;
@@ -311,6 +362,16 @@ impl<'a> Pass<'a> {
             }
         }
         self.collector.look().await?;
+        Ok(())
+    }
+
+    async fn evict(&mut self, epoch: Epoch) -> Result<(), GcError> {
+        let Some(evicting) = self.collector.evicting.clone() else { return Ok(()) };
+        let Ok(usage) = &evicting.usage else { return Ok(()) };
+        let Collector { meta, store, .. } = self.collector;
+        let evicted = evict(&**meta, &**store, epoch, &evicting.caches, usage.as_ref()).await?;
+        self.collected.evicted += evicted;
+        self.did(evicted);
         Ok(())
     }
 
@@ -468,6 +529,17 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
+    /// Queues the reports of runs that many newer ones follow.
+    async fn forget_runs(&mut self, epoch: Epoch) -> Result<(), GcError> {
+        loop {
+            let forgotten = self.collector.meta.forget_runs(epoch, reports::KEPT, BATCH).await?;
+            *self.collected.rows.entry("run").or_default() += forgotten;
+            if forgotten == 0 {
+                return Ok(());
+            }
+        }
+    }
+
     /// Queues the objects of incarnations long gone.
     async fn discard_epochs(&mut self, epoch: Epoch) -> Result<(), GcError> {
         let mut epochs = listed(&*self.collector.store, Key::EPOCHS).await?;
@@ -512,7 +584,27 @@ async fn found(store: &dyn Store, intent: &ExpiredIntent) -> Result<Vec<Key>, bl
     let heads: Vec<_> = intent.keys.iter().map(|key| store.head(key)).collect();
     let there = try_join_all(heads).await?;
     let there = intent.keys.iter().zip(there).filter(|(_, size)| size.is_some());
-    Ok(there.filter_map(|(key, _)| key.parse().ok()).collect())
+    let mut there: Vec<Key> = there.filter_map(|(key, _)| key.parse().ok()).collect();
+    there.extend(finish_ledger(store, intent, &there).await?);
+    Ok(there)
+}
+
+/// A promotion whose other records are all there takes effect: its own is written for it.
+async fn finish_ledger(
+    store: &dyn Store,
+    intent: &ExpiredIntent,
+    there: &[Key],
+) -> Result<Option<Key>, blobs::Error> {
+    let Some(record) = &intent.ledger else { return Ok(None) };
+    let keys: Vec<Key> = intent.keys.iter().filter_map(|key| key.parse().ok()).collect();
+    let mut missing = keys.into_iter().filter(|key| !there.contains(key));
+    match (missing.next(), missing.next()) {
+        (Some(key @ Key::Ledger { .. }), None) => {
+            store.put(&key.to_string(), vec![record.to_bytes()]).await?;
+            Ok(Some(key))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// All keys of ours below a prefix, in their order.

@@ -14,7 +14,6 @@ use stowage_oci::{Digest, Manifest, Name, Platform, Reference};
 
 use super::export::{Wanted, Which};
 use super::platforms::{children, chosen, platforms_of};
-use crate::archive::is_manifest;
 use crate::domain::{Asking, Domain, Error, Mirrored, Place};
 
 /// Images on their way at the same time.
@@ -251,9 +250,8 @@ impl Load<'_> {
         if chosen.is_empty() && !listed.is_empty() {
             return Err(Trouble::NoPlatform(platforms_of(&listed)));
         }
-        let sort = |child: &super::platforms::Child| match child.media_type.as_deref() {
-            Some(media_type) if !is_manifest(media_type) => Listed::Blob(child.digest),
-            _ => Listed::Manifest(child.digest),
+        let sort = |child: &super::platforms::Child| {
+            if child.is_blob() { Listed::Blob(child.digest) } else { Listed::Manifest(child.digest) }
         };
         Ok(chosen.into_iter().map(sort).collect())
     }

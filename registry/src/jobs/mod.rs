@@ -5,14 +5,18 @@
 //!
 //! Assumes nothing about who else runs: what a job does can be repeated, by anybody, after a crash at any point.
 
+mod evict;
 mod export;
 mod gc;
 mod import;
 mod load;
 mod platforms;
+mod promote;
+mod pulls;
 mod purge;
 mod rebuild;
 mod replicate;
+mod retention;
 mod schedule;
 mod verify;
 
@@ -20,17 +24,22 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use stowage_crds::{Outcome, Summary};
+use stowage_crds::Outcome;
 
-pub use stowage_crds::Termination;
+pub use stowage_crds::{Summary, Termination};
 
+pub use evict::Evicting;
 pub use export::{Export, ExportCounts, ExportError, ExportOptions, Exported, Wanted, WantedError, Which};
 pub use gc::{Collected, Collector, GcError, due, finish_requests};
 pub use import::{ImportCounts, ImportError, Imported, Placement, Rules, import};
 pub use load::{LoadCounts, LoadError, LoadOptions, Loaded, load};
+pub use promote::{last_promotion, promote_termination};
 pub use purge::{PurgeError, Purged, purge};
 pub use rebuild::{RebuildError, RebuildOptions, Stage, rebuild};
 pub use replicate::{Replicating, replicate_by_schedule, sync_termination};
+pub use retention::{
+    Held, PlanLine, Retained, Retainer, Retaining, RetentionError, RetentionRun, retain_by_schedule,
+};
 pub use schedule::collect_by_schedule;
 pub use verify::{VerifyError, advice, keep_scrubbed, log, verify};
 
@@ -47,6 +56,8 @@ pub enum End {
     Found(String, BTreeMap<&'static str, u64>),
     /// It did not act, for safety, in words for a human.
     Refused(String),
+    /// The same, with a word for it.
+    RefusedFor(&'static str, String),
 }
 
 /// One run of a command, from its beginning.
@@ -66,22 +77,34 @@ impl Run {
     /// The run has ended: the text that Kubernetes keeps of it.
     #[must_use]
     pub fn summary(&self, end: &End) -> String {
+        self.summed_up(end).to_termination_message()
+    }
+
+    /// The same before it is text.
+    #[must_use]
+    pub fn summed_up(&self, end: &End) -> Summary {
         let (result, message, counts) = match end {
             End::Done(counts) => (Outcome::Succeeded, None, counts.clone()),
             End::Found(message, counts) => (Outcome::Failed, Some(message.clone()), counts.clone()),
             End::Failed(message) => (Outcome::Failed, Some(message.clone()), BTreeMap::new()),
-            End::Refused(message) => (Outcome::Refused, Some(message.clone()), BTreeMap::new()),
+            End::Refused(message) | End::RefusedFor(_, message) => {
+                (Outcome::Refused, Some(message.clone()), BTreeMap::new())
+            }
         };
+        let reason = if let End::RefusedFor(reason, _) = end { Some((*reason).to_owned()) } else { None };
+        Summary { reason, message, ..self.ended(result, counts) }
+    }
+
+    /// What the summary of any run says that has ended now.
+    fn ended(&self, result: Outcome, counts: BTreeMap<&'static str, u64>) -> Summary {
         let counted =
             |(name, count): (&str, u64)| (name.to_owned(), i64::try_from(count).unwrap_or(i64::MAX));
-        let summary = Summary {
-            message,
+        Summary {
             start_time: self.begun.clone(),
             completion_time: now(),
             counts: counts.into_iter().map(counted).collect(),
             ..Summary::new(self.command, result)
-        };
-        summary.to_termination_message()
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use stowage_oci::{Digest, Platform};
 
+use crate::archive::is_manifest;
+
 /// Where an attestation of BuildKit says which image it is about.
 const ABOUT: &str = "vnd.docker.reference.digest";
 
@@ -19,10 +21,17 @@ struct Index {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Child {
-    pub(super) media_type: Option<String>,
+    media_type: Option<String>,
     pub(super) digest: Digest,
     platform: Option<Platform>,
     annotations: Option<BTreeMap<String, String>>,
+}
+
+impl Child {
+    /// Whether the index says that it is no manifest.
+    pub(super) fn is_blob(&self) -> bool {
+        self.media_type.as_deref().is_some_and(|media_type| !is_manifest(media_type))
+    }
 }
 
 /// What of an index is for these platforms, with what it says about those.

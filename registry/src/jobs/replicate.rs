@@ -37,7 +37,6 @@ pub struct Replicating {
 /// What a run came to, as Kubernetes keeps it.
 #[must_use]
 pub fn sync_termination(run: &Run, synced: &Synced) -> Termination {
-    let counted = |(name, count): (&str, u64)| (name.to_owned(), i64::try_from(count).unwrap_or(i64::MAX));
     let (result, reason) = match synced.failed {
         0 => (Outcome::Succeeded, None),
         _ if synced.copied + synced.skipped > 0 => (Outcome::Failed, Some("PartialFailure")),
@@ -51,15 +50,9 @@ pub fn sync_termination(run: &Run, synced: &Synced) -> Termination {
         reason: (*reason).to_owned(),
     });
     Termination {
-        summary: Summary {
-            reason: reason.map(str::to_owned),
-            message,
-            start_time: run.begun.clone(),
-            completion_time: super::now(),
-            counts: synced.counts().into_iter().map(counted).collect(),
-            ..Summary::new("sync", result)
-        },
+        summary: Summary { reason: reason.map(str::to_owned), message, ..run.ended(result, synced.counts()) },
         failures: failures.collect(),
+        evaluation: None,
     }
 }
 

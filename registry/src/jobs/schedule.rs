@@ -8,22 +8,25 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use stowage_crds::{Schedule, Summary};
 use tokio_util::sync::CancellationToken;
 
-use super::{Collector, End, Run};
+use super::{Collector, End, Evicting, Run};
 use crate::config::explained;
 use crate::ops::clock;
 
 /// How often the schedule is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Collects by the `schedule`, which may be another at every look, until `stopping`. Each run is `told` when it has
+/// Collects by the `schedule`, which may be another at every look, until `stopping`. A run evicts what it is told when
+/// it begins. Each run is `told` when it has
 /// ended.
-pub async fn collect_by_schedule(
+pub async fn collect_by_schedule<'a>(
     collector: Collector,
     schedule: impl Fn() -> Option<Schedule>,
+    evicting: impl Fn() -> BoxFuture<'a, Option<Evicting>>,
     told: impl Fn(&Summary),
     stopping: CancellationToken,
 ) {
@@ -34,7 +37,7 @@ pub async fn collect_by_schedule(
             looked = now_is;
             continue;
         }
-        match stopping.run_until_cancelled(collect(&collector)).await {
+        match stopping.run_until_cancelled(collect(&collector, evicting())).await {
             Some(Some(summary)) => told(&summary),
             Some(None) => {}
             None => return,
@@ -49,8 +52,12 @@ pub(super) fn came_due(schedule: Option<&Schedule>, looked: Timestamp, now: Time
 }
 
 /// One run, as a Job would sum it up.
-async fn collect(collector: &Collector) -> Option<Summary> {
+async fn collect(collector: &Collector, evicting: impl Future<Output = Option<Evicting>>) -> Option<Summary> {
     let run = Run::begin("gc");
+    let mut collector = collector.clone();
+    if let Some(evicting) = evicting.await {
+        collector = collector.evicting(evicting);
+    }
     let end = match collector.collect().await {
         Ok(collected) => {
             let counts = collected.counts();
@@ -58,9 +65,12 @@ async fn collect(collector: &Collector) -> Option<Summary> {
             End::Done(counts)
         }
         Err(error) if error.is_refusal() => {
-            let error = explained(&error);
-            tracing::warn!(command = "gc", error, "nothing is collected, for safety");
-            End::Refused(error)
+            let (reason, error) = (error.reason(), explained(&error));
+            tracing::warn!(command = "gc", error, "not everything is collected, for safety");
+            match reason {
+                Some(reason) => End::RefusedFor(reason, error),
+                None => End::Refused(error),
+            }
         }
         Err(error) => {
             let error = explained(&error);

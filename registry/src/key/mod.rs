@@ -9,13 +9,17 @@
 //!
 //! `~` cannot occur in a repository name, so a key is read unambiguously from the left up to `/~`.
 
+mod day;
 mod generation;
 mod parse;
+mod run;
 
 use std::fmt;
 
+pub use day::{Day, NotADay};
 pub use generation::{Generation, Mark};
 pub use parse::UnknownKey;
+pub use run::{NotARunName, RunKind, RunName, RunOutcome, UnknownWord};
 use stowage_oci::{Digest, Name, Tag};
 
 /// The order of a tag's records and of the ledger: the incarnation of the database, then its sequence.
@@ -156,6 +160,47 @@ pub enum Key {
         /// The record's target.
         target: Option<Digest>,
     },
+    /// What a job reports of a run.
+    Run {
+        /// Which job.
+        kind: RunKind,
+        /// Of what.
+        name: RunName,
+        /// This run: later ones of the name have later generations.
+        generation: Generation,
+        /// How it ended.
+        outcome: RunOutcome,
+    },
+    /// Manifests that one process has seen pulled, as compressed lines.
+    Pulls {
+        /// The day on which they were.
+        day: Day,
+        /// The process.
+        writer: Generation,
+        /// The how manieth object of that process.
+        number: u32,
+        /// Whether the process writes no more.
+        is_last: bool,
+    },
+    /// The last pulls of all manifests, as they were known on a day, as compressed lines.
+    PullSnapshot {
+        /// The day.
+        day: Day,
+        /// This snapshot.
+        generation: Generation,
+    },
+    /// A promotion took effect: what it was decided by, as the body. It has the place and the generation of the tag
+    /// record that it set.
+    Ledger {
+        /// The repository that was promoted into.
+        repository: Name,
+        /// What was promoted.
+        digest: Digest,
+        /// The place of the tag record.
+        version: Version,
+        /// The generation of the tag record.
+        generation: Generation,
+    },
     /// An object of the start-up self-test, removed at once.
     Probe {
         /// The run.
@@ -184,7 +229,8 @@ impl Key {
             | Self::ManifestDeleted { repository, .. }
             | Self::Referrer { repository, .. }
             | Self::Tag { repository, .. }
-            | Self::TagWithdrawn { repository, .. } => Some(repository),
+            | Self::TagWithdrawn { repository, .. }
+            | Self::Ledger { repository, .. } => Some(repository),
             _ => None,
         }
     }
@@ -235,6 +281,19 @@ impl fmt::Display for Key {
                 write_tag(f, repository, tag, *version, *generation, target.as_ref())?;
                 f.write_str(".x")
             }
+            Self::Run { kind, name, generation, outcome } => {
+                write!(f, "{}{kind}/{name}/{generation}.{outcome}", Self::RUNS)
+            }
+            Self::Pulls { day, writer, number, is_last } => {
+                let end = if *is_last { ".end" } else { "" };
+                write!(f, "{}{day}/{writer}.{number}{end}", Self::PULLS)
+            }
+            Self::PullSnapshot { day, generation } => {
+                write!(f, "{}{day}.{generation}", Self::PULL_SNAPSHOTS)
+            }
+            Self::Ledger { repository, digest, version, generation } => {
+                write!(f, "{}{version}.{generation}", Self::ledger_prefix(repository, digest))
+            }
             Self::Probe { generation, step } => write!(f, "v1/probe/{generation}.{step}"),
         }
     }
@@ -270,6 +329,9 @@ impl Key {
             Self::Tag { target: Some(_), .. } => "tag",
             Self::Tag { target: None, .. } => "tombstone",
             Self::ManifestDeleted { .. } | Self::TagWithdrawn { .. } => "marker",
+            Self::Run { .. } => "run",
+            Self::Pulls { .. } | Self::PullSnapshot { .. } => "pulls",
+            Self::Ledger { .. } => "ledger",
             Self::Probe { .. } => "probe",
         }
     }
@@ -283,6 +345,12 @@ impl Key {
     pub const BLOBS: &'static str = "v1/blob/";
     /// Everything that uploads stage.
     pub const UPLOADS: &'static str = "v1/up/";
+    /// The reports of all runs.
+    pub const RUNS: &'static str = "v1/run/";
+    /// All that is told of pulls.
+    pub const PULLS: &'static str = "v1/pulls/";
+    /// All snapshots of pulls, oldest first.
+    pub const PULL_SNAPSHOTS: &'static str = "v1/pulls/snap/";
     /// The records of all repositories.
     pub const REPOSITORIES: &'static str = "v1/r/";
 
@@ -318,6 +386,12 @@ impl Key {
         format!("v1/r/{repository}/~s/{}/", Dashed(subject))
     }
 
+    /// The promotions of a digest into a repository, newest first.
+    #[must_use]
+    pub fn ledger_prefix(repository: &Name, digest: &Digest) -> String {
+        format!("v1/r/{repository}/~p/{}/", Dashed(digest))
+    }
+
     /// All records of all tags of a repository.
     #[must_use]
     pub fn tags_prefix(repository: &Name) -> String {
@@ -338,6 +412,10 @@ mod tests {
 
     use super::*;
 
+    fn day(days: u32) -> Day {
+        Day::since_1970((days % 2_000_000).cast_signed()).unwrap()
+    }
+
     fn keys() -> impl Strategy<Value = Key> {
         let digest = (any::<bool>(), any::<[u8; 4]>()).prop_map(|(long, seed)| {
             Digest::of(if long { Algorithm::Sha512 } else { Algorithm::Sha256 }, &seed)
@@ -348,7 +426,7 @@ mod tests {
             .prop_map(|text| text.parse::<Name>().unwrap());
         let tag = "[A-Za-z0-9_][A-Za-z0-9._-]{0,30}".prop_map(|text| text.parse::<Tag>().unwrap());
         let form = prop_oneof![Just(Form::Inline), Just(Form::Upload), any::<u32>().prop_map(Form::Tail)];
-        (0..10, digest, any::<[u8; 4]>(), generation, version, name, tag, form, any::<u64>()).prop_map(
+        (0..13, digest, any::<[u8; 4]>(), generation, version, name, tag, form, any::<u64>()).prop_map(
             |(kind, digest, seed, generation, version, repository, tag, form, size)| {
                 let subject = Digest::of(Algorithm::Sha256, &seed);
                 let target = (size % 2 == 0).then_some(digest);
@@ -362,11 +440,38 @@ mod tests {
                     6 => Key::Manifest { repository, digest, generation },
                     7 => Key::ManifestDeleted { repository, digest, generation },
                     8 => Key::Referrer { repository, subject, digest, generation },
+                    10 => Key::Pulls {
+                        day: day(version.epoch),
+                        writer: generation,
+                        number: version.epoch,
+                        is_last: size % 2 == 0,
+                    },
+                    11 => Key::PullSnapshot { day: day(version.epoch), generation },
+                    12 => Key::Ledger { repository, digest, version, generation },
                     9 if size % 3 == 0 => Key::TagWithdrawn { repository, tag, version, generation, target },
                     _ => Key::Tag { repository, tag, version, generation, target },
                 }
             },
         )
+    }
+
+    #[test]
+    fn the_report_of_a_run_says_of_what_it_is_and_how_it_ended() {
+        let text = "v1/run/retention/team-a/01arz3ndektsv4rrffq69g5fav.refused";
+        let key: Key = text.parse().unwrap();
+        assert_eq!(key.to_string(), text);
+        assert!(matches!(key, Key::Run { kind: RunKind::Retention, outcome: RunOutcome::Refused, .. }));
+        let long = "a".repeat(64);
+        for (kind, name, outcome) in [
+            ("sweep", "a", "failed"),
+            ("gc", "A", "failed"),
+            ("gc", "-a", "failed"),
+            ("gc", &long, "failed"),
+            ("gc", "a", "died"),
+        ] {
+            let text = format!("v1/run/{kind}/{name}/01arz3ndektsv4rrffq69g5fav.{outcome}");
+            assert!(text.parse::<Key>().is_err(), "{text}");
+        }
     }
 
     proptest! {
@@ -399,6 +504,9 @@ mod tests {
             "v1/up/aa/01",
             "v1/new-kind/x",
             "v1/r/a/~t/x/y.z",
+            "v1/pulls/20260101/x.1",
+            "v1/pulls/20260230/01hqzzzzzzzzzzzzzzzzzzzzzz.1",
+            "v1/pulls/20260101/01hqzzzzzzzzzzzzzzzzzzzzzz.1.fin",
         ] {
             assert_eq!(text.parse::<Key>(), Err(UnknownKey(text.to_owned())), "{text}");
         }

@@ -39,6 +39,8 @@ fn below_layout(text: &str) -> Option<Key> {
         }
         "blob" => blob(rest),
         "up" => upload(rest),
+        "run" => run(rest),
+        "pulls" => pulls(rest),
         "r" => {
             let (repository, record) = rest.split_once("/~")?;
             in_repository(repository.parse().ok()?, record)
@@ -71,6 +73,34 @@ fn upload(text: &str) -> Option<Key> {
     }
 }
 
+fn run(text: &str) -> Option<Key> {
+    let mut parts = text.splitn(3, '/');
+    let (kind, name, last) = (parts.next()?, parts.next()?, parts.next()?);
+    let (generation, outcome) = last.split_once('.')?;
+    Some(Key::Run {
+        kind: kind.parse().ok()?,
+        name: name.parse().ok()?,
+        generation: generation.parse().ok()?,
+        outcome: outcome.parse().ok()?,
+    })
+}
+
+fn pulls(text: &str) -> Option<Key> {
+    let (place, last) = text.split_once('/')?;
+    if place == "snap" {
+        let (day, generation) = last.split_once('.')?;
+        return Some(Key::PullSnapshot { day: day.parse().ok()?, generation: generation.parse().ok()? });
+    }
+    let mut fields = last.splitn(3, '.');
+    let (writer, number) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    let is_last = match fields.next() {
+        None => false,
+        Some("end") => true,
+        Some(_) => return None,
+    };
+    Some(Key::Pulls { day: place.parse().ok()?, writer, number, is_last })
+}
+
 fn in_repository(repository: Name, record: &str) -> Option<Key> {
     let mut parts = record.split('/');
     let (kind, of, last) = (parts.next()?, parts.next()?, parts.next()?);
@@ -84,6 +114,11 @@ fn in_repository(repository: Name, record: &str) -> Option<Key> {
                 }
                 None => Some(Key::Manifest { repository, digest, generation: last.parse().ok()? }),
             }
+        }
+        "p" => {
+            let (version, generation) = last.split_once('.')?;
+            let (digest, version) = (dashed(of)?, inverted(version)?);
+            Some(Key::Ledger { repository, digest, version, generation: generation.parse().ok()? })
         }
         "s" => {
             let (digest, generation) = last.split_once('.')?;

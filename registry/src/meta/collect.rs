@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use stowage_oci::{Name, Tag};
 use uuid::Uuid;
 
-use super::{Epoch, Error, ManifestId, RepositoryId};
+use super::{Epoch, Error, LedgerRecord, ManifestId, RepositoryId};
 use crate::key::{Generation, Key, Version};
 
 /// The incarnation that collectors work in.
@@ -39,6 +39,8 @@ pub struct ExpiredIntent {
     pub kind: IntentKind,
     /// Every key that it may have written.
     pub keys: Vec<String>,
+    /// The promotion that it carries out.
+    pub ledger: Option<Box<LedgerRecord>>,
 }
 
 /// What an intent is.
@@ -56,6 +58,8 @@ pub enum IntentKind {
         /// The target's row.
         repository: RepositoryId,
     },
+    /// The report of a run.
+    Run,
 }
 
 /// What became of an expired intent.

@@ -11,15 +11,19 @@ use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
 use super::{
-    Backlog, BlobCommit, BlobRow, CancelOutcome, Candidate, Changes, Claim, Collect, CommitOutcome,
-    DeleteOutcome, Difference, DigestSpan, DueRemoval, Envelope, Epoch, Error, ExpiredIntent, Fetched,
-    Incarnation, Job, LeaseOutcome, Leases, LinkId, Location, ManifestClaim, ManifestId, ManifestRow,
-    MetaStore, Mirroring, Mount, Multipart, NewLimits, NewUpload, Outcome, Pass, Pin, PinOutcome, Pinned,
-    Plan, Progress, Publish, PublishOutcome, Reaped, Receive, Reconcile, ReferrerRow, Removal, Resolve,
-    Restoration, RestoreOutcome, Scope, Shard, ShardOutcome, Swept, TagEntry, TagSpan, TagState, TrashedTag,
-    UploadKey, UpstreamLimits, Verification, WalkProgress, Which,
+    Backlog, BlobCommit, BlobRow, Cached, CachedManifest, CancelOutcome, Candidate, Candidates, Changes,
+    Claim, Collect, CommitOutcome, DeleteOutcome, Difference, DigestSpan, DueRemoval, Envelope, Epoch, Error,
+    ExpiredIntent, Fetched, Incarnation, Job, LeaseOutcome, Leases, Ledger, LedgerClaim, LedgerEntry,
+    LedgerFilter, LedgerPlace, LedgerRecord, LinkId, Location, ManifestClaim, ManifestId, ManifestRow,
+    MetaStore, Mirroring, Mount, Multipart, NewLimits, NewUpload, Outcome, OutgoingTag, Pass, Pin,
+    PinOutcome, Pinned, Plan, Progress, PromotionCandidate, Publish, PublishOutcome, Pulls, Reaped, Receive,
+    Reconcile, ReferrerRow, RemoteUsage, Removal, RequestedPromotion, Resolve, Restorable, Restoration,
+    RestoreOutcome, Retain, RetentionClock, RetentionFacts, RunRow, Runs, Scope, Shard, ShardOutcome, Spared,
+    Stamp, Swept, TagEntry, TagSpan, TagState, TakenCandidate, Today, Trash, TrashItem, Trashed, TrashedTag,
+    TurnsTaken, TurnsWanted, Unpromoted, UntaggedWanted, UploadKey, UpstreamLimits, Usages, Verification,
+    WalkProgress, Which,
 };
-use crate::key::{Generation, Key};
+use crate::key::{Day, Generation, Key, RunKind, RunName};
 
 /// What a layer does around a step.
 pub trait Around: Send + Sync {
@@ -107,6 +111,7 @@ decorate! {
     Publish {
         fn pin_manifest(epoch: Epoch, pin: &Pin) -> PinOutcome;
         fn publish_manifest(pinned: &Pinned) -> PublishOutcome;
+        fn took_effect(epoch: Epoch, pinned: &Pinned) -> bool;
         fn delete_tag(epoch: Epoch, repository: &Name, tag: &Tag, retain: Duration) -> Option<Removal>;
         fn delete_tag_of(
             epoch: Epoch,
@@ -119,10 +124,27 @@ decorate! {
             epoch: Epoch,
             repository: &Name,
             digest: &Digest,
-            retain: Duration
+            retain: Duration,
+            spared: &Spared<'_>
         ) -> DeleteOutcome;
         fn delete_blob(epoch: Epoch, repository: &Name, digest: &Digest) -> DeleteOutcome;
         fn finish_removal(removal: &Removal) -> bool;
+    }
+    Trash {
+        fn trash(
+            epoch: Epoch,
+            repository: Option<&Name>,
+            after: Option<&TrashItem>,
+            limit: u32
+        ) -> Vec<Trashed>;
+        fn trashed(epoch: Epoch, item: &TrashItem) -> Option<Restorable>;
+        fn trashed_referrers(epoch: Epoch, repository: &Name, subject: &Digest) -> Vec<Digest>;
+        fn begin_showing(
+            epoch: Epoch,
+            repository: &Name,
+            digest: &Digest,
+            generation: Generation
+        ) -> Option<Mount>;
     }
     Collect {
         fn incarnation() -> Incarnation;
@@ -161,6 +183,7 @@ decorate! {
             limit: u32
         ) -> Vec<(Digest, Digest, Generation)>;
         fn tag_claims(repository: &Name, span: &TagSpan, limit: u32) -> Vec<(Tag, TagEntry)>;
+        fn ledger_claims(repository: &Name, span: &DigestSpan, limit: u32) -> Vec<LedgerClaim>;
         fn settle(scope: &Scope, difference: &Difference<'_>) -> Outcome;
         fn repositories_below(prefix: &str, after: Option<&str>, limit: u32) -> Vec<Name>;
         fn plan_walk(epoch: Epoch, shards: &[Shard]) -> bool;
@@ -203,6 +226,86 @@ decorate! {
         fn claim_fetch(what: &str, owner: Uuid, progress: Fetched, lease: Duration) -> Claim;
         fn end_fetch(what: &str, owner: Uuid) -> ();
         fn upstream_limits(upstream: &str) -> UpstreamLimits;
+        fn take_turns(upstream: &str, wanted: TurnsWanted) -> Option<TurnsTaken>;
         fn note_upstream_limits(upstream: &str, limits: NewLimits) -> ();
+    }
+    Pulls {
+        fn record_pulls(pulled: &[(Name, Digest)]) -> Today;
+        fn restore_pulls(epoch: Epoch, stamps: &[Stamp]) -> ();
+        fn pull_stamps(after: Option<ManifestId>, limit: u32) -> Vec<(ManifestId, Stamp)>;
+        fn last_pulls(repository: &Name, digests: &[Digest]) -> Vec<Option<Day>>;
+        fn note_pull_writers(epoch: Epoch, writers: &[(Generation, Day)]) -> ();
+        fn forget_pull_writer(epoch: Epoch, writer: Generation) -> ();
+        fn pull_writers() -> Vec<(Generation, Day)>;
+        fn pull_gap() -> Option<Day>;
+    }
+    Usages {
+        fn report_usage(remote: &str, digests: &[Digest], references: &[String]) -> ();
+        fn usage_reports() -> Vec<RemoteUsage>;
+    }
+    Cached {
+        fn cached_manifests(
+            path: &Name,
+            after: Option<ManifestId>,
+            limit: u32
+        ) -> Vec<CachedManifest>;
+    }
+    Ledger {
+        fn promotions_into(target: &Name, digest: &Digest, limit: u32) -> Vec<LedgerEntry>;
+        fn list_promotions(
+            filter: &LedgerFilter,
+            after: LedgerPlace,
+            limit: u32
+        ) -> Vec<(LedgerPlace, LedgerEntry)>;
+        fn note_promotion(record: &LedgerRecord, outcome: &str) -> ();
+    }
+    Candidates {
+        fn await_promotion(candidate: &PromotionCandidate) -> ();
+        fn hasten_promotions(repository: &Name, digest: &Digest) -> ();
+        fn take_candidate(policies: &[String], lease: Duration) -> Option<TakenCandidate>;
+        fn next_candidate(policies: &[String]) -> Option<Duration>;
+        fn postpone_candidate(taken: &TakenCandidate, after: Duration) -> ();
+        fn end_candidate(taken: &TakenCandidate) -> ();
+        fn keep_requested(requested: &RequestedPromotion<'_>, most: Duration) -> ();
+        fn end_requested(id: &str) -> ();
+        fn forget_candidates(policies: &[String]) -> ();
+        fn unpromoted(
+            wanted: &Unpromoted<'_>,
+            after: Option<&str>,
+            limit: u32
+        ) -> Vec<(Tag, Digest)>;
+    }
+    Retain {
+        fn retention_clock() -> RetentionClock;
+        fn retention_facts(repository: &Name) -> RetentionFacts;
+        fn live_among(repository: &Name, digests: &[Digest]) -> Vec<Digest>;
+        fn families(repository: &Name, digests: &[Digest]) -> Vec<(Digest, Digest)>;
+        fn reclaimable(repository: &Name, tags: &[Tag]) -> u64;
+        fn retire_tags(
+            epoch: Epoch,
+            repository: &Name,
+            tags: &[OutgoingTag],
+            planned: u64,
+            retain: Duration
+        ) -> Vec<(Tag, Removal)>;
+        fn untagged(
+            repository: &Name,
+            wanted: UntaggedWanted,
+            after: ManifestId,
+            limit: u32
+        ) -> Vec<(ManifestId, Digest)>;
+        fn trash_untagged(
+            epoch: Epoch,
+            manifests: &[ManifestId],
+            rest: Duration,
+            retain: Duration
+        ) -> u64;
+    }
+    Runs {
+        fn intend_run(epoch: Epoch, key: &Key) -> i64;
+        fn record_run(epoch: Epoch, intent: i64, run: &RunRow) -> bool;
+        fn adopt_run(epoch: Epoch, run: &RunRow) -> bool;
+        fn runs(kind: RunKind, name: &RunName, limit: u32) -> Vec<RunRow>;
+        fn forget_runs(epoch: Epoch, keep: u32, limit: u32) -> u64;
     }
 }

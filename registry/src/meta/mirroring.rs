@@ -55,6 +55,10 @@ pub trait Mirroring: Send + Sync {
     /// What is known of how often an upstream may be asked.
     async fn upstream_limits(&self, upstream: &str) -> Result<UpstreamLimits, Error>;
 
+    /// Takes turns to ask an upstream. `None`: it wants to be left alone, or there is none soon enough. Turns of all
+    /// who take them do not overlap, and those that nobody took are over.
+    async fn take_turns(&self, upstream: &str, wanted: TurnsWanted) -> Result<Option<TurnsTaken>, Error>;
+
     /// Notes what an upstream said; the later end of a pause counts.
     async fn note_upstream_limits(&self, upstream: &str, limits: NewLimits) -> Result<(), Error>;
 }
@@ -82,8 +86,30 @@ pub enum Claim {
 pub struct UpstreamLimits {
     /// Not before so long.
     pub paused: Option<Duration>,
-    /// Whether few requests are left.
-    pub scarce: bool,
+    /// For how long there are few requests left.
+    pub scarce: Option<Duration>,
+    /// For how long all turns are taken.
+    pub busy: Option<Duration>,
+}
+
+/// Turns to ask an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TurnsWanted {
+    /// How many.
+    pub count: u32,
+    /// From one to the next.
+    pub pace: Duration,
+    /// In how long the first must be.
+    pub within: Duration,
+}
+
+/// Turns that were taken. They follow one another at the pace that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TurnsTaken {
+    /// In how long the first is.
+    pub first_in: Duration,
+    /// For how long there are few requests left.
+    pub scarce: Option<Duration>,
 }
 
 /// What an upstream said about how often it may be asked.

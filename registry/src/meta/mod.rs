@@ -15,20 +15,28 @@
 //! Deciding steps take the [`Epoch`] that the caller works in and fail with [`Error::Superseded`] when the
 //! database's incarnation is another by now.
 
+mod cached;
+mod candidates;
 mod collect;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 #[cfg(any(test, feature = "testing"))]
 pub mod faulty;
 mod layered;
+mod ledger;
 mod mirroring;
 mod owner;
 pub mod postgres;
+mod pulls;
 mod reconcile;
+mod retain;
+mod runs;
 pub mod sqlite;
 mod steps;
 mod timings;
 mod traced;
+mod trash;
+mod usages;
 mod values;
 mod verify;
 mod watched;
@@ -40,16 +48,30 @@ use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
 use crate::key::Generation;
+pub use cached::{Cached, CachedManifest};
+pub use candidates::{Candidates, PromotionCandidate, RequestedPromotion, TakenCandidate, Unpromoted};
 pub use collect::*;
 pub use layered::Layered;
-pub use mirroring::{Claim, Fetched, Mirroring, NewLimits, UpstreamLimits};
-pub use reconcile::{
-    BlobFound, Changes, Damage, Difference, DigestSpan, Finding, Kind, LinkFound, Loss, ManifestClaim,
-    ManifestFound, Mode, MultipartFound, Outcome, Problem, Progress as WalkProgress, Reconcile,
-    ReferrersFound, Restore, Scope, Settled, Shard, ShardOutcome, TagEntry, TagFound, TagSpan, UploadFound,
+pub use ledger::{
+    GateEvidence, Ledger, LedgerApproval, LedgerEntry, LedgerFilter, LedgerPlace, LedgerPolicy, LedgerRecord,
+    LedgerSource, LedgerTarget, NotAPlace, PROMOTED,
 };
+pub use mirroring::{Claim, Fetched, Mirroring, NewLimits, TurnsTaken, TurnsWanted, UpstreamLimits};
+pub use pulls::{Pulls, Stamp, Today};
+pub use reconcile::{
+    BlobFound, Changes, Damage, Difference, DigestSpan, Finding, Kind, LedgerClaim, LedgerFound, LinkFound,
+    Loss, ManifestClaim, ManifestFound, Mode, MultipartFound, Outcome, Problem, Progress as WalkProgress,
+    Reconcile, ReferrersFound, Restore, Scope, Settled, Shard, ShardOutcome, TagEntry, TagFound, TagSpan,
+    UploadFound,
+};
+pub use retain::{
+    OutgoingTag, PromotedFrom, Retain, RetainedTag, RetentionClock, RetentionFacts, UntaggedWanted,
+};
+pub use runs::{RunRow, Runs};
 pub use timings::Timings;
 pub use traced::{Spans, Traced};
+pub use trash::{Restorable, Trash, TrashItem, Trashed};
+pub use usages::{RemoteUsage, Usages};
 pub use values::*;
 pub use verify::{Job, Pass, Restoration, RestoreOutcome, Verification};
 pub use watched::{Watch, Watched};
@@ -266,6 +288,10 @@ pub trait Publish: Send + Sync {
     /// Makes the manifest live and moves the tags, in one step. The records are in the bucket.
     async fn publish_manifest(&self, pinned: &Pinned) -> Result<PublishOutcome, Error>;
 
+    /// Whether a push that was pinned in this epoch or an earlier one has taken effect although nobody was told: the
+    /// answer to its commit was lost, or a reaper or a walk has rolled it forward.
+    async fn took_effect(&self, epoch: Epoch, pinned: &Pinned) -> Result<bool, Error>;
+
     /// Puts the tag into the trash for `retain` and queues its tombstone. `None`: there is no such tag.
     /// The caller carries the removal out, then calls [`finish_removal`](Self::finish_removal).
     async fn delete_tag(
@@ -286,13 +312,15 @@ pub trait Publish: Send + Sync {
         retain: Duration,
     ) -> Result<Option<Removal>, Error>;
 
-    /// Puts the manifest and its tags into the trash for `retain` and queues tombstones and marker.
+    /// Puts the manifest and its tags into the trash for `retain` and queues tombstones and marker, unless it has a tag
+    /// that is `spared`.
     async fn delete_manifest(
         &self,
         epoch: Epoch,
         repository: &Name,
         digest: &Digest,
         retain: Duration,
+        spared: &Spared<'_>,
     ) -> Result<DeleteOutcome, Error>;
 
     /// Hides the blob from the repository and queues the link record.
@@ -337,11 +365,41 @@ pub trait Leases: Send + Sync {
 
 /// The whole database, as the wiring knows it; rooms are given the role they need.
 pub trait MetaStore:
-    Resolve + Receive + Publish + Collect + Leases + Reconcile + Verification + Mirroring
+    Resolve
+    + Receive
+    + Publish
+    + Trash
+    + Collect
+    + Leases
+    + Reconcile
+    + Verification
+    + Mirroring
+    + Pulls
+    + Usages
+    + Cached
+    + Ledger
+    + Candidates
+    + Retain
+    + Runs
 {
 }
 
 impl<T> MetaStore for T where
-    T: Resolve + Receive + Publish + Collect + Leases + Reconcile + Verification + Mirroring
+    T: Resolve
+        + Receive
+        + Publish
+        + Trash
+        + Collect
+        + Leases
+        + Reconcile
+        + Verification
+        + Mirroring
+        + Pulls
+        + Usages
+        + Cached
+        + Ledger
+        + Candidates
+        + Retain
+        + Runs
 {
 }

@@ -23,8 +23,12 @@ pub(super) enum Owner<'a> {
     Link(&'a Name, Digest, Generation),
     /// The manifest of that generation; a marker is owned by it until it is deleted, else until it is doomed.
     Manifest { repository: &'a Name, digest: Digest, generation: Generation, marker: bool },
+    /// The run whose report is of that generation.
+    Run(Generation),
     /// The tag one of whose records is of that generation.
     Tag(&'a Name, &'a Tag, Generation),
+    /// The promotion of that generation.
+    Ledger(Generation),
 }
 
 /// Whose the object of a key is.
@@ -45,6 +49,8 @@ pub(super) const fn owner(key: &Key) -> Owner<'_> {
         }
         Key::Tag { repository, tag, generation, .. }
         | Key::TagWithdrawn { repository, tag, generation, .. } => Owner::Tag(repository, tag, *generation),
-        Key::Probe { .. } => Owner::Nobody,
+        Key::Ledger { generation, .. } => Owner::Ledger(*generation),
+        Key::Run { generation, .. } => Owner::Run(*generation),
+        Key::Pulls { .. } | Key::PullSnapshot { .. } | Key::Probe { .. } => Owner::Nobody,
     }
 }

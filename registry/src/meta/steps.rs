@@ -9,8 +9,10 @@
 
 use stowage_oci::{Digest, Name, Tag};
 
-use super::{ExpiredIntent, IntentKind, Location, ManifestId, Pinned, Plan, RepositoryId, TagRecord};
-use crate::key::{Form, Generation, Key, Mark, Version};
+use super::{
+    ExpiredIntent, IntentKind, LedgerRecord, Location, ManifestId, Pinned, Plan, RepositoryId, TagRecord,
+};
+use crate::key::{Form, Generation, Key, Version};
 
 /// The lane in which the removals of one tag run strictly in the order they were queued.
 pub(super) fn lane(repository: &Name, tag: &Tag) -> String {
@@ -107,12 +109,23 @@ pub(super) fn tag_key(
     Key::Tag { repository: repository.clone(), tag: tag.clone(), version, generation, target }
 }
 
-/// Whether the keys of an intent say that somebody else than the mirror of `mark` is about to set the tag.
-pub(super) fn sets_otherwise<'a>(keys: impl IntoIterator<Item = &'a str>, tag: &Tag, mark: Mark) -> bool {
-    keys.into_iter().any(|key| match key.parse() {
-        Ok(Key::Tag { tag: set, generation, .. }) => set == *tag && !generation.has(mark),
-        _ => false,
-    })
+/// A record that a push under way is about to give a tag.
+pub(super) struct Rival {
+    pub(super) generation: Generation,
+    pub(super) target: Option<Digest>,
+}
+
+impl Rival {
+    /// Those of the tag among the keys of intents.
+    pub(super) fn of(tag: &Tag, keys: &[String]) -> Vec<Self> {
+        let record = |key: &String| match key.parse() {
+            Ok(Key::Tag { tag: set, generation, target, .. }) if set == *tag => {
+                Some(Self { generation, target })
+            }
+            _ => None,
+        };
+        keys.iter().filter_map(record).collect()
+    }
 }
 
 /// A manifest push: what it writes, and takes back.
@@ -125,6 +138,8 @@ pub(super) struct Push {
     /// Its own manifest record (and referrer entry), if it writes one.
     pub(super) record: Option<Record>,
     pub(super) tags: Vec<TagRecord>,
+    /// The promotion that it carries out, by which it sets its only tag.
+    pub(super) ledger: Option<Box<LedgerRecord>>,
 }
 
 /// How a push ended.
@@ -157,14 +172,20 @@ impl From<&Pinned> for Push {
             digest: pinned.pin.facts.digest,
             record: pinned.writes_record.then_some(record),
             tags: pinned.tags.clone(),
+            ledger: pinned.pin.ledger.clone(),
         }
     }
 }
 
 impl Push {
     /// The push that an intent names by its keys. `None`: they are none of a push, or there are none.
-    pub(super) fn intended(repository_id: RepositoryId, manifest: ManifestId, keys: &[Key]) -> Option<Self> {
-        let (mut found, mut tags) = (None, Vec::new());
+    pub(super) fn intended(
+        repository_id: RepositoryId,
+        manifest: ManifestId,
+        keys: &[Key],
+        ledger: Option<Box<LedgerRecord>>,
+    ) -> Option<Self> {
+        let (mut found, mut tags, mut promotes) = (None, Vec::new(), false);
         let (mut record, mut subject) = (None, None);
         for key in keys {
             let of = match key.clone() {
@@ -180,6 +201,10 @@ impl Push {
                     tags.push(TagRecord { tag, version, generation });
                     (repository, digest)
                 }
+                Key::Ledger { repository, digest, .. } => {
+                    promotes = true;
+                    (repository, digest)
+                }
                 _ => return None,
             };
             if found.get_or_insert_with(|| of.clone()) != &of {
@@ -189,7 +214,8 @@ impl Push {
         let (repository, digest) = found?;
         tags.sort_by(|a, b| a.tag.cmp(&b.tag));
         let record = record.map(|generation| Record { generation, subject });
-        Some(Self { repository_id, repository, manifest, digest, record, tags })
+        let push = Self { repository_id, repository, manifest, digest, record, tags, ledger };
+        (promotes == push.ledger.is_some()).then_some(push)
     }
 
     /// The keys that it writes.
@@ -198,7 +224,14 @@ impl Push {
             .record
             .iter()
             .flat_map(|record| std::iter::once(self.manifest_key(record)).chain(self.referrer_key(record)));
-        records.chain(self.tags.iter().map(|record| self.tag_key(record))).collect()
+        records.chain(self.tags.iter().map(|record| self.tag_key(record))).chain(self.ledger_key()).collect()
+    }
+
+    /// The record of its promotion.
+    pub(super) fn ledger_key(&self) -> Option<Key> {
+        let (repository, digest) = (self.repository.clone(), self.digest);
+        let set = self.tags.first().filter(|_| self.ledger.is_some())?;
+        Some(Key::Ledger { repository, digest, version: set.version, generation: set.generation })
     }
 
     fn manifest_key(&self, record: &Record) -> Key {
@@ -276,6 +309,8 @@ pub(super) enum Intended {
     Push(Box<Push>),
     /// The push of a live manifest without a tag: it writes nothing.
     Nothing,
+    /// The report of a run, which is not known without its row.
+    Run(Key),
     /// The mount of a blob.
     Link { repository_id: RepositoryId, repository: Name, digest: Digest, generation: Generation },
 }
@@ -286,8 +321,10 @@ impl Intended {
         let keys: Vec<Key> = intent.keys.iter().map(|key| key.parse()).collect::<Result<_, _>>().ok()?;
         match (intent.kind, &keys[..]) {
             (IntentKind::Manifest { .. }, []) => Some(Self::Nothing),
+            (IntentKind::Run, [key @ Key::Run { .. }]) => Some(Self::Run(key.clone())),
             (IntentKind::Manifest { repository, manifest }, keys) => {
-                Push::intended(repository, manifest, keys).map(|push| Self::Push(Box::new(push)))
+                Push::intended(repository, manifest, keys, intent.ledger.clone())
+                    .map(|push| Self::Push(Box::new(push)))
             }
             (
                 IntentKind::Link { repository: repository_id },
@@ -464,18 +501,19 @@ mod tests {
             digest: digest("m"),
             record: Some(Record { generation: Generation::at(9), subject: Some(digest("s")) }),
             tags: vec![record("one", 1), record("two", 2)],
+            ledger: None,
         }
     }
 
     #[test]
     fn a_push_reads_back_from_the_keys_of_its_intent() {
         for push in [push(), Push { record: None, ..push() }, Push { tags: Vec::new(), ..push() }] {
-            let read = Push::intended(push.repository_id, push.manifest, &push.keys());
+            let read = Push::intended(push.repository_id, push.manifest, &push.keys(), None);
             assert_eq!(read, Some(push));
         }
         let mut mixed = push().keys();
         mixed.extend(Push { repository: "other".parse().unwrap(), ..push() }.keys());
-        assert_eq!(Push::intended(3, ManifestId(7), &mixed), None);
+        assert_eq!(Push::intended(3, ManifestId(7), &mixed, None), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use stowage_oci::{Algorithm, Digest, Name, Tag};
 use uuid::Uuid;
 
+use super::LedgerRecord;
 use crate::key::{Form, Generation, Mark, Part, Version};
 
 /// An incarnation of the database that this process has entered.
@@ -253,8 +254,8 @@ pub enum CommitOutcome {
 pub struct Mount {
     /// The intent's row.
     pub intent: i64,
-    /// The source.
-    pub from: Name,
+    /// The source; `None`: the target itself, where the blob was deleted and is kept for the trash.
+    pub from: Option<Name>,
     /// The target.
     pub to: Name,
     /// The blob.
@@ -295,6 +296,8 @@ pub struct Pin {
     pub facts: ManifestFacts,
     /// The tags it shall have.
     pub tags: Vec<Tag>,
+    /// Those of the tags that never name a second digest.
+    pub immutable: Vec<Tag>,
     /// Whether all children must exist.
     pub strict: bool,
     /// Blobs with their lengths, if the manifest is that of a mirror: then none of its blobs need be here, and those
@@ -304,17 +307,33 @@ pub struct Pin {
     pub generation: Generation,
     /// What it is, if a mirror copies it: then it has one tag.
     pub copied: Option<Copied>,
+    /// The promotion that it carries out: then it has one tag, which must still name what the record says that it named
+    /// before.
+    pub ledger: Option<Box<LedgerRecord>>,
 }
 
-/// A tag that a mirror copies.
+/// A tag that is set as somebody has seen it: copied by a mirror, or restored from the trash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Copied {
-    /// Which mirror.
-    pub mark: Mark,
+    /// Which mirror; `None`: it is restored.
+    pub mark: Option<Mark>,
     /// When it was set at its origin, in milliseconds; `None`: nobody says so, and it is set now.
     pub at: Option<u64>,
-    /// The record, or tombstone, that the tag had when it was decided to copy it. With another one it is not copied.
+    /// The record, or tombstone, that the tag had when it was decided to set it. With another one it is not set.
     pub over: Option<Generation>,
+}
+
+impl Copied {
+    /// The generation of the record that it sets; without a mirror the one that was drawn.
+    pub(super) fn generation(&self, drawn: Generation) -> Generation {
+        let at = self.at.unwrap_or_else(|| drawn.milliseconds());
+        self.mark.map_or(drawn, |mark| Generation::marked(at, mark))
+    }
+
+    /// Whether the mirror that copies it drew this generation.
+    pub(super) fn is_by_its_mirror(&self, generation: Generation) -> bool {
+        self.mark.is_some_and(|mark| generation.has(mark))
+    }
 }
 
 /// A tag as its row has it.
@@ -337,8 +356,10 @@ pub enum PinOutcome {
     Pinned(Box<Pinned>),
     /// These blobs, or children under strict rules, are not in the repository.
     Missing(Vec<Digest>),
-    /// The tag is not what it was when it was decided to copy it, or somebody is about to set it.
+    /// The tag is not what it was when it was decided to copy it, or to promote to it, or somebody is about to set it.
     Moved,
+    /// This immutable tag names another digest, did before it was deleted, or is about to.
+    Immutable(Tag),
 }
 
 /// A manifest push under way.
@@ -389,6 +410,9 @@ pub struct Removal {
     pub steps: Vec<String>,
 }
 
+/// Which tags are not deleted.
+pub type Spared<'a> = dyn Fn(&Tag) -> bool + Send + Sync + 'a;
+
 /// What a deletion by digest came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeleteOutcome {
@@ -396,6 +420,8 @@ pub enum DeleteOutcome {
     Deleted(Removal),
     /// Something live refers to it.
     Referenced,
+    /// It has this tag, which is not deleted.
+    Spared(Tag),
     /// There is nothing of that digest here.
     Unknown,
 }

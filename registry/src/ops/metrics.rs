@@ -183,12 +183,75 @@ pub struct CollectionMetrics {
     frozen: Gauge,
 }
 
+/// What retention did, by policy.
+#[derive(Clone, Debug, Default)]
+pub struct RetentionMetrics {
+    kept: Family<OfPolicy, Counter>,
+    deleted: Family<OfPolicy, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfPolicy {
+    policy: String,
+}
+
+impl RetentionMetrics {
+    /// New metrics, served with `registry`.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register("stowage_retention_kept", "Tags that a rule kept", metrics.kept.clone());
+        registry.register("stowage_retention_deleted", "Tags that a policy deleted", metrics.deleted.clone());
+        metrics
+    }
+
+    /// There is such a policy: so that its first deletion is an increase.
+    pub fn exists(&self, policy: &str) {
+        self.ran(policy, 0, 0);
+    }
+
+    /// A run of a policy ended.
+    pub fn ran(&self, policy: &str, kept: u64, deleted: u64) {
+        let of = OfPolicy { policy: policy.to_owned() };
+        self.kept.get_or_create(&of).inc_by(kept);
+        self.deleted.get_or_create(&of).inc_by(deleted);
+    }
+}
+
+/// What was promoted without being asked for, by policy and how it ended.
+#[derive(Clone, Debug, Default)]
+pub struct PromotionMetrics {
+    ended: Family<OfPromotion, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfPromotion {
+    policy: String,
+    result: &'static str,
+}
+
+impl PromotionMetrics {
+    /// New metrics, served with `registry`.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let help = "Promotions that the registry began, by how they ended";
+        registry.register("stowage_promotions", help, metrics.ended.clone());
+        metrics
+    }
+
+    /// A promotion by a policy ended so.
+    pub fn ended(&self, policy: &str, result: &'static str) {
+        self.ended.get_or_create(&OfPromotion { policy: policy.to_owned(), result }).inc();
+    }
+}
+
 impl CollectionMetrics {
     /// New metrics, served with `registry`.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
-        const KINDS: [&str; 9] =
-            ["blob", "epoch", "link", "manifest", "marker", "referrer", "tag", "tombstone", "upload"];
+        const KINDS: [&str; 10] =
+            ["blob", "epoch", "link", "manifest", "marker", "referrer", "run", "tag", "tombstone", "upload"];
         let metrics = Self::default();
         // So that the first deletion is an increase.
         for kind in KINDS {

@@ -54,6 +54,8 @@ struct Statement {
     type_: String,
     predicate_type: String,
     subject: Vec<Subject>,
+    #[serde(default)]
+    predicate: serde_json::Value,
 }
 
 #[derive(Deserialize)]
@@ -62,14 +64,53 @@ struct Subject {
     digest: BTreeMap<String, String>,
 }
 
-/// Whether one of the keys signed what is in this bundle, and it is about `image`. `Ok(false)`: it is no signature, but
-/// says something else about an image.
-pub(super) fn verify(bundle: &[u8], image: &Digest, keys: &Keys) -> Result<bool, Flaw> {
+fn read(bundle: &[u8]) -> Result<Bundle, Flaw> {
     let bundle: Bundle =
         serde_json::from_slice(bundle).map_err(|_error| Flaw::Unreadable("it is no bundle"))?;
     if !MEDIA_TYPES.contains(&bundle.media_type.as_str()) {
         return Err(Flaw::Unreadable("it is a bundle of another version than 0.3"));
     }
+    Ok(bundle)
+}
+
+/// What one of the keys signed about an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Said<'a> {
+    /// Which key.
+    pub(super) key: &'a str,
+    /// What it says of the image.
+    pub(super) predicate: serde_json::Value,
+}
+
+/// What one of the keys says about `image` in this bundle, if it is of that type.
+pub(super) fn attested<'a>(
+    bundle: &[u8],
+    image: &Digest,
+    predicate_type: &str,
+    keys: &'a Keys,
+) -> Result<Option<Said<'a>>, Flaw> {
+    match read(bundle)?.dsse_envelope {
+        Some(envelope) => said(&envelope, image, predicate_type, keys),
+        None => Ok(None),
+    }
+}
+
+/// The same in an envelope that stands alone.
+pub(super) fn attested_alone<'a>(
+    envelope: &[u8],
+    image: &Digest,
+    predicate_type: &str,
+    keys: &'a Keys,
+) -> Result<Option<Said<'a>>, Flaw> {
+    let envelope =
+        serde_json::from_slice(envelope).map_err(|_error| Flaw::Unreadable("it is no envelope"))?;
+    said(&envelope, image, predicate_type, keys)
+}
+
+/// Whether one of the keys signed what is in this bundle, and it is about `image`. `Ok(false)`: it is no signature, but
+/// says something else about an image.
+pub(super) fn verify(bundle: &[u8], image: &Digest, keys: &Keys) -> Result<bool, Flaw> {
+    let bundle = read(bundle)?;
     match (&bundle.dsse_envelope, &bundle.message_signature) {
         (Some(envelope), None) => in_envelope(envelope, image, keys),
         (None, Some(message)) => over_manifest(message, image, keys),
@@ -78,19 +119,34 @@ pub(super) fn verify(bundle: &[u8], image: &Digest, keys: &Keys) -> Result<bool,
 }
 
 fn in_envelope(envelope: &Envelope, image: &Digest, keys: &Keys) -> Result<bool, Flaw> {
+    Ok(said(envelope, image, PREDICATE, keys)?.is_some())
+}
+
+/// What an envelope says of the image. `None`: something of another type.
+fn said<'a>(
+    envelope: &Envelope,
+    image: &Digest,
+    predicate_type: &str,
+    keys: &'a Keys,
+) -> Result<Option<Said<'a>>, Flaw> {
     let [signature] = &envelope.signatures[..] else {
         return Err(Flaw::Unreadable("the envelope has not exactly one signature"));
     };
     let payload = decoded(&envelope.payload)?;
     let statement = statement(&envelope.payload_type, &payload)?;
-    // Only leaves out what is no signature: by nobody's word does anything become one.
-    if statement.predicate_type != PREDICATE {
-        return Ok(false);
+    // Only leaves out what is of another type: by nobody's word does anything become of this one.
+    if statement.predicate_type != predicate_type {
+        return Ok(None);
     }
-    keys.verify(&pre_authentication(&envelope.payload_type, &payload), &decoded(&signature.sig)?)?;
+    let key =
+        keys.verify(&pre_authentication(&envelope.payload_type, &payload), &decoded(&signature.sig)?)?;
     let (algorithm, hex) = (image.algorithm().as_str(), image.hex());
     let is_about = |subject: &Subject| subject.digest.get(algorithm).is_some_and(|found| *found == hex);
-    if statement.subject.iter().any(is_about) { Ok(true) } else { Err(Flaw::Image) }
+    if statement.subject.iter().any(is_about) {
+        Ok(Some(Said { key, predicate: statement.predicate }))
+    } else {
+        Err(Flaw::Image)
+    }
 }
 
 fn statement(payload_type: &str, payload: &[u8]) -> Result<Statement, Flaw> {

@@ -70,21 +70,26 @@ impl Keys {
         Self(keys.into())
     }
 
-    /// Whether one of them signed `message`.
-    pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), Flaw> {
+    /// Each by itself, with its name.
+    pub fn each(&self) -> impl Iterator<Item = (&str, Self)> {
+        self.0.iter().map(|key| (key.name.as_str(), Self::new(vec![key.clone()])))
+    }
+
+    /// Which of them signed `message`.
+    pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<&str, Flaw> {
         self.one(|key| key.verifies(message, signature))
     }
 
-    /// Whether one of them signed what has this SHA-256.
-    pub(super) fn verify_sha256(&self, hash: &[u8], signature: &[u8]) -> Result<(), Flaw> {
+    /// Which of them signed what has this SHA-256.
+    pub(super) fn verify_sha256(&self, hash: &[u8], signature: &[u8]) -> Result<&str, Flaw> {
         let digest = Digest::import_less_safe(hash, &SHA256);
         let digest = digest.map_err(|_length| Flaw::Unreadable("its digest is no SHA-256"))?;
         self.one(|key| key.verifies_digest(&digest, signature))
     }
 
-    fn one(&self, verifies: impl Fn(&Key) -> bool) -> Result<(), Flaw> {
-        if self.0.iter().any(verifies) {
-            return Ok(());
+    fn one(&self, verifies: impl Fn(&Key) -> bool) -> Result<&str, Flaw> {
+        if let Some(key) = self.0.iter().find(|key| verifies(key)) {
+            return Ok(&key.name);
         }
         let names: Vec<&str> = self.0.iter().map(|key| key.name.as_str()).collect();
         Err(Flaw::Key(names.join(", ")))
@@ -131,8 +136,8 @@ mod tests {
             let key = Ed25519KeyPair::generate().unwrap();
             Key::new(name, key.public_key().as_der().unwrap().as_ref().to_vec()).unwrap()
         });
-        let flaw = Keys::new(keys.to_vec()).verify(b"message", &[0; 64]);
-        assert_eq!(flaw, Err(Flaw::Key("a, b".to_owned())));
+        let keys = Keys::new(keys.to_vec());
+        assert_eq!(keys.verify(b"message", &[0; 64]), Err(Flaw::Key("a, b".to_owned())));
         assert!(Key::new("c", b"no key".to_vec()).is_none());
     }
 }

@@ -12,9 +12,11 @@ use super::{bundle, simple};
 
 /// Layers of one manifest that are looked at.
 const MOST: usize = 64;
+/// An envelope that stands alone: an attestation in the form before bundles.
+const ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
 /// What is said about an image in the form before bundles: attestations, and SBOMs.
 const ATTACHED: [&str; 5] = [
-    "application/vnd.dsse.envelope.v1+json",
+    ENVELOPE,
     "application/vnd.cyclonedx+json",
     "application/vnd.cyclonedx+xml",
     "application/vnd.syft+json",
@@ -65,6 +67,24 @@ pub(super) fn signatures(manifest: &[u8]) -> Vec<Layer> {
         Some(Layer { digest: layer.digest, form })
     };
     document.layers.into_iter().filter_map(signature).take(MOST).collect()
+}
+
+/// A layer that may be an attestation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Attached {
+    pub(super) digest: Digest,
+    /// Whether it is a bundle, rather than an envelope alone.
+    pub(super) is_bundle: bool,
+}
+
+/// The layers of a manifest that may be attestations.
+pub(super) fn attestations(manifest: &[u8]) -> Vec<Attached> {
+    let document: Document = serde_json::from_slice(manifest).unwrap_or_default();
+    let attached = |layer: Descriptor| {
+        let is_bundle = bundle::MEDIA_TYPES.contains(&layer.media_type.as_str());
+        (is_bundle || layer.media_type == ENVELOPE).then_some(Attached { digest: layer.digest, is_bundle })
+    };
+    document.layers.into_iter().filter_map(attached).take(MOST).collect()
 }
 
 /// What a tag such as `sha256-….sig` is about; `None` for any other tag.

@@ -10,17 +10,21 @@
 //! Guarantees: nothing that an unsigned text says is believed, nor where it was found: annotations and hints only
 //! spare requests. Reading and verifying is pure; asking is by [`Source`].
 //! Assumes: a digest that is asked about is that of the bytes that it will be used for.
+//! Attestations are looked for in the same two places, and count likewise ([`attest`]).
 //! Never: asks a transparency log or a certificate authority; whoever has one of the keys is believed, at any time.
 //! Nor knows what a mirror is.
 
+mod attest;
 mod bundle;
 mod keys;
 mod layers;
 mod seek;
 mod simple;
 
+pub use attest::{Attestation, Attested, attestations};
 pub use keys::{Key, Keys};
 pub use layers::{is_about_another, subject_of};
+pub(crate) use seek::tag_of;
 pub use seek::{MOST_BYTES, Proof, Referrer, Source, Verdict, seek};
 
 use stowage_oci::Digest;

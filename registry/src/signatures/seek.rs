@@ -13,7 +13,7 @@ use super::{Flaw, Keys, Unsigned, bundle, simple};
 /// Bytes of a payload or a bundle, at most: what is longer is not looked at.
 pub const MOST_BYTES: u64 = 1 << 20;
 /// Manifests with signatures that are looked at for one image. Anybody with push can attach more.
-const MOST: usize = 256;
+pub(super) const MOST: usize = 256;
 /// Annotation of a manifest with a bundle: what its statement says it is.
 const PREDICATE: &str = "dev.sigstore.bundle.predicateType";
 /// The type of a manifest that has payloads and refers to its image, as some releases of cosign could be told to make.
@@ -57,6 +57,13 @@ impl Referrer {
         Self { digest, artifact_type, predicate: annotations.get(PREDICATE).cloned() }
     }
 
+    /// Whether it can be an attestation of that type.
+    pub(super) fn may_attest(&self, predicate_type: &str) -> bool {
+        let is_bundle = |known: &String| bundle::MEDIA_TYPES.contains(&known.as_str());
+        self.artifact_type.as_ref().is_none_or(is_bundle)
+            && self.predicate.as_ref().is_none_or(|predicate| predicate == predicate_type)
+    }
+
     /// Whether it can be a signature.
     fn may_sign(&self) -> bool {
         let of_type = |known: &String| known == REFERRING || bundle::MEDIA_TYPES.contains(&known.as_str());
@@ -92,7 +99,9 @@ pub async fn seek<S: Source>(source: &S, image: &Digest, keys: &Keys) -> Result<
     let mut flaw = None;
     let referrers = source.referrers(image).await?;
     let places = referrers.into_iter().filter(Referrer::may_sign).take(MOST);
-    let places = places.map(|referrer| Reference::Digest(referrer.digest)).chain(tag_of(image));
+    let places = places
+        .map(|referrer| Reference::Digest(referrer.digest))
+        .chain(tag_of(image, ".sig").map(Reference::Tag));
     for reference in places {
         let Some(manifest) = source.manifest(&reference).await? else { continue };
         for layer in signatures(&manifest) {
@@ -126,10 +135,10 @@ fn judged(layer: &Layer, content: &Bytes, image: &Digest, keys: &Keys) -> Result
     }
 }
 
-/// The tag with the signatures of an image in the form before bundles.
-fn tag_of(image: &Digest) -> Option<Reference> {
+/// The tag with what is said of an image in the form before bundles: `.sig` for signatures, `.att` for attestations.
+pub(crate) fn tag_of(image: &Digest, kind: &str) -> Option<Tag> {
     // Of another digest a tag could not hold the whole.
     let is_short = image.algorithm() == Algorithm::Sha256;
-    let tag = || format!("sha256-{}.sig", image.hex()).parse::<Tag>().ok();
-    is_short.then(tag).flatten().map(Reference::Tag)
+    let tag = || format!("sha256-{}{kind}", image.hex()).parse().ok();
+    is_short.then(tag).flatten()
 }

@@ -38,6 +38,11 @@ pub enum Kind {
         /// When, by the upstream.
         retry_after: Option<Duration>,
     },
+    /// Not asked, by our own decision: it was asked often enough, by us or by other replicas.
+    NotNow {
+        /// When it may be asked again; `None`: nobody knows.
+        retry_after: Option<Duration>,
+    },
     /// It passes: time-outs, names that do not resolve, connections that break, answers of 5xx.
     Unavailable {
         /// When to ask again, by the upstream.
@@ -76,7 +81,7 @@ impl Error {
     /// Whether the same may go well a moment later.
     #[must_use]
     pub const fn is_passing(&self) -> bool {
-        matches!(self.kind, Kind::Unavailable { .. } | Kind::RateLimited { .. })
+        matches!(self.kind, Kind::Unavailable { .. } | Kind::RateLimited { .. } | Kind::NotNow { .. })
     }
 
     /// What is wrong, without the upstream's name.

@@ -42,6 +42,8 @@ pub(super) struct Ask {
     pub(super) url: Url,
     pub(super) accept: Option<&'static str>,
     pub(super) range: Option<String>,
+    /// A document of JSON to send along.
+    pub(super) document: Option<Bytes>,
     /// What a token must allow, as registries spell it.
     pub(super) scope: String,
     /// What it is, in messages.
@@ -51,7 +53,7 @@ pub(super) struct Ask {
 impl Ask {
     pub(super) fn get(url: Url, scope: String) -> Self {
         let what = url.path().to_owned();
-        Self { method: Method::GET, url, accept: None, range: None, scope, what }
+        Self { method: Method::GET, url, accept: None, range: None, document: None, scope, what }
     }
 }
 
@@ -217,6 +219,9 @@ impl Inner {
             let request = request.map_err(|error| {
                 self.error(Kind::WrongContent, format!("redirects to what is no address: {error}"))
             })?;
+            if is_own {
+                self.turn().await.map_err(|error| error.with(&budget))?;
+            }
             let http = access.http(&url, &self.settings);
             let response = within(self.settings.patience.answer, http.request(request)).await;
             let (head, body) = response.map_err(|error| self.broken(&error, &ask.what))?.into_parts();
@@ -259,7 +264,10 @@ impl Inner {
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        request.body(Full::default())
+        if ask.document.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        request.body(ask.document.clone().map(Full::new).unwrap_or_default())
     }
 
     fn target(&self, from: &Url, headers: &HeaderMap) -> Result<Url, Error> {
@@ -338,7 +346,7 @@ pub(super) async fn data(body: &mut Incoming, idle: Duration) -> Result<Option<B
 }
 
 /// Reads a body that nobody needs, if it is short, so that its connection serves the next request.
-async fn finish(mut body: Incoming) {
+pub(super) async fn finish(mut body: Incoming) {
     let reading = async {
         let mut left = 64_usize << 10;
         while let Ok(Some(bytes)) = data(&mut body, SHORT).await

@@ -11,8 +11,9 @@
 //! Files of Secrets are read for every request, so that another credential or certificate needs no restart.
 //! Assumes: `Settings` were checked. Whoever reads a body keeps on reading or drops it: it holds one of
 //! `max_concurrent` places and a connection.
-//! Never: waits out a limit. What an upstream says about its limits is part of each answer and of each error
-//! ([`Budget`]), for whoever knows of the other replicas. Nor follows `urls` of descriptors.
+//! Never: knows how often a registry may be asked. Whoever knows of the other replicas says when each request may be
+//! sent ([`Turns`]), and learns from each answer and each error what the registry says about that ([`Budget`]). Nor
+//! follows `urls` of descriptors.
 //!
 //! It speaks HTTP/1.1 only: a body whose reader pauses holds up its own connection, where the shared window of an
 //! HTTP/2 connection would hold up all others.
@@ -36,11 +37,12 @@ mod referrers;
 mod settings;
 mod tls;
 mod tokens;
+mod turns;
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::{Method, StatusCode};
 use stowage_oci::Name;
 use tokio::sync::Semaphore;
 
@@ -52,9 +54,10 @@ pub use manifests::{Head, Manifest};
 pub use quay::Listed;
 pub use referrers::{Referrer, Referrers};
 pub use settings::{Network, Origin, OriginError, Patience, Settings, Verification};
+pub use turns::{NotNow, Turns};
 
 use access::Access;
-use exchange::Ask;
+use exchange::{Ask, finish};
 
 /// A registry that this one is a client of. Clones share connections, tokens and the limit of requests.
 #[derive(Clone, Debug)]
@@ -66,6 +69,8 @@ struct Inner {
     /// How it is called in messages.
     name: Arc<str>,
     places: Arc<Semaphore>,
+    /// Without, it is asked at any time.
+    turns: Option<Arc<dyn Turns>>,
     /// What follows from the files of its Secrets as they were at the last request.
     access: Mutex<Option<Arc<Access>>>,
 }
@@ -80,12 +85,22 @@ pub struct Answered<T> {
 }
 
 impl Upstream {
-    /// A client; nothing is read or asked yet.
+    /// A client that asks whenever it is asked; nothing is read or asked yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        Self::begin(settings, None)
+    }
+
+    /// A client that waits for a turn before each request to the registry and to its token endpoint.
+    #[must_use]
+    pub fn in_turn(settings: Settings, turns: Arc<dyn Turns>) -> Self {
+        Self::begin(settings, Some(turns))
+    }
+
+    fn begin(settings: Settings, turns: Option<Arc<dyn Turns>>) -> Self {
         let places = Arc::new(Semaphore::new(settings.max_concurrent.clamp(1, Semaphore::MAX_PERMITS)));
         let name = settings.origin.host_and_port().into();
-        Self(Arc::new(Inner { settings, name, places, access: Mutex::new(None) }))
+        Self(Arc::new(Inner { settings, name, places, turns, access: Mutex::new(None) }))
     }
 
     /// How it is called: host, and port where that is not the scheme's.
@@ -106,13 +121,6 @@ impl Upstream {
         names::repository(&self.0.settings.origin, name)
     }
 
-    /// That it is not asked, because it wants to be left alone for so long.
-    #[must_use]
-    pub fn left_alone(&self, retry_after: Duration) -> Error {
-        let kind = Kind::RateLimited { retry_after: Some(retry_after) };
-        self.0.error(kind, "asked to be left alone for a while")
-    }
-
     /// That it does not answer as soon as its answer is needed.
     #[must_use]
     pub fn late(&self) -> Error {
@@ -123,6 +131,17 @@ impl Upstream {
     #[must_use]
     pub fn wrong(&self, cause: String) -> Error {
         self.0.error(Kind::WrongContent, cause)
+    }
+
+    /// Puts a document of JSON at this path of the admin port of another Stowage, with user name and password: tokens
+    /// are for repositories.
+    pub async fn put_document(&self, path: &str, document: Bytes) -> Result<(), Error> {
+        let url = self.0.settings.origin.at(path);
+        let ask = Ask { method: Method::PUT, document: Some(document), ..Ask::get(url, String::new()) };
+        let authorization = tokens::basic(&*self.0.access()?);
+        let answer = self.0.ask_as(&ask, authorization.as_ref()).await?;
+        finish(answer.body).await;
+        Ok(())
     }
 
     /// Whether it is there, is a registry, and takes our credential.

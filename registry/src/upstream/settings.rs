@@ -4,6 +4,7 @@
 //! What a client of another registry is told: plain checked values.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub network: Network,
     /// Requests at the same time, bodies that are still being read included.
     pub max_concurrent: usize,
+    /// Requests a second, those of all replicas together; `None`: any number. Counted by whoever gives turns.
+    pub requests_per_second: Option<NonZeroU32>,
     /// Items of a list that are asked for at once. A registry may give fewer, or all.
     pub page: usize,
     /// The id of our own registry, for `Via`.
@@ -96,6 +99,7 @@ impl Settings {
             proxy: None,
             network: Network::Public,
             max_concurrent: 16,
+            requests_per_second: None,
             page: 1000,
             registry_id: registry_id.into(),
             patience: Patience::default(),

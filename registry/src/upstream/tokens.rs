@@ -223,7 +223,8 @@ impl Known {
     }
 }
 
-fn basic(access: &Access) -> Option<HeaderValue> {
+/// User name and password, if that is what the Secret has.
+pub(super) fn basic(access: &Access) -> Option<HeaderValue> {
     let Some(Credential::Password { user, password }) = access.credential() else { return None };
     let encoded = BASE64_STANDARD.encode(format!("{user}:{}", password.expose()));
     let mut value = HeaderValue::try_from(format!("Basic {encoded}")).ok()?;
@@ -263,6 +264,7 @@ async fn fetch(
     let patience = inner.settings.patience;
     connect::literal(endpoint, inner.settings.network)
         .map_err(|error| inner.error(Kind::UNAVAILABLE, format!("its token endpoint: {error}")))?;
+    inner.turn().await?;
     let http = access.http(endpoint, &inner.settings);
     let response = exchange::within(patience.answer, http.request(request)).await;
     let response = response.map_err(|error| inner.broken(&error, &format!("token endpoint {host}")))?;

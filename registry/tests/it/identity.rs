@@ -5,7 +5,7 @@
 //! A stand-in for each service that gives one. The keys are real: the bucket's server makes them, and knows no
 //! others.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
@@ -98,7 +98,8 @@ impl Issuer {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
-                let (head, body) = request(&stream);
+                // A client that waited too long has hung up, and asks again.
+                let Ok((head, body)) = request(&stream) else { continue };
                 let (status, text) = answer(&issuer, &head, &body);
                 let head = format!(
                     "HTTP/1.1 {status} X\r\nConnection: close\r\nx-aws-ec2-metadata-token-ttl-seconds: 60\r\n\
@@ -113,17 +114,21 @@ impl Issuer {
     }
 }
 
-fn request(stream: &TcpStream) -> (String, String) {
+fn request(stream: &TcpStream) -> io::Result<(String, String)> {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head).unwrap() > 0 {}
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
     let length = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().unwrap())
     });
     let mut body = vec![0; length.unwrap_or(0)];
-    reader.read_exact(&mut body).unwrap();
-    (head, String::from_utf8(body).unwrap())
+    reader.read_exact(&mut body)?;
+    Ok((head, String::from_utf8(body).unwrap()))
 }
 
 /// A registry whose configuration names a bucket and no credentials, and who gives it some.

@@ -37,7 +37,13 @@ mod raw;
 #[macro_use]
 mod rebuild;
 #[cfg(test)]
+mod promote;
+#[cfg(test)]
+mod pulls;
+#[cfg(test)]
 mod reference;
+#[cfg(test)]
+mod retention;
 #[cfg(test)]
 mod signatures;
 #[cfg(test)]
@@ -49,9 +55,13 @@ mod sync;
 #[cfg(test)]
 mod traces;
 #[cfg(test)]
+mod trash;
+#[cfg(test)]
 mod trust;
 #[cfg(test)]
 mod upstream;
+#[cfg(test)]
+mod usage;
 #[cfg(test)]
 mod verify;
 #[cfg(test)]

@@ -28,7 +28,7 @@ stowage_registry::meta_conformance!(postgres, crate::meta_postgres::fixture);
 
 pub(crate) async fn fixture() -> Fixture {
     let url = database().await;
-    let store = PostgresStore::connect(&Options::new(&url)).await.unwrap();
+    let store = PostgresStore::connect(&Options::new(&url).patiently()).await.unwrap();
     let rows = Rows(PgPool::connect(&url).await.unwrap());
     Fixture { store: Arc::new(store), rows: Arc::new(rows), guard: Box::new(()) }
 }
@@ -96,6 +96,9 @@ impl Inspect for Rows {
                trashed_until = trashed_until - make_interval(secs => $1)",
             "UPDATE tags SET trashed_until = trashed_until - make_interval(secs => $1)",
             "UPDATE intents SET deadline = deadline - make_interval(secs => $1)",
+            "UPDATE usage_reports SET reported_at = reported_at - make_interval(secs => $1)",
+            "UPDATE promotion_candidates SET due = due - make_interval(secs => $1),
+               since = since - make_interval(secs => $1)",
             "UPDATE gc_queue SET due = due - make_interval(secs => $1)",
             "UPDATE outbox SET due = due - make_interval(secs => $1)",
             "UPDATE blobs SET freed = freed - make_interval(secs => $1)",
@@ -108,7 +111,8 @@ impl Inspect for Rows {
             "UPDATE mirror_seen SET seen_at = seen_at - make_interval(secs => $1)",
             "UPDATE fetches SET until = until - make_interval(secs => $1)",
             "UPDATE upstreams SET paused_until = paused_until - make_interval(secs => $1),
-               scarce_until = scarce_until - make_interval(secs => $1)",
+               scarce_until = scarce_until - make_interval(secs => $1),
+               turns_until = turns_until - make_interval(secs => $1)",
         ] {
             sqlx::query(statement).bind(by.as_secs_f64()).execute(&self.0).await.unwrap();
         }

@@ -34,6 +34,13 @@ spec:
   path: hub
   mode: PullThrough
   upstream: {url: https://hub.example.com}
+---
+apiVersion: stowage.dev/v1alpha1
+kind: RetentionPolicy
+metadata: {name: old-tags}
+spec:
+  registryRef: {name: main}
+  repositories: {include: [\"**\"]}
 ";
 
 fn program() -> Command {
@@ -71,11 +78,13 @@ fn the_command_line_page_is_what_the_programs_print() {
         vec!["serve"],
         vec!["migrate"],
         vec!["gc"],
+        vec!["retention"],
         vec!["rebuild"],
         vec!["verify"],
         vec!["export"],
         vec!["import"],
         vec!["load"],
+        vec!["promote"],
         vec!["purge"],
         vec!["config", "check"],
         vec!["config", "show"],

@@ -7,8 +7,6 @@
 //! Guarantees: the same runs again, or fewer of them, change nothing; a time in the status is that of a run, or follows
 //! from one.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
@@ -63,8 +61,7 @@ pub(super) fn judge(
 
 /// A request is handled when its Job is there.
 fn note_request(mirror: &Mirror, seen: &Seen, status: &mut MirrorStatus) {
-    let names: BTreeSet<String> = seen.runs.iter().map(kube::ResourceExt::name_any).collect();
-    if asked_for(mirror).is_some_and(|run| names.contains(&run)) {
+    if asked_for(mirror).is_some_and(|run| seen.runs.iter().any(|job| job.name_any() == run)) {
         status.last_handled_run_at = mirror.annotations().get(RUN_REQUESTED_AT).cloned();
     }
 }
@@ -184,7 +181,7 @@ mod tests {
             completion_time: at(5),
             ..Summary::new("sync", result)
         };
-        Termination { summary, failures: Vec::new() }
+        Termination { summary, failures: Vec::new(), evaluation: None }
     }
 
     fn judged(mirror: &Mirror, runs: Vec<Termination>, status: &mut MirrorStatus) -> Standing {

@@ -3,17 +3,21 @@
 
 //! What each kind that names a Registry has for itself. Pure.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::SignedDuration,
+};
 use kube::ResourceExt as _;
 use stowage_crds::{
-    AccessPolicy, AccessPolicyStatus, MemberStatus, Mirror, MirrorMode, MirrorStatus, VirtualRepository,
+    AccessPolicy, AccessPolicyStatus, LastPromotion, MemberStatus, Mirror, MirrorMode, MirrorStatus,
+    PromotionPolicy, PromotionPolicyStatus, RetentionPolicy, RetentionPolicyStatus, VirtualRepository,
     VirtualRepositoryStatus,
     conditions::{self, ConditionType, Reason},
     report::ResourceReport,
 };
 
-use super::{Common, Reconciled, Seen, Set, Standing, copies};
-use crate::names::MIRROR_LABEL;
+use super::{Common, Meets, Reconciled, Seen, Set, Standing, copies, retains};
+use crate::names::{MIRROR_LABEL, RETENTION_LABEL};
 
 macro_rules! common {
     ($status:expr) => {
@@ -27,7 +31,7 @@ macro_rules! common {
 
 impl Reconciled for AccessPolicy {
     const CONTROLLER: &'static str = "accesspolicy";
-    const HAS_PATH: bool = false;
+    const MEETS: Meets = Meets::Nothing;
     type Status = AccessPolicyStatus;
 
     fn status(&self) -> Option<&AccessPolicyStatus> {
@@ -47,11 +51,63 @@ impl Reconciled for AccessPolicy {
     }
 }
 
+impl Reconciled for PromotionPolicy {
+    const CONTROLLER: &'static str = "promotionpolicy";
+    const MEETS: Meets = Meets::PromotionPolicies;
+    type Status = PromotionPolicyStatus;
+
+    fn status(&self) -> Option<&PromotionPolicyStatus> {
+        self.status.as_ref()
+    }
+
+    fn common(status: &mut PromotionPolicyStatus) -> Common<'_> {
+        common!(status)
+    }
+
+    fn suspended(&self) -> Option<&'static str> {
+        self.spec.suspend.then_some("nothing is promoted by it")
+    }
+
+    fn judge(
+        &self,
+        seen: &Seen,
+        standing: Standing,
+        status: &mut PromotionPolicyStatus,
+        set: &Set<'_>,
+    ) -> Standing {
+        note_promotion(&mut status.last_promotion, seen.promoted_by(self), set.now);
+        let (Standing::InForce, Some((document, _))) = (&standing, &seen.document) else { return standing };
+        let is_there = |name: &str| document.promotion_policies.iter().any(|entry| entry.name == name);
+        match self.spec.named_policies().find(|(_, name)| !is_there(name)) {
+            Some((path, name)) => {
+                let text = format!("{path}: there is no PromotionPolicy {name} of this Registry in force");
+                Standing::Stuck(Reason::PolicyNotFound, text)
+            }
+            None => standing,
+        }
+    }
+}
+
+/// Writes the newest promotion down, unless the one that is written is too young to be written over.
+fn note_promotion(written: &mut Option<LastPromotion>, newest: Option<LastPromotion>, now: &Time) {
+    let Some(newest) = newest else { return };
+    let is_due = |before: &LastPromotion| {
+        before.time < newest.time && now.0.duration_since(before.time.0) >= PROMOTION_PAUSE
+    };
+    if written.as_ref().is_none_or(is_due) {
+        *written = Some(newest);
+    }
+}
+
 impl Reconciled for Mirror {
     const CONTROLLER: &'static str = "mirror";
-    const HAS_PATH: bool = true;
+    const MEETS: Meets = Meets::Paths;
     const RUNS: Option<&'static str> = Some(MIRROR_LABEL);
     type Status = MirrorStatus;
+
+    fn has_runs(&self) -> bool {
+        self.spec.mode == MirrorMode::Replicate
+    }
 
     fn status(&self) -> Option<&MirrorStatus> {
         self.status.as_ref()
@@ -121,9 +177,42 @@ fn pulls(
     }
 }
 
+impl Reconciled for RetentionPolicy {
+    const CONTROLLER: &'static str = "retentionpolicy";
+    const MEETS: Meets = Meets::Nothing;
+    const RUNS: Option<&'static str> = Some(RETENTION_LABEL);
+    type Status = RetentionPolicyStatus;
+
+    fn has_runs(&self) -> bool {
+        true
+    }
+
+    fn status(&self) -> Option<&RetentionPolicyStatus> {
+        self.status.as_ref()
+    }
+
+    fn common(status: &mut RetentionPolicyStatus) -> Common<'_> {
+        common!(status)
+    }
+
+    fn suspended(&self) -> Option<&'static str> {
+        self.spec.suspend.then_some("no run begins, and what its rules keep stays")
+    }
+
+    fn judge(
+        &self,
+        seen: &Seen,
+        standing: Standing,
+        status: &mut RetentionPolicyStatus,
+        set: &Set<'_>,
+    ) -> Standing {
+        retains::judge(self, seen, standing, status, set)
+    }
+}
+
 impl Reconciled for VirtualRepository {
     const CONTROLLER: &'static str = "virtualrepository";
-    const HAS_PATH: bool = true;
+    const MEETS: Meets = Meets::Paths;
     type Status = VirtualRepositoryStatus;
 
     fn status(&self) -> Option<&VirtualRepositoryStatus> {
@@ -185,6 +274,12 @@ impl Reconciled for VirtualRepository {
 }
 
 impl Seen {
+    /// The newest of the promotions that replicas began by a policy.
+    fn promoted_by(&self, policy: &PromotionPolicy) -> Option<LastPromotion> {
+        let said = self.said_of(policy).into_iter().flatten();
+        said.filter_map(|said| said.promoted.clone()).max_by(|a, b| a.time.cmp(&b.time))
+    }
+
     /// What a replica says of repositories that the path hides; while none was heard of, what is known of it.
     fn hidden_by(&self, of: &VirtualRepository, known: &[Condition], set: &Set<'_>) -> Option<String> {
         let reason = Reason::PathHidesRepositories.as_str();
@@ -202,6 +297,9 @@ impl Seen {
 fn waiting(reason: Reason, text: &str) -> Standing {
     Standing::Waiting(reason, text.to_owned())
 }
+
+/// How long a promotion that is written stays.
+const PROMOTION_PAUSE: SignedDuration = SignedDuration::from_mins(5);
 
 /// Which words of a Mirror's own condition mean that it does not work, rather than that it is new.
 const FAILURES: [Reason; 6] = [
@@ -236,4 +334,31 @@ fn failure(of: &VirtualRepository, mirror: &str, seen: &Seen) -> Option<String> 
     let ready = conditions::find(conditions, ConditionType::Ready)?;
     let fails = ready.status == "False" && FAILURES.iter().any(|reason| reason.as_str() == ready.reason);
     fails.then(|| ready.reason.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promotion_is_written_over_when_it_has_stood_for_five_minutes() {
+        let minute = |minute: i64| Time(k8s_openapi::jiff::Timestamp::from_second(minute * 60).unwrap());
+        let promotion = |at| LastPromotion {
+            source: format!("dev/app:{at}"),
+            target: format!("prod/app:{at}"),
+            digest: "sha256:x".to_owned(),
+            time: minute(at),
+        };
+        let mut written = None;
+        for (newest, now, expected) in [
+            (None, 0, None),
+            (Some(1), 1, Some(1)),
+            (Some(3), 4, Some(1)),
+            (Some(3), 6, Some(3)),
+            (Some(2), 60, Some(3)),
+        ] {
+            note_promotion(&mut written, newest.map(promotion), &minute(now));
+            assert_eq!(written, expected.map(promotion), "at {now}");
+        }
+    }
 }

@@ -103,10 +103,10 @@ async fn purged(
     }
 }
 
-/// A collection that runs writes too, and so does a run that copies.
+/// A collection that runs writes too, and so do runs of mirrors, policies and promotions.
 fn is_running(outcome: &Outcome) -> bool {
     let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
-    let runs = [Component::GarbageCollection, Component::Sync];
+    let runs = [Component::GarbageCollection, Component::Sync, Component::Promote, Component::Retention];
     let mut pods = runs.into_iter().flat_map(|component| outcome.seen.pods_of(component));
     pods.any(|pod| !["Succeeded", "Failed"].contains(&phase(pod).as_str()))
 }

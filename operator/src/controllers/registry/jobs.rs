@@ -96,6 +96,7 @@ pub fn ended(job: &Job, pods: &[Pod], command: &str) -> Option<Termination> {
             ..Summary::new(command, result)
         },
         failures: Vec::new(),
+        evaluation: None,
     });
     let status = job.status.as_ref()?;
     let summary = Summary {

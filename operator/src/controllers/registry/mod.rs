@@ -19,7 +19,9 @@ pub mod jobs;
 pub mod observe;
 mod replicas;
 pub mod replication;
+pub mod retention;
 mod status;
+pub mod usage;
 pub mod validate;
 
 use std::{sync::Arc, time::Duration};
@@ -179,7 +181,8 @@ async fn apply(
         return Ok(waits);
     }
     hand_over_replicas(valid, seen, applier).await?;
-    finish(&plan, seen, applier).await?;
+    finish(valid, &plan, seen, applier).await?;
+    seen.usage = usage::answer(valid, seen, applier, cx).await?;
     if let Some(rebuild) = &plan.rebuild {
         // How it stands is for the status to tell: the replicas do not wait for it.
         gate::run(valid, rebuild, seen, applier, cx).await?;
@@ -187,11 +190,13 @@ async fn apply(
     Ok(Stage::Applied)
 }
 
-async fn finish(plan: &Plan, seen: &mut Observed, applier: &Applier) -> Result<(), Failure> {
+async fn finish(valid: &Valid, plan: &Plan, seen: &mut Observed, applier: &Applier) -> Result<(), Failure> {
     for object in plan.workload.iter().chain(&plan.surroundings) {
         applier.apply(object, &mut seen.live).await?;
     }
-    Ok(applier.prune(&plan.wanted(), &mut seen.live).await?)
+    let mut wanted = plan.wanted();
+    wanted.extend(usage::wanted(valid));
+    Ok(applier.prune(&wanted, &mut seen.live).await?)
 }
 
 /// The finalizer is there while a deletion would have to purge, and only then.

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use futures::future::{try_join, try_join_all, try_join4};
+use futures::future::{try_join, try_join_all, try_join5};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     batch::v1::Job,
@@ -22,6 +22,7 @@ use thiserror::Error;
 use super::{
     build::document,
     build::pod,
+    usage::Watch,
     validate::{Found, with_unreadable},
 };
 use crate::{
@@ -67,6 +68,8 @@ pub struct Observed {
     pub apis: Apis,
     /// The document in force.
     pub previous: Option<Document>,
+    /// Whether runs that delete are answered what runs; `None` before it is known.
+    pub usage: Option<Watch>,
     /// All registries in sight.
     pub others: Vec<Arc<Registry>>,
     /// When it was looked.
@@ -94,8 +97,9 @@ pub async fn observe(cx: &Context, registry: &Registry, applier: &Applier) -> Re
     let key = key(registry);
     let apis = cx.apis.borrow().clone();
     let namespace = &key.namespace;
-    let (((live, runs), pods), policies, mirrors, virtuals) = try_join4(
+    let (((live, runs), pods), (policies, retention), mirrors, virtuals, promotions) = try_join5(
         try_join(owned(applier, &apis), pods(cx, &key)),
+        try_join(dependents(cx, namespace), dependents(cx, namespace)),
         dependents(cx, namespace),
         dependents(cx, namespace),
         dependents(cx, namespace),
@@ -111,6 +115,8 @@ pub async fn observe(cx: &Context, registry: &Registry, applier: &Applier) -> Re
             access_policies: with_unreadable(policies, previous.as_ref(), namespace),
             mirrors: with_unreadable(mirrors, previous.as_ref(), namespace),
             virtual_repositories: with_unreadable(virtuals, previous.as_ref(), namespace),
+            promotion_policies: with_unreadable(promotions, previous.as_ref(), namespace),
+            retention_policies: with_unreadable(retention, previous.as_ref(), namespace),
         },
         reports: cx.reports.observe(&key, targets).await,
         live,
@@ -118,6 +124,7 @@ pub async fn observe(cx: &Context, registry: &Registry, applier: &Applier) -> Re
         pods,
         apis,
         previous,
+        usage: None,
         others: cx.registries(),
         now: (cx.now)(),
     })

@@ -22,6 +22,7 @@ use super::{
     failure::Failure,
     jobs::JobState,
     replicas::{self, Numbers},
+    usage,
     validate::{Gate, Valid, rebuilding, too_large},
 };
 use crate::{
@@ -61,6 +62,10 @@ pub(super) fn status(registry: &Registry, outcome: &Outcome, now: &Time) -> Regi
         }
         findings = observations(valid, outcome, numbers);
         findings.push(collection::healthy(valid, status.garbage_collection.as_ref()));
+        findings.extend(outcome.seen.usage.as_ref().map(|watch| usage::protected(watch, &outcome.seen)));
+        if valid.spec().usage_protection.is_none() {
+            conditions::clear(&mut status.conditions, ConditionType::UsageProtected);
+        }
     }
     let summary = summary(registry, outcome, &findings);
     for finding in findings {

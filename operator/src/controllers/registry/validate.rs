@@ -35,6 +35,7 @@ use super::{
     observe::Observed,
     replicas,
     replication::{Replication, replications},
+    retention::{Retention, retentions},
 };
 use crate::{
     image::ImageRef,
@@ -156,6 +157,10 @@ pub struct Valid {
     pub mirror_secrets: BTreeSet<String>,
     /// Its mirrors whose runs copy.
     pub replications: Vec<Replication>,
+    /// Whether collections evict from caches of mirrors.
+    pub evicts: bool,
+    /// Its retention policies.
+    pub retentions: Vec<Retention>,
     /// Whether it is the newest one.
     pub gate: Gate,
     /// Of which registry the bucket must be from which a lost database is being made again.
@@ -350,6 +355,8 @@ pub fn validate(registry: &Arc<Registry>, seen: &Observed, settings: &Settings) 
         template: spec.template.as_ref().map(template).transpose()?,
         mirror_secrets: mirror_secrets(&document, &backing(spec)),
         replications: replications(&document, seen),
+        evicts: document.mirrors.iter().any(|mirror| mirror.spec.cache().eviction.is_some()),
+        retentions: retentions(&document, seen),
         resource_count: document.resource_count(),
         has_policies: !document.access_policies.is_empty(),
         document: document.encode(),

@@ -240,7 +240,14 @@ async fn install(client: &Client) {
         definitions.patch(&definition.name_any(), &apply, &Patch::Apply(&definition)).await.unwrap();
     }
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
-    for file in ["manager/namespace.yaml", "rbac/operator.yaml", "rbac/users.yaml"] {
+    for file in [
+        "manager/namespace.yaml",
+        "rbac/operator.yaml",
+        "rbac/usage.yaml",
+        "rbac/users.yaml",
+        "admission/secret-references.yaml",
+        "admission/promotions.yaml",
+    ] {
         let text = fs::read_to_string(config.join(file)).unwrap();
         let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
         for document in documents.iter().filter(|document| !document.is_null()) {

@@ -37,6 +37,8 @@ pub(crate) struct Behaviour {
     pub(crate) job_message: Option<String>,
     /// The runs that replicas report.
     pub(crate) runs: Vec<Value>,
+    /// The run that replicas report to wait for what runs.
+    pub(crate) usage_wanted: Option<String>,
     /// The checks that replicas report.
     pub(crate) database: Option<String>,
     /// Jobs do not end.
@@ -143,7 +145,8 @@ async fn report(configs: &Api<ConfigMap>, name: &str, behaviour: &Mutex<Behaviou
     let data = config.and_then(|config| config.data).unwrap_or_default();
     let document: Value =
         data.get("document.json").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    let Behaviour { database, runs, trouble, max_version, .. } = behaviour.lock().unwrap().clone();
+    let Behaviour { database, runs, trouble, max_version, usage_wanted, .. } =
+        behaviour.lock().unwrap().clone();
     let max_version = max_version.unwrap_or_else(|| DocumentVersion::SUPPORTED.to_string());
     let database = database.unwrap_or_else(|| "Ok".to_owned());
     json!({
@@ -154,6 +157,7 @@ async fn report(configs: &Api<ConfigMap>, name: &str, behaviour: &Mutex<Behaviou
         "schema": { "applied": 1, "supported": [1, 1] },
         "checks": { "storage": "Ok", "database": database, "collector": "Ok" },
         "runs": runs,
+        "usageWanted": usage_wanted,
         "resources": resources(&document, trouble.as_ref()),
     })
 }
@@ -164,13 +168,17 @@ fn resources(document: &Value, trouble: Option<&(String, String, String)>) -> Ve
         ("accessPolicies", "AccessPolicy"),
         ("mirrors", "Mirror"),
         ("virtualRepositories", "VirtualRepository"),
+        ("promotionPolicies", "PromotionPolicy"),
+        ("retentionPolicies", "RetentionPolicy"),
     ];
     let entries = lists.into_iter().flat_map(|(list, kind)| {
         document[list].as_array().into_iter().flatten().map(move |entry| (kind, entry))
     });
     let report = |(kind, entry): (&str, &Value)| {
         let mut report = json!({ "kind": kind, "name": entry["name"], "generation": entry["generation"] });
-        let ours = trouble.filter(|(name, ..)| kind != "AccessPolicy" && entry["name"] == **name);
+        let ours = trouble.filter(|(name, ..)| {
+            !["AccessPolicy", "PromotionPolicy"].contains(&kind) && entry["name"] == **name
+        });
         if let Some((_, reason, message)) = ours {
             report["reason"] = json!(reason);
             report["message"] = json!(message);

@@ -18,7 +18,7 @@ use kube::{
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use stowage_crds::{AccessPolicy, Mirror, Registry, VirtualRepository, conditions};
+use stowage_crds::{AccessPolicy, Mirror, Registry, RetentionPolicy, VirtualRepository, conditions};
 use stowage_operator::{
     controllers::{
         dependents::Reconciled,
@@ -123,6 +123,9 @@ impl Scene {
             "Registry" => "registries",
             "AccessPolicy" => "accesspolicies",
             "Mirror" => "mirrors",
+            "PromotionPolicy" => "promotionpolicies",
+            "Promotion" => "promotions",
+            "RetentionPolicy" => "retentionpolicies",
             _ => "virtualrepositories",
         };
         let resource = kube::api::ApiResource::from_gvk_with_plural(
@@ -258,6 +261,7 @@ impl Scene {
         self.versions_of::<AccessPolicy>(&mut versions).await;
         self.versions_of::<Mirror>(&mut versions).await;
         self.versions_of::<VirtualRepository>(&mut versions).await;
+        self.versions_of::<RetentionPolicy>(&mut versions).await;
         let events: Api<k8s_openapi::api::core::v1::Event> = self.typed();
         for event in events.list(&ListParams::default()).await.unwrap() {
             let ours = event.reporting_component.as_deref() == Some("stowage.dev/operator");

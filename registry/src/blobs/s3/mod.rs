@@ -35,10 +35,11 @@ use super::{
 };
 use crate::ops::clock;
 
-/// How long a request without much content may take, each time it is tried.
+/// How long a request may take each time it is tried, beside the time for its content. To a host that has vanished
+/// nothing else ends it.
 const CONTROL: Duration = Duration::from_secs(10);
-/// How long one with content may take, beside a second for each MiB.
-const TRANSFER: Duration = Duration::from_secs(30);
+/// How long each MiB of content may take.
+const TRANSFER: Duration = Duration::from_millis(1500);
 /// What a service puts on one page of a listing at most.
 const PAGE: usize = 1000;
 /// For how long a presigned URL stays the same.
@@ -104,7 +105,7 @@ impl S3 {
 
 /// How long a request may take that carries `bytes`.
 fn transfer(bytes: u64) -> Duration {
-    TRANSFER + Duration::from_secs(bytes >> 20)
+    CONTROL + TRANSFER * u32::try_from(bytes >> 20).unwrap_or(u32::MAX)
 }
 
 #[async_trait]

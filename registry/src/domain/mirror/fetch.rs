@@ -271,7 +271,10 @@ impl Run {
         while let Some(bytes) = body.next().await {
             let mut bytes = match bytes {
                 Ok(bytes) => bytes,
-                Err(error) => return (Err(error.into()), upload),
+                Err(error) => {
+                    at.mirror.rate.note_error(&error).await;
+                    return (Err(error.into()), upload);
+                }
             };
             self.domain.shelf.metrics.received(&at.mirror.settings.name, bytes.len() as u64);
             while !bytes.is_empty() {

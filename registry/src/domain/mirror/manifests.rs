@@ -104,8 +104,8 @@ impl Domain {
     async fn held_tag(&self, at: &Mirrored, tag: &Tag, held: ManifestAnswer, head: bool) -> Answer {
         let cache = &at.mirror.settings.cache;
         let checked = self.meta.tag_checked(&at.stored, tag).await.unwrap_or_default();
-        let is_scarce = at.mirror.is_scarce.load(std::sync::atomic::Ordering::Relaxed);
-        if is_fresh(checked, cache, is_scarce) {
+        let is_fresh_where = |is_scarce| is_fresh(checked, cache, is_scarce);
+        if is_fresh_where(false) || is_fresh_where(true) && at.mirror.rate.is_scarce().await {
             return self.held_back(at, tag, held).await;
         }
         if checked.is_none() {
@@ -113,7 +113,7 @@ impl Domain {
             drop(self.meta.note_tag_checked(&at.stored, tag, cache.tag_ttl).await);
         }
         let reference = Reference::Tag(tag.clone());
-        let asked = match at.mirror.down.get(&()) {
+        let asked = match at.mirror.pulse.trouble() {
             Some(error) => Err(Failure::Upstream(error)),
             None => self.asked_soon(at, &reference, held.digest).await,
         };
@@ -125,7 +125,7 @@ impl Domain {
             },
             Err(Failure::Upstream(error)) if error.kind == Kind::NotFound => failed(Error::ManifestUnknown),
             // As long as it takes: what is here is in order.
-            Err(Failure::Own(error)) if matches!(*error, Error::Unsigned(_)) => {
+            Err(Failure::Own(error)) if matches!(*error, Error::Unsigned(_) | Error::TagImmutable { .. }) => {
                 (Ok(ManifestAnswer { held_back: true, ..held }), MirrorResult::Stale)
             }
             Err(_) if may_be_stale(checked, cache) => {
@@ -171,6 +171,7 @@ impl Domain {
                 Ok(stored)
             }
             Found::Loose(manifest) => Ok(ManifestAnswer {
+                repository: at.stored.clone(),
                 digest: manifest.digest,
                 media_type: manifest.document.media_type.clone(),
                 size: manifest.bytes.len() as u64,
@@ -195,12 +196,15 @@ impl Domain {
         if self.awaits_another(at, reference, &what, owner).await {
             return Ok(Found::Stored);
         }
+        let begun = Instant::now();
         let outcome = self.fetched(at, reference, held).await;
         if let Err(error) = self.meta.end_fetch(&what, owner).await {
             tracing::debug!(%error, "a lease was not given back");
         }
-        if let Err(Failure::Upstream(error)) = &outcome {
-            self.note_failure(at, reference, error).await;
+        match &outcome {
+            Err(Failure::Upstream(error)) => self.note_failure(at, reference, begun, error).await,
+            Ok(_) => at.mirror.pulse.answered(begun),
+            Err(Failure::Own(_)) => {}
         }
         outcome
     }
@@ -331,19 +335,29 @@ impl Domain {
         }
     }
 
-    async fn note_failure(&self, at: &Mirrored, reference: &Reference, error: &upstream::Error) {
+    async fn note_failure(
+        &self,
+        at: &Mirrored,
+        reference: &Reference,
+        begun: Instant,
+        error: &upstream::Error,
+    ) {
         let mirror = &at.mirror;
         match error.kind {
             Kind::NotFound => {
+                mirror.pulse.answered(begun);
                 mirror.missing.put(at.key(reference), (), mirror.settings.cache.negative_ttl);
                 if let Reference::Tag(tag) = reference {
                     self.end_tag(at, tag).await;
                 }
             }
             Kind::Unavailable { .. } | Kind::CertificateInvalid | Kind::NotARegistry => {
-                mirror.down.put((), error.clone(), DOWN);
+                mirror.pulse.silent(begun, error, DOWN);
             }
-            Kind::Refused(_) | Kind::RateLimited { .. } | Kind::TooLarge | Kind::WrongContent => {}
+            Kind::Refused(_) | Kind::RateLimited { .. } | Kind::TooLarge | Kind::WrongContent => {
+                mirror.pulse.answered(begun);
+            }
+            Kind::NotNow { .. } => {}
         }
     }
 
@@ -371,7 +385,7 @@ impl Mirrored {
         match (self.mirror.settings.asks_upstream, asking) {
             (true, Asking::AsConfigured) => Ok(()),
             (true, Asking::IfItAnswers) => {
-                self.mirror.down.get(&()).map_or(Ok(()), |error| Err(Error::Upstream(error)))
+                self.mirror.pulse.trouble().map_or(Ok(()), |error| Err(Error::Upstream(error)))
             }
             (true, Asking::InALoop) => Err(Error::MirrorLoop),
             (false, _) => Err(unknown),

@@ -11,26 +11,27 @@
 //! Assumes: the database is what replicas agree by about who asks; without it each asks for itself, and stores nothing.
 
 mod ahead;
+mod ask;
 mod content;
 mod fetch;
 mod flights;
-mod limits;
 mod manifests;
 mod memory;
 pub(super) mod names;
+mod pulse;
 mod quarantine;
 mod reader;
 mod signed;
 mod window;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use stowage_oci::{Digest, Name, Reference};
 
-use super::Error;
+use super::rate_limit::RateLimit;
+use super::{Domain, Error};
 use crate::blobs;
 use crate::ops::metrics::MirrorMetrics;
 use crate::ops::permits::Permits;
@@ -45,6 +46,7 @@ use fetch::Fetches;
 pub(super) use fetch::PRINCIPAL;
 use flights::Flights;
 use memory::Memory;
+use pulse::Pulse;
 
 /// A mirror, as it is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,8 +86,8 @@ pub struct Mirror {
     /// As it is configured.
     pub settings: MirrorSettings,
     upstream: Upstream,
-    /// What replicas call its upstream, as this credential sees it.
-    key: String,
+    /// How often it may be asked.
+    rate: Arc<RateLimit>,
     /// What it did not have.
     missing: Memory<(Name, Reference), ()>,
     /// What its tags are there and not yet here, and from when on.
@@ -96,27 +98,24 @@ pub struct Mirror {
     unsigned: Memory<Digest, Unsigned>,
     /// Blobs that were not what they should be.
     wrong: Memory<Digest, upstream::Error>,
-    /// Why it could not be asked a moment ago.
-    down: Memory<(), upstream::Error>,
-    /// Whether it said that few requests are left.
-    is_scarce: AtomicBool,
+    /// Whether it could be asked a moment ago.
+    pulse: Pulse<upstream::Error>,
     /// The trouble that it is in, for a human.
     trouble: ArcSwap<Option<upstream::Error>>,
 }
 
 impl Mirror {
-    fn new(settings: MirrorSettings) -> Self {
-        let upstream = Upstream::new(settings.upstream.clone());
+    fn new(domain: &Domain, settings: MirrorSettings) -> Self {
+        let rate = Arc::new(RateLimit::new(domain, &settings.name, &settings.upstream));
         Self {
-            key: format!("{}@{}", settings.name, upstream.name()),
-            upstream,
+            upstream: Upstream::in_turn(settings.upstream.clone(), Arc::<RateLimit>::clone(&rate)),
+            rate,
             missing: Memory::new(),
             waiting: Memory::new(),
             signed: Memory::new(),
             unsigned: Memory::new(),
             wrong: Memory::new(),
-            down: Memory::new(),
-            is_scarce: AtomicBool::new(false),
+            pulse: Pulse::new(),
             trouble: ArcSwap::default(),
             settings,
         }
@@ -140,13 +139,21 @@ pub struct Mirrors(Vec<Arc<Mirror>>);
 
 impl Mirrors {
     /// These from now on; those that are configured as before stay with all that they know.
-    #[must_use]
-    pub fn with(&self, settings: Vec<MirrorSettings>) -> Self {
+    pub(super) fn with(&self, domain: &Domain, settings: Vec<MirrorSettings>) -> Self {
         let kept = |settings: MirrorSettings| {
             let same = self.all().find(|mirror| mirror.settings == settings).cloned();
-            same.unwrap_or_else(|| Arc::new(Mirror::new(settings)))
+            same.unwrap_or_else(|| Arc::new(Mirror::new(domain, settings)))
         };
         Self(settings.into_iter().map(kept).collect())
+    }
+
+    /// Those of a registry that has no other, and whose database is not there.
+    #[cfg(test)]
+    pub(super) fn alone(settings: Vec<MirrorSettings>) -> Self {
+        let meta = Arc::new(crate::meta::postgres::PostgresStore::unreachable());
+        let (store, tasks) = (Arc::new(blobs::Memory::new()), crate::ops::tasks::Tasks::new());
+        let domain = Domain::new(meta, store, super::Limits::default(), tasks);
+        Self::default().with(&domain, settings)
     }
 
     /// Each of them.
@@ -254,6 +261,7 @@ fn again(error: &Arc<Error>) -> Error {
         Error::BlobUnknown => Error::BlobUnknown,
         Error::Quarantined { digest, until } => Error::Quarantined { digest: digest.clone(), until: *until },
         Error::Unsigned(unsigned) => Error::Unsigned(unsigned.clone()),
+        Error::TagImmutable { tag, rule } => Error::TagImmutable { tag: tag.clone(), rule: rule.clone() },
         Error::StoreAway(_) => Error::StoreAway(blobs::Error::Unavailable {
             operation: "fetch",
             key: String::new(),

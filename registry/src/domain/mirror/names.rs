@@ -70,6 +70,14 @@ impl Mirrors {
         }
     }
 
+    /// The repository of a mirror that is stored under this name.
+    pub(in crate::domain) fn of_stored(&self, name: &Name) -> Option<Mirrored> {
+        match self.place(name, None) {
+            Ok(Place::Mirror(at)) if at.stored == *name => Some(at),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
     /// The mirror of this name.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&Arc<Mirror>> {
@@ -130,7 +138,7 @@ mod tests {
     }
 
     fn mirrors(has_default: bool) -> Mirrors {
-        Mirrors::default().with(vec![
+        Mirrors::alone(vec![
             mirror("hub", "dockerhub", "https://docker.io", has_default),
             mirror("quay", "mirrors/quay", "https://quay.example.com", false),
         ])

@@ -119,9 +119,11 @@ impl Course {
                     None => return Err(self.broken("the store ended a blob before its end")),
                 },
                 Source::Upstream(body) => match body.next().await {
-                    Some(bytes) => {
-                        let bytes = bytes.map_err(Error::Upstream)?;
-                        self.shown(bytes)?
+                    Some(Ok(bytes)) => self.shown(bytes)?,
+                    Some(Err(error)) => {
+                        let mirror = &self.reader.reading.0.at.mirror;
+                        mirror.rate.note_error(&error).await;
+                        return Err(Error::Upstream(error));
                     }
                     None => return Err(self.broken("the upstream ended a blob before its end")),
                 },

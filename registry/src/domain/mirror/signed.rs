@@ -131,7 +131,7 @@ impl Domain {
     }
 
     async fn is_proven_here(&self, at: &Mirrored, images: &[Digest], keys: &Keys) -> Result<bool, Error> {
-        let held = Held { domain: self, repository: &at.stored };
+        let held = Held::new(self, &at.stored);
         for image in images {
             if matches!(seek(&held, image, keys).await?, Verdict::Signed(_)) {
                 at.mirror.signed.put(*image, (), EVER);
@@ -143,7 +143,7 @@ impl Domain {
 
     /// Asks the upstream for a signature of one of these, the last of which is the image itself.
     async fn is_proven_there(&self, at: &Mirrored, images: &[Digest], keys: &Keys) -> Result<(), Error> {
-        if let Some(error) = at.mirror.down.get(&()) {
+        if let Some(error) = at.mirror.pulse.trouble() {
             return Err(Error::Upstream(error));
         }
         let asked = Asked { domain: self, at };

@@ -9,12 +9,12 @@ use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use stowage_oci::{Digest, Manifest, Name, Tag};
 
-use super::join::Seen;
+use super::join::{Group, Seen};
 use super::{Broken, Work};
 use crate::key::{Form, Generation, Key};
 use crate::meta::{
-    BlobFound, Damage, Difference, LinkFound, Location, ManifestClaim, ManifestFound, Outcome, Settled,
-    TagEntry, TagFound,
+    BlobFound, Damage, Difference, LedgerClaim, LedgerFound, LedgerRecord, LinkFound, Location,
+    ManifestClaim, ManifestFound, Outcome, Settled, TagEntry, TagFound,
 };
 
 /// Requests of one comparison at the same time.
@@ -349,6 +349,54 @@ impl Work {
         let mut found: Vec<TagFound> = all.into_values().collect();
         found.sort_by(|a, b| a.tag.cmp(&b.tag));
         Ok(found)
+    }
+
+    /// Promotions into a repository, with what their records say where no row knows them.
+    pub(super) async fn find_ledger(
+        &self,
+        repository: &Name,
+        groups: Vec<Group>,
+        claims: &[LedgerClaim],
+    ) -> Result<LedgerFound, Broken> {
+        let claim = |key: &Key| match key {
+            Key::Ledger { digest, version, generation, .. } => {
+                Some(LedgerClaim { digest: *digest, version: *version, generation: *generation })
+            }
+            _ => None,
+        };
+        let objects = groups.into_iter().flat_map(|group| group.objects);
+        let listed: Vec<LedgerClaim> = objects.filter_map(|object| claim(&object.key)).collect();
+        let key = |claim: &LedgerClaim| {
+            let LedgerClaim { digest, version, generation } = *claim;
+            Key::Ledger { repository: repository.clone(), digest, version, generation }
+        };
+        let unlisted = claims.iter().filter(|claim| !listed.contains(claim)).map(key).collect();
+        let (_, gone) = self.look_for(unlisted).await?;
+        let mut found =
+            LedgerFound { gone: gone.iter().filter_map(claim).collect(), ..LedgerFound::default() };
+        for claim in listed.into_iter().filter(|claim| !claims.contains(claim)) {
+            if let Some(record) = self.read_ledger(&key(&claim)).await? {
+                found.unknown.push((claim, record));
+            }
+        }
+        Ok(found)
+    }
+
+    /// What a promotion was decided by. A record that cannot be read is left alone and reported.
+    async fn read_ledger(&self, key: &Key) -> Result<Option<LedgerRecord>, Broken> {
+        let body = {
+            let _turn = self.pace.bucket().await;
+            self.comparer.read_whole(key).await?
+        };
+        let Some(body) = body else { return Ok(None) };
+        match serde_json::from_slice(&body) {
+            Ok(record) => Ok(Some(record)),
+            Err(error) => {
+                tracing::warn!(object.key = %key, %error, "a promotion's record cannot be read; it is left alone");
+                self.tally.foreign();
+                Ok(None)
+            }
+        }
     }
 
     /// Settles a difference, and does what follows from it at once.

@@ -16,6 +16,8 @@ use crate::meta::Epoch;
 
 /// How often an idle replica looks whether the incarnation is still the one it knows.
 const LOOK: Duration = Duration::from_secs(30);
+/// How often, during a walk, it is looked whether there is anything left to walk for.
+const WATCH: Duration = Duration::from_secs(5);
 /// How long after a failure it is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 /// The same after the breaker: a human has to look.
@@ -55,7 +57,11 @@ async fn look(domain: &Domain) {
 async fn walk(domain: &Domain, epoch: Epoch, stopping: &CancellationToken) -> Duration {
     let walk = Walk::new(domain, Walk::beside_clients(), stopping.clone()).patiently();
     loop {
-        match walk.run(epoch).await {
+        let ended = tokio::select! {
+            ended = walk.run(epoch) => ended,
+            () = until_over(domain, epoch) => return Duration::ZERO,
+        };
+        match ended {
             Ok(walked) => {
                 domain.trust.walked(epoch);
                 tracing::info!(
@@ -83,6 +89,16 @@ async fn walk(domain: &Domain, epoch: Epoch, stopping: &CancellationToken) -> Du
                 let _ended = stopping.run_until_cancelled(tokio::time::sleep(RETRY)).await;
             }
             Err(WalkError::Stopped) => return RETRY,
+        }
+    }
+}
+
+/// A step that takes long, on a connection whose other end has vanished, would be waited for much longer.
+async fn until_over(domain: &Domain, epoch: Epoch) {
+    loop {
+        tokio::time::sleep(WATCH).await;
+        if is_over(domain, epoch).await {
+            return;
         }
     }
 }

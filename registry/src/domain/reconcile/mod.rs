@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
-use stowage_oci::{Digest, Name, Tag};
+use stowage_oci::{Digest, Name, Reference, Tag};
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, Limits};
@@ -52,6 +52,16 @@ pub(super) enum Unit {
     Referrers(Name, Digest),
     /// All tags of a repository.
     Tags(Name),
+}
+
+impl Unit {
+    /// What a reference names in a repository.
+    pub(super) fn named(repository: &Name, reference: &Reference) -> Self {
+        match reference {
+            Reference::Digest(digest) => Self::Manifest(repository.clone(), *digest),
+            Reference::Tag(tag) => Self::Tag(repository.clone(), tag.clone()),
+        }
+    }
 }
 
 /// Compares names of one database with those of its bucket.

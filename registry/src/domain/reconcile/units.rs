@@ -6,7 +6,6 @@
 use std::collections::{BTreeSet, HashMap};
 
 use futures::future::BoxFuture;
-use futures::stream::TryStreamExt as _;
 use stowage_oci::{Digest, Name, Tag};
 
 use super::compare::{Listed, at_once};
@@ -30,9 +29,7 @@ impl Comparer {
         &self,
         key: &Key,
     ) -> Result<Option<bytes::Bytes>, blobs::Error> {
-        let Some(content) = self.store.get(&key.to_string(), None).await? else { return Ok(None) };
-        let mut chunks: Vec<bytes::Bytes> = content.stream.try_collect().await?;
-        Ok(Some(if chunks.len() == 1 { chunks.remove(0) } else { bytes::Bytes::from(chunks.concat()) }))
+        blobs::whole(&*self.store, &key.to_string()).await
     }
 }
 

@@ -30,7 +30,7 @@ use uuid::Uuid;
 use super::compare::{Asked, at_once};
 use super::verify::REST;
 use super::{Broken, Comparer, Pace, Work, merge, under_lease};
-use crate::domain::{Domain, Error};
+use crate::domain::{Domain, Error, pulls};
 use crate::key::Key;
 use crate::meta::{self, Changes, Epoch, Loss, Mode, Shard, ShardOutcome};
 
@@ -217,6 +217,8 @@ impl Walk {
     /// All parts are compared.
     async fn end(&self, epoch: Epoch) -> Result<(), Error> {
         let meta = &self.comparer.meta;
+        // Manifests are there, so what is told of them finds its rows.
+        pulls::restore(&self.comparer, epoch).await?;
         meta.queue_unreferenced(epoch).await?;
         if let Some(changes) = meta.end_walk(epoch).await? {
             self.tally.add(&changes);

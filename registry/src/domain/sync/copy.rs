@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use stowage_oci::{Digest, Manifest, Name, Reference, Tag};
+use stowage_oci::{Digest, Manifest, Name, Platform, Reference, Tag};
 
 use super::super::mirror::PRINCIPAL;
 use super::super::push::{Pusher, facts};
 use super::super::upload::{BodyError, Chunk};
-use super::plan::{self, Platform};
+use super::plan;
 use super::told::Fault;
 use super::{At, Error, Run, SyncMode};
 use crate::meta::{Copied, TagState};
@@ -202,7 +202,7 @@ impl Run<'_> {
         let (document, body) = self.held(&at.here, digest).await?.ok_or(Error::Overtaken)?;
         let facts = facts(digest, document, &body);
         let over = state.map(|state| state.generation);
-        let copied = Pusher::Copying(Copied { mark: self.mark, at: version, over });
+        let copied = Pusher::Copying(Copied { mark: Some(self.mark), at: version, over });
         let tags = [tag.clone()];
         let pushing = self.domain.push_until_published(&at.here, &facts, &tags, &body, copied);
         Ok(Box::pin(pushing).await?)
@@ -239,11 +239,19 @@ impl Run<'_> {
         let blob = self.ask(|| self.upstream.blob(&at.upstream, &digest, Span::default())).await?;
         let (pace, fetched) = (self.pace.clone(), self.tally.fetched().clone());
         let (metrics, name) = (self.domain.shelf.metrics.clone(), self.asked.name.clone());
+        let rate = Arc::clone(&self.rate);
         let body = blob.body.into_stream().then(move |bytes| {
             let (pace, fetched, metrics, name) =
                 (pace.clone(), fetched.clone(), metrics.clone(), name.clone());
+            let rate = Arc::clone(&rate);
             async move {
-                let bytes = bytes.map_err(|error| BodyError::Broken(Box::new(error)))?;
+                let bytes = match bytes {
+                    Ok(bytes) => bytes,
+                    Err(error) => {
+                        rate.note_error(&error).await;
+                        return Err(BodyError::Broken(Box::new(error)));
+                    }
+                };
                 pace.read(bytes.len()).await;
                 fetched.bytes(bytes.len() as u64);
                 metrics.received(&name, bytes.len() as u64);

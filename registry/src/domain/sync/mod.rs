@@ -25,10 +25,11 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use futures::{StreamExt as _, stream};
-use stowage_oci::{Digest, Glob, Name, Tag};
+use stowage_oci::{Digest, Glob, Name, Platform, Tag};
 use tokio::sync::Semaphore;
 
 use super::mirror::names::is_at_or_below;
+use super::rate_limit::RateLimit;
 use super::reconcile::{Pace, Unit};
 use super::{Domain, Error};
 use crate::key::Mark;
@@ -36,7 +37,7 @@ use crate::meta::TagState;
 use crate::signatures::Keys;
 use crate::upstream::{Settings, Upstream};
 
-pub use plan::{Platform, PlatformError, Selection};
+pub use plan::Selection;
 pub use told::{SyncFate, SyncItem, Synced};
 
 use ask::Patience;
@@ -163,6 +164,7 @@ struct Run<'a> {
     domain: &'a Domain,
     asked: &'a Replication,
     upstream: Upstream,
+    rate: Arc<RateLimit>,
     mark: Mark,
     mode: SyncMode,
     pace: Pace,
@@ -180,10 +182,12 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(domain: &'a Domain, asked: &'a Replication, mode: SyncMode, tell: &'a dyn Tell) -> Self {
+        let rate = Arc::new(RateLimit::new(domain, &asked.name, &asked.upstream));
         Self {
             domain,
             asked,
-            upstream: Upstream::new(asked.upstream.clone()),
+            upstream: Upstream::in_turn(asked.upstream.clone(), Arc::<RateLimit>::clone(&rate)),
+            rate,
             mark: Mark::of_mirror(&asked.name),
             mode,
             pace: Pace::unlimited().with_bytes(asked.bytes_per_second),

@@ -8,8 +8,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
-use stowage_oci::{Digest, Tag, TagSelection, Version};
+use serde::{Deserialize, Deserializer};
+use stowage_oci::{Digest, Platform, Tag, TagSelection, Version};
 
 use crate::signatures::subject_of;
 
@@ -25,38 +25,6 @@ pub struct Selection {
     pub newest: Option<usize>,
     /// For which platforms; none: for all.
     pub platforms: Vec<Platform>,
-}
-
-/// `os/architecture` and perhaps `/variant`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Platform {
-    os: String,
-    architecture: String,
-    variant: Option<String>,
-}
-
-/// The text is not a platform.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be os/architecture or os/architecture/variant, as linux/arm64 or linux/arm/v7")]
-pub struct PlatformError;
-
-impl std::str::FromStr for Platform {
-    type Err = PlatformError;
-
-    fn from_str(text: &str) -> Result<Self, PlatformError> {
-        let parts: Vec<&str> = text.split('/').collect();
-        match parts[..] {
-            [os, architecture] if !os.is_empty() && !architecture.is_empty() => {
-                Ok(Self { os: os.to_owned(), architecture: architecture.to_owned(), variant: None })
-            }
-            [os, architecture, variant] if ![os, architecture, variant].contains(&"") => Ok(Self {
-                os: os.to_owned(),
-                architecture: architecture.to_owned(),
-                variant: Some(variant.to_owned()),
-            }),
-            _ => Err(PlatformError),
-        }
-    }
 }
 
 /// A tag that is wanted, and for which platforms; none: for all.
@@ -119,17 +87,23 @@ struct Index {
 #[derive(Deserialize)]
 struct Child {
     digest: Digest,
-    platform: Option<ChildPlatform>,
+    #[serde(default, deserialize_with = "platform")]
+    platform: Option<Platform>,
     #[serde(default)]
     annotations: Option<BTreeMap<String, String>>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct ChildPlatform {
-    os: String,
-    architecture: String,
-    variant: Option<String>,
+/// A platform as some index has it: what it must say may be missing.
+fn platform<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Platform>, D::Error> {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Said {
+        os: String,
+        architecture: String,
+        variant: Option<String>,
+    }
+    let said: Option<Said> = Deserialize::deserialize(from)?;
+    Ok(said.map(|Said { os, architecture, variant }| Platform { os, architecture, variant }))
 }
 
 /// Which children of an index come with it. What is for no platform comes, unless it is about an image that does not.
@@ -141,7 +115,7 @@ pub(super) fn children(index: &[u8], all: &[Digest], platforms: &BTreeSet<Platfo
     let index: Index = serde_json::from_slice(index).unwrap_or_default();
     let is_for = |child: &Child| {
         let platform = child.platform.as_ref().filter(|platform| platform.os != "unknown")?;
-        Some(platforms.iter().any(|wanted| wanted.fits(platform)))
+        Some(platforms.iter().any(|wanted| wanted.takes(platform)))
     };
     let left_out: BTreeSet<String> = index
         .manifests
@@ -156,17 +130,6 @@ pub(super) fn children(index: &[u8], all: &[Digest], platforms: &BTreeSet<Platfo
     let wanted: BTreeSet<Digest> =
         index.manifests.iter().filter(|child| comes(child)).map(|child| child.digest).collect();
     all.iter().filter(|digest| wanted.contains(*digest)).copied().collect()
-}
-
-impl Platform {
-    fn fits(&self, child: &ChildPlatform) -> bool {
-        // An arm64 without a variant is v8.
-        let variant = child.variant.as_deref().filter(|variant| !variant.is_empty());
-        let implied = (self.architecture == "arm64").then_some("v8");
-        self.os == child.os
-            && self.architecture == child.architecture
-            && self.variant.as_deref().is_none_or(|wanted| variant.or(implied) == Some(wanted))
-    }
 }
 
 /// What a tag is here.

@@ -46,7 +46,7 @@ impl Run<'_> {
     /// Refuses an image that is not signed with one of the mirror's keys, if it has any.
     pub(super) async fn check_signed(&self, at: &At, image: Digest) -> Result<(), Fault> {
         let Some(keys) = &self.asked.keys else { return Ok(()) };
-        let held = Held { domain: self.domain, repository: &at.here };
+        let held = Held::new(self.domain, &at.here);
         if let Verdict::Signed(_) = seek(&held, &image, keys).await? {
             return Ok(());
         }

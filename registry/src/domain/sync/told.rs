@@ -243,7 +243,8 @@ const fn reason_of(kind: Kind) -> &'static str {
         Kind::NotFound => "NotFound",
         Kind::Refused(Refusal::Credential) => "AuthenticationFailed",
         Kind::Refused(Refusal::Content) => "AccessDenied",
-        Kind::RateLimited { .. } => "RateLimited",
+        Kind::RateLimited { .. } | Kind::NotNow { retry_after: Some(_) } => "RateLimited",
+        Kind::NotNow { retry_after: None } => "DatabaseUnavailable",
         Kind::Unavailable { .. } => "UpstreamUnreachable",
         Kind::CertificateInvalid => "CertificateInvalid",
         Kind::NotARegistry => "NotARegistry",
@@ -263,6 +264,7 @@ fn own_reason(error: &Error) -> &'static str {
         Error::BodyStalled => "UpstreamUnreachable",
         Error::DigestMismatch { .. } | Error::LengthMismatch { .. } => "WrongContent",
         Error::BlobTooLarge { .. } => "TooLarge",
+        Error::TagImmutable { .. } => "TagImmutable",
         Error::ManifestInvalid(_) => "InvalidManifest",
         Error::ReferencesMissing(_) => "ReferencesMissing",
         Error::TooManyReferrers(_) => "TooManyReferrers",
@@ -273,6 +275,7 @@ fn own_reason(error: &Error) -> &'static str {
         Error::NameUnknown
         | Error::ManifestUnknown
         | Error::BlobUnknown
+        | Error::NotInTrash
         | Error::UploadUnknown
         | Error::NotAtOffset { .. }
         | Error::Referenced
@@ -280,6 +283,7 @@ fn own_reason(error: &Error) -> &'static str {
         | Error::MirrorLoop
         | Error::Suspended
         | Error::Quarantined { .. }
+        | Error::NotFetched { .. }
         | Error::Internal(_) => "InternalError",
     }
 }

@@ -25,9 +25,14 @@ impl Domain {
         digest: &Digest,
         chunk: Chunk,
     ) -> Result<(), Error> {
-        let id = self.open_upload(repository, principal, digest.algorithm()).await?;
-        let key = UploadKey { id, repository: repository.clone(), principal: principal.to_owned() };
+        let key = self.begin(repository, principal, digest).await?;
         self.close(&key, digest, chunk).await
+    }
+
+    /// Opens an upload of a blob whose digest is known.
+    async fn begin(&self, repository: &Name, principal: &str, digest: &Digest) -> Result<UploadKey, Error> {
+        let id = self.open_upload(repository, principal, digest.algorithm()).await?;
+        Ok(UploadKey { id, repository: repository.clone(), principal: principal.to_owned() })
     }
 
     /// Stores a blob that comes from elsewhere, as `principal`. What does not become a blob leaves nothing.
@@ -38,13 +43,12 @@ impl Domain {
         digest: &Digest,
         chunk: Chunk,
     ) -> Result<(), Error> {
-        let id = self.open_upload(repository, principal, digest.algorithm()).await?;
-        let key = UploadKey { id, repository: repository.clone(), principal: principal.to_owned() };
+        let key = self.begin(repository, principal, digest).await?;
         let outcome = self.close(&key, digest, chunk).await;
         if outcome.is_err()
             && let Err(error) = self.cancel(&key).await
         {
-            tracing::debug!(upload.id = %id, %error, "an upload was not cancelled; it expires");
+            tracing::debug!(upload.id = %key.id, %error, "an upload was not cancelled; it expires");
         }
         outcome
     }

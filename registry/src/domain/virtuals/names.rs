@@ -154,7 +154,7 @@ mod tests {
             stale_for: Duration::ZERO,
             quarantine: None,
         };
-        Mirrors::default().with(vec![MirrorSettings {
+        Mirrors::alone(vec![MirrorSettings {
             name: "hub".to_owned(),
             path: "dockerhub".parse().unwrap(),
             upstream: Settings::new("https://docker.io".parse().unwrap(), "us"),

@@ -7,7 +7,7 @@
 use futures::future::join_all;
 use uuid::Uuid;
 
-use super::{Fixture, HOUR, OLD, World, digest, facts, fresh, link_key, name};
+use super::{Fixture, HOUR, OLD, World, digest, facts, fresh, link_key, name, none};
 use crate::key::{Form, Key};
 use crate::meta::{BlobCommit, CommitOutcome, Location, Plan, Progress, Tail};
 
@@ -222,6 +222,6 @@ pub async fn an_old_lease_is_renewed(fixture: Fixture) {
     assert!(!world.manifest("a", "v1").await.expect("there").lease_is_old);
     world.rows.pass(OLD).await;
     let digest = pinned.pin.facts.digest;
-    world.store.delete_manifest(world.epoch, &name("a"), &digest, HOUR).await.expect("delete");
+    world.store.delete_manifest(world.epoch, &name("a"), &digest, HOUR, &none).await.expect("delete");
     assert!(!world.store.renew_manifest(manifest.id).await.expect("renew"), "it is gone");
 }

@@ -11,8 +11,8 @@ use stowage_oci::Digest;
 use uuid::Uuid;
 
 use super::{
-    DAY, Fixture, HOUR, World, digest, facts, fresh, index, link_key, manifest_key, marker_key, name, pin,
-    tag, tag_key,
+    DAY, Fixture, HOUR, World, digest, facts, fresh, index, link_key, manifest_key, marker_key, name, none,
+    pin, tag, tag_key,
 };
 use crate::key::{Form, Key};
 use crate::meta::{
@@ -58,7 +58,8 @@ impl World {
     }
 
     async fn delete_manifest(&self, content: &str, retain: Duration) {
-        let outcome = self.store.delete_manifest(self.epoch, &name("a"), &digest(content), retain).await;
+        let outcome =
+            self.store.delete_manifest(self.epoch, &name("a"), &digest(content), retain, &none).await;
         match outcome.expect("delete") {
             DeleteOutcome::Deleted(removal) => self.finish(&removal).await,
             refused => assert_eq!(refused, DeleteOutcome::Unknown, "it is there and free"),
@@ -268,7 +269,7 @@ pub async fn a_trashed_manifest_whose_last_tag_moved_away_goes(fixture: Fixture)
 pub async fn a_manifest_whose_evidence_is_owed_stays(fixture: Fixture) {
     let world = World::begin(fixture).await;
     world.push_manifest("a", facts("m", &[]), &[]).await;
-    let outcome = world.store.delete_manifest(world.epoch, &name("a"), &digest("m"), HOUR).await;
+    let outcome = world.store.delete_manifest(world.epoch, &name("a"), &digest("m"), HOUR, &none).await;
     let DeleteOutcome::Deleted(removal) = outcome.expect("delete") else {
         return assert_eq!(1, 0, "it is free");
     };
@@ -402,7 +403,7 @@ pub async fn an_expired_push_whose_records_are_there_is_finished(fixture: Fixtur
     // The referrer entry was not written any more.
     assert_eq!(world.reap(&keys(&pinned)).await, Reaped::Finished);
     assert_eq!(world.tag("a", "v1").await, Some(digest("m")));
-    assert_eq!(world.publish(&pinned).await, PublishOutcome::StartOver, "its writer comes too late");
+    assert_eq!(world.publish(&pinned).await, PublishOutcome::Published, "its writer finds it done");
     let steps = world.steps().await;
     assert!(steps.len() == 1 && steps[0].starts_with('+') && steps[0].contains("/~s/"), "{steps:?}");
     let owed = world.store.take_removals(world.epoch, Which::Owed, BATCH).await.expect("take");
@@ -576,7 +577,7 @@ pub async fn owed_evidence_is_taken_apart_from_the_rest(fixture: Fixture) {
     world.push_manifest("a", facts("m", &[]), &["v1"]).await;
     let blob = world.store.delete_blob(world.epoch, &name("a"), &stored.digest).await.expect("delete");
     assert!(matches!(blob, DeleteOutcome::Deleted(_)));
-    world.store.delete_manifest(world.epoch, &name("a"), &digest("m"), DAY).await.expect("delete");
+    world.store.delete_manifest(world.epoch, &name("a"), &digest("m"), DAY, &none).await.expect("delete");
     world.rows.pass(HOUR).await;
     assert_eq!((world.backlog().await.removals, world.backlog().await.owed), (2, 1));
     let owed = world.store.take_removals(world.epoch, Which::Owed, BATCH).await.expect("take");
@@ -589,7 +590,11 @@ pub async fn a_removal_is_taken_by_one_worker_at_a_time(fixture: Fixture) {
     for content in 0..20 {
         let content = format!("m{content}");
         world.push_manifest("a", facts(&content, &[]), &[]).await;
-        world.store.delete_manifest(world.epoch, &name("a"), &digest(&content), DAY).await.expect("delete");
+        world
+            .store
+            .delete_manifest(world.epoch, &name("a"), &digest(&content), DAY, &none)
+            .await
+            .expect("delete");
     }
     world.rows.pass(HOUR).await;
     let (one, other) = join(world.take(), world.take()).await;

@@ -5,10 +5,11 @@
 #![expect(missing_docs, reason = "a claim is its name")]
 
 use futures::future::join;
+use stowage_oci::Tag;
 
 use super::{
-    DAY, Fixture, HOUR, World, digest, facts, index, link_key, manifest_key, marker_key, name, pin, tag,
-    tag_key,
+    DAY, Fixture, HOUR, World, digest, facts, index, link_key, manifest_key, marker_key, name, none, pin,
+    tag, tag_key,
 };
 use crate::meta::{DeleteOutcome, ManifestFacts, Pin, PinOutcome, PublishOutcome, Removal};
 
@@ -22,7 +23,11 @@ async fn delete_tag(world: &World, repository: &str, text: &str) -> Option<Remov
 }
 
 async fn delete_manifest(world: &World, repository: &str, content: &str) -> DeleteOutcome {
-    world.store.delete_manifest(world.epoch, &name(repository), &digest(content), DAY).await.expect("delete")
+    world
+        .store
+        .delete_manifest(world.epoch, &name(repository), &digest(content), DAY, &none)
+        .await
+        .expect("delete")
 }
 
 async fn delete_blob(world: &World, repository: &str, content: &str) -> DeleteOutcome {
@@ -32,7 +37,7 @@ async fn delete_blob(world: &World, repository: &str, content: &str) -> DeleteOu
 fn removal(outcome: DeleteOutcome) -> Removal {
     match outcome {
         DeleteOutcome::Deleted(removal) => Some(removal),
-        DeleteOutcome::Referenced | DeleteOutcome::Unknown => None,
+        DeleteOutcome::Referenced | DeleteOutcome::Spared(_) | DeleteOutcome::Unknown => None,
     }
     .expect("it can be deleted")
 }
@@ -132,6 +137,18 @@ pub async fn a_live_manifest_whose_tag_was_swept_stays_live(fixture: Fixture) {
     let again = world.push_manifest("a", facts("n", &[]), &["v1"]).await;
     assert!(!again.writes_record);
     assert_eq!(world.tag("a", "v1").await, Some(digest("n")));
+}
+
+pub async fn a_manifest_with_a_tag_that_is_spared_is_not_deleted(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    world.push_manifest("a", facts("m", &[]), &["v1", "v2"]).await;
+    let (repository, wanted) = (name("a"), digest("m"));
+    let spared = |one: &Tag| *one == tag("v2");
+    let delete = || world.store.delete_manifest(world.epoch, &repository, &wanted, DAY, &spared);
+    assert_eq!(delete().await.expect("delete"), DeleteOutcome::Spared(tag("v2")));
+    assert_eq!((world.tag("a", "v1").await, world.steps().await), (Some(digest("m")), Vec::new()));
+    delete_tag(&world, "a", "v2").await;
+    assert!(matches!(delete().await.expect("delete"), DeleteOutcome::Deleted(_)), "it has it no more");
 }
 
 pub async fn a_manifest_that_an_index_lists_is_not_deleted(fixture: Fixture) {

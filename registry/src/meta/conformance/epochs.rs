@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{DAY, Fixture, World, digest, facts, fresh, name, pin, tag};
+use super::{DAY, Fixture, World, digest, facts, fresh, name, none, pin, tag};
 use crate::meta::{Epoch, Error};
 
 fn superseded<T>(outcome: &Result<T, Error>) -> bool {
@@ -81,7 +81,7 @@ pub async fn a_restart_supersedes_every_deciding_step(fixture: Fixture) {
         assert!(superseded(&store.pin_manifest(old, &pin("a", facts("o", &[]), &[])).await), "{entered}");
         assert!(superseded(&store.publish_manifest(&pinned).await), "{entered}");
         assert!(superseded(&store.delete_tag(old, &a, &tag("v1"), DAY).await), "{entered}");
-        assert!(superseded(&store.delete_manifest(old, &a, &digest("m"), DAY).await), "{entered}");
+        assert!(superseded(&store.delete_manifest(old, &a, &digest("m"), DAY, &none).await), "{entered}");
         assert!(superseded(&store.delete_blob(old, &a, &stored.digest).await), "{entered}");
         assert!(!store.finish_walk(old).await.expect("walk"), "{entered}");
         let stored = &stored.digest;

@@ -4,7 +4,7 @@
 //! Lists: pages by key, in byte order.
 #![expect(missing_docs, reason = "a claim is its name")]
 
-use super::{DAY, Fixture, World, digest, facts, fresh, index, name, tag};
+use super::{DAY, Fixture, World, digest, facts, fresh, index, name, none, tag};
 use crate::key::Generation;
 use crate::meta::{ManifestFacts, ReferrerRow};
 
@@ -90,7 +90,7 @@ pub async fn referrers_are_newest_first_and_filtered(fixture: Fixture) {
     }
     let pending = ManifestFacts { subject: Some(digest("subject")), ..facts("5", &[]) };
     world.pin("a", pending, &[]).await;
-    world.store.delete_manifest(world.epoch, &name("a"), &digest("3"), DAY).await.expect("delete");
+    world.store.delete_manifest(world.epoch, &name("a"), &digest("3"), DAY, &none).await.expect("delete");
     let of = |rows: &[ReferrerRow]| rows.iter().map(|row| row.digest).collect::<Vec<_>>();
     let all = referrers(&world, &[], None, 100).await;
     assert_eq!(of(&all), [digest("4"), digest("2"), digest("1")]);
@@ -135,7 +135,11 @@ pub async fn repositories_with_a_blob_are_those_that_see_it(fixture: Fixture) {
     }
     world.push("other", "y").await;
     world.push_manifest("hidden", facts("m", &[stored.digest]), &[]).await;
-    world.store.delete_manifest(world.epoch, &name("hidden"), &digest("m"), DAY).await.expect("delete");
+    world
+        .store
+        .delete_manifest(world.epoch, &name("hidden"), &digest("m"), DAY, &none)
+        .await
+        .expect("delete");
     world.store.delete_blob(world.epoch, &name("hidden"), &stored.digest).await.expect("delete");
     let with = async |limit| {
         let names = world.store.repositories_with(&stored.digest, limit).await.expect("repositories");
@@ -158,7 +162,7 @@ pub async fn indexes_with_a_child_are_those_that_live_here(fixture: Fixture) {
         world.push_manifest(repository, index(content, &[child, digest("sibling")]), &[]).await;
     }
     world.push_manifest("a", index("of another", &[digest("sibling")]), &[]).await;
-    world.store.delete_manifest(world.epoch, &name("a"), &digest("gone"), DAY).await.expect("delete");
+    world.store.delete_manifest(world.epoch, &name("a"), &digest("gone"), DAY, &none).await.expect("delete");
     let with = async |repository, limit| {
         world.store.indexes_with(&name(repository), &child, limit).await.expect("indexes")
     };

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use stowage_oci::Tag;
 
 use super::{
-    DAY, Fixture, HOUR, World, digest, facts, index, manifest_key, marker_key, name, pin, tag, tag_key,
+    DAY, Fixture, HOUR, World, digest, facts, index, manifest_key, marker_key, name, none, pin, tag, tag_key,
 };
 use crate::key::Key;
 use crate::meta::{ManifestFacts, Pin, PinOutcome, PublishOutcome};
@@ -18,7 +18,7 @@ use crate::meta::{ManifestFacts, Pin, PinOutcome, PublishOutcome};
 async fn missing(world: &World, pin: &Pin) -> Vec<stowage_oci::Digest> {
     match world.store.pin_manifest(world.epoch, pin).await.expect("pin") {
         PinOutcome::Missing(digests) => digests,
-        PinOutcome::Pinned(_) | PinOutcome::Moved => Vec::new(),
+        PinOutcome::Pinned(_) | PinOutcome::Moved | PinOutcome::Immutable(_) => Vec::new(),
     }
 }
 
@@ -169,7 +169,7 @@ pub async fn a_manifest_deleted_before_publish_starts_over(fixture: Fixture) {
     world.push_manifest("a", facts("m", &[]), &["v1"]).await;
     let pinned = world.pin("a", facts("m", &[]), &["v2"]).await;
     assert!(!pinned.writes_record);
-    world.store.delete_manifest(world.epoch, &name("a"), &digest("m"), DAY).await.expect("delete");
+    world.store.delete_manifest(world.epoch, &name("a"), &digest("m"), DAY, &none).await.expect("delete");
     assert_eq!(world.publish(&pinned).await, PublishOutcome::StartOver);
     assert_eq!(world.tag("a", "v2").await, None);
     let row = world.queued(&format!("-{}", tag_key("a", &pinned))).await.expect("its record goes");
@@ -180,13 +180,89 @@ pub async fn a_manifest_deleted_before_publish_starts_over(fixture: Fixture) {
     assert_eq!(world.tag("a", "v2").await, Some(digest("m")));
 }
 
-pub async fn an_intent_is_taken_once(fixture: Fixture) {
+pub async fn a_push_is_published_once_and_found_again(fixture: Fixture) {
     let world = World::begin(fixture).await;
     let pinned = world.push_manifest("a", facts("m", &[]), &["v1"]).await;
     assert!(world.rows.intents().await.is_empty());
-    assert_eq!(world.publish(&pinned).await, PublishOutcome::StartOver);
+    assert_eq!(world.publish(&pinned).await, PublishOutcome::Published);
     assert_eq!(world.tag("a", "v1").await, Some(digest("m")));
     assert_eq!(world.steps().await, [""; 0], "its keys are live and stay");
+}
+
+pub async fn a_push_that_is_overtaken_is_not_pushed_again(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    let early = world.push_manifest("a", facts("early", &[]), &["v1"]).await;
+    let untagged = world.push_manifest("a", facts("untagged", &[]), &[]).await;
+    world.push_manifest("a", facts("late", &[]), &["v1"]).await;
+    assert_eq!(world.publish(&early).await, PublishOutcome::Published, "it was there before the later one");
+    assert_eq!(world.tag("a", "v1").await, Some(digest("late")));
+    assert!(world.took_effect(&early).await && world.took_effect(&untagged).await);
+    world.store.delete_tag(world.epoch, &name("a"), &tag("v1"), DAY).await.expect("delete");
+    assert!(world.took_effect(&early).await, "the deletion came later, too");
+}
+
+pub async fn a_push_took_no_effect_whose_manifest_or_tag_is_not_there(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    let pending = world.pin("a", facts("m", &[]), &["v1"]).await;
+    assert!(!world.took_effect(&pending).await, "it is not live");
+    world.push_manifest("a", facts("m", &[]), &[]).await;
+    assert!(!world.took_effect(&pending).await, "live by another, without the tag");
+    assert!(
+        !world.took_effect(&world.pin("b", facts("m", &[]), &[]).await).await,
+        "live in another repository"
+    );
+    world.push_manifest("a", facts("old", &[]), &["v2"]).await;
+    let swept = world.pin("a", facts("m", &[]), &["v2"]).await;
+    assert!(!world.took_effect(&swept).await, "the tag has its lower version still");
+    world.store.delete_manifest(world.epoch, &name("a"), &digest("old"), DAY, &none).await.expect("delete");
+    assert!(!world.took_effect(&swept).await, "nobody deleted the tag itself");
+}
+
+/// `content` under the immutable tag `v1`.
+fn once(content: &str) -> Pin {
+    Pin { immutable: vec![tag("v1")], ..super::pin("a", facts(content, &[]), &["v1", "latest"]) }
+}
+
+async fn push_once(world: &World, content: &str) {
+    let pinned = world.pin_as(&once(content)).await.expect("it is the first, or the same");
+    assert_eq!(world.publish(&pinned).await, PublishOutcome::Published);
+}
+
+async fn is_refused(world: &World, content: &str) -> bool {
+    let outcome = world.store.pin_manifest(world.epoch, &once(content)).await.expect("pin");
+    matches!(outcome, PinOutcome::Immutable(refused) if refused == tag("v1"))
+}
+
+pub async fn w285_an_immutable_tag_is_pushed_once_and_again_by_the_same_digest(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    push_once(&world, "m").await;
+    assert!(is_refused(&world, "n").await);
+    assert_eq!(world.tag("a", "latest").await, Some(digest("m")), "nothing of it is done");
+    assert!(world.rows.intents().await.is_empty());
+    push_once(&world, "m").await;
+    assert_eq!(world.tag("a", "v1").await, Some(digest("m")));
+    world.store.delete_tag(world.epoch, &name("a"), &tag("v1"), DAY).await.expect("delete");
+    assert!(is_refused(&world, "n").await, "it can still come back from the trash");
+    push_once(&world, "m").await;
+}
+
+pub async fn w285_of_pushes_at_the_same_time_one_gives_an_immutable_tag_its_digest(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    let first = world.pin_as(&once("m")).await.expect("it is the first");
+    assert!(is_refused(&world, "n").await, "somebody is about to set it");
+    let same = world.pin_as(&once("m")).await.expect("the same is no other");
+    for pinned in [first, same] {
+        assert_eq!(world.publish(&pinned).await, PublishOutcome::Published);
+    }
+    let contents: Vec<String> = (0..12).map(|n| format!("content {n}")).collect();
+    let pinning = contents.iter().map(|content| async {
+        let pin = Pin { immutable: vec![tag("v2")], ..super::pin("a", facts(content, &[]), &["v2"]) };
+        world.store.pin_manifest(world.epoch, &pin).await.expect("pin")
+    });
+    let outcomes = join_all(pinning).await;
+    let pinned = outcomes.iter().filter(|outcome| matches!(outcome, PinOutcome::Pinned(_))).count();
+    let refused = outcomes.iter().filter(|outcome| matches!(outcome, PinOutcome::Immutable(_))).count();
+    assert_eq!((pinned, refused), (1, 11));
 }
 
 pub async fn many_pushes_of_one_tag_end_with_the_highest_version(fixture: Fixture) {

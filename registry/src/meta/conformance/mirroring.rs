@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{DAY, Fixture, World, digest, facts, name, pin, tag};
 use crate::key::{Generation, Mark};
 use crate::meta::{
-    Claim, Copied, Fetched, NewLimits, Pin, PinOutcome, PublishOutcome, TagState, UpstreamLimits,
+    Claim, Copied, Fetched, NewLimits, Pin, PinOutcome, PublishOutcome, TagState, TurnsWanted, UpstreamLimits,
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -82,19 +82,79 @@ pub async fn limits_of_an_upstream_are_known_to_all_and_end(fixture: Fixture) {
     let world = World::begin(fixture).await;
     let limits = || async { world.store.upstream_limits("hub").await.expect("limits") };
     let note = |pause, scarce_for| world.store.note_upstream_limits("hub", NewLimits { pause, scarce_for });
+    let is_long = |left: Option<Duration>| left.is_some_and(|left| left > 2 * MINUTE && left <= 3 * MINUTE);
     assert_eq!(limits().await, UpstreamLimits::default());
     note(Some(3 * MINUTE), None).await.expect("note");
     let found = limits().await;
-    assert!(found.paused.is_some_and(|left| left > 2 * MINUTE) && !found.scarce, "{found:?}");
-    note(Some(MINUTE), Some(MINUTE)).await.expect("note");
+    assert!(is_long(found.paused) && found.scarce.is_none(), "{found:?}");
+    note(Some(MINUTE), Some(3 * MINUTE)).await.expect("note");
     let found = limits().await;
-    assert!(found.paused.is_some_and(|left| left > 2 * MINUTE) && found.scarce, "the later end: {found:?}");
+    assert!(is_long(found.paused) && is_long(found.scarce), "the later end of a pause: {found:?}");
     note(None, Some(Duration::ZERO)).await.expect("note");
     let found = limits().await;
-    assert!(found.paused.is_some() && !found.scarce, "{found:?}");
+    assert!(found.paused.is_some() && found.scarce.is_none(), "{found:?}");
     assert_eq!(world.store.upstream_limits("quay").await.expect("limits"), UpstreamLimits::default());
     world.rows.pass(5 * MINUTE).await;
     assert_eq!(limits().await, UpstreamLimits::default());
+}
+
+/// In how long the first of `count` turns is, a minute apart, if that is within `within`.
+async fn turn(world: &World, count: u32, within: Duration) -> Option<Duration> {
+    let wanted = TurnsWanted { count, pace: MINUTE, within };
+    world.store.take_turns("hub", wanted).await.expect("turns").map(|taken| taken.first_in)
+}
+
+/// Whether it is `minutes`, less the time that this took.
+fn is_in(first_in: Option<Duration>, minutes: u32) -> bool {
+    first_in.is_some_and(|first_in| first_in <= minutes * MINUTE && first_in + MINUTE > minutes * MINUTE)
+}
+
+pub async fn turns_of_an_upstream_do_not_overlap_and_are_not_saved_up(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    assert_eq!(turn(&world, 1, Duration::ZERO).await, Some(Duration::ZERO), "nobody asks");
+    assert_eq!(turn(&world, 1, Duration::ZERO).await, None, "none is so soon");
+    let second = turn(&world, 3, 9 * MINUTE).await;
+    assert!(is_in(second, 1), "{second:?}");
+    let fifth = turn(&world, 1, 9 * MINUTE).await;
+    assert!(is_in(fifth, 4), "after the three before: {fifth:?}");
+    let limits = world.store.upstream_limits("hub").await.expect("limits");
+    assert!(is_in(limits.busy, 5) && limits.paused.is_none(), "{limits:?}");
+    assert_eq!(turn(&world, 1, 3 * MINUTE).await, None);
+    let limits = world.store.upstream_limits("hub").await.expect("limits");
+    assert!(is_in(limits.busy, 5), "what was refused takes nothing: {limits:?}");
+    let other = TurnsWanted { count: 1, pace: MINUTE, within: Duration::ZERO };
+    let other =
+        world.store.take_turns("quay", other).await.expect("turns").expect("each upstream has its own");
+    assert_eq!((other.first_in, other.scarce), (Duration::ZERO, None));
+
+    world.rows.pass(60 * MINUTE).await;
+    assert_eq!(turn(&world, 1, Duration::ZERO).await, Some(Duration::ZERO));
+    let next = turn(&world, 1, 9 * MINUTE).await;
+    assert!(is_in(next, 1), "the hour in which nobody asked gives no more: {next:?}");
+}
+
+pub async fn turns_that_are_taken_at_once_are_each_ones_own(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    let taken = futures::future::join_all((0..8).map(|_| turn(&world, 2, 60 * MINUTE))).await;
+    let minutes = |first_in: &Option<Duration>| (first_in.expect("taken").as_secs() + 30) / 60;
+    let mut minutes: Vec<u64> = taken.iter().map(minutes).collect();
+    minutes.sort_unstable();
+    assert_eq!(minutes, [0, 2, 4, 6, 8, 10, 12, 14]);
+}
+
+pub async fn an_upstream_that_wants_to_be_left_alone_gives_no_turns(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    let pause = NewLimits { pause: Some(3 * MINUTE), scarce_for: Some(9 * MINUTE) };
+    world.store.note_upstream_limits("hub", pause).await.expect("note");
+    assert_eq!(turn(&world, 1, 60 * MINUTE).await, None);
+    world.rows.pass(2 * MINUTE).await;
+    assert_eq!(turn(&world, 1, 60 * MINUTE).await, None);
+    let limits = world.store.upstream_limits("hub").await.expect("limits");
+    assert!(limits.paused.is_some() && limits.busy.is_none(), "{limits:?}");
+    world.rows.pass(2 * MINUTE).await;
+    let wanted = TurnsWanted { count: 1, pace: MINUTE, within: Duration::ZERO };
+    let taken = world.store.take_turns("hub", wanted).await.expect("turns").expect("the pause is over");
+    assert!(taken.first_in.is_zero() && is_in(taken.scarce, 5), "{taken:?}");
 }
 
 /// A manifest of these blobs, of which none need be there.
@@ -107,7 +167,7 @@ fn lenient(repository: &str, content: &str, blobs: &[(&str, u64)]) -> Pin {
 async fn publish(world: &World, pin: Pin) {
     let pinned = match world.store.pin_manifest(world.epoch, &pin).await.expect("pin") {
         PinOutcome::Pinned(pinned) => Some(pinned),
-        PinOutcome::Missing(_) | PinOutcome::Moved => None,
+        PinOutcome::Missing(_) | PinOutcome::Moved | PinOutcome::Immutable(_) => None,
     };
     let pinned = pinned.expect("nothing is missing");
     assert_eq!(world.publish(&pinned).await, PublishOutcome::Published);
@@ -155,14 +215,14 @@ pub async fn an_ordinary_push_does_not_rely_on_an_awaited_blob(fixture: Fixture)
 
 /// A copy of `content` as the tag `v1`.
 fn copy(content: &str, at: Option<u64>, over: Option<Generation>) -> Pin {
-    let copied = Some(Copied { mark: Mark::of_mirror("base"), at, over });
+    let copied = Some(Copied { mark: Some(Mark::of_mirror("base")), at, over });
     Pin { copied, ..pin("a", facts(content, &[]), &["v1"]) }
 }
 
 async fn copied(world: &World, pin: &Pin) -> Option<PublishOutcome> {
     match world.store.pin_manifest(world.epoch, pin).await.expect("pin") {
         PinOutcome::Pinned(pinned) => Some(world.publish(&pinned).await),
-        PinOutcome::Missing(_) | PinOutcome::Moved => None,
+        PinOutcome::Missing(_) | PinOutcome::Moved | PinOutcome::Immutable(_) => None,
     }
 }
 

@@ -7,14 +7,21 @@
 //! of its own. Besides the store a test needs to see the queues, and to let time pass: [`Inspect`].
 
 pub mod blobs;
+pub mod candidates;
 pub mod collect;
 pub mod deletes;
 pub mod epochs;
+pub mod ledger;
 pub mod lists;
 pub mod manifests;
 pub mod mirroring;
+pub mod pulls;
 pub mod reconcile;
+pub mod retain;
+pub mod runs;
+pub mod trash;
 pub mod uploads;
+pub mod usages;
 pub mod verify;
 
 use std::any::Any;
@@ -78,7 +85,11 @@ macro_rules! meta_conformance {
                     a_moved_tag_queues_its_old_record_in_its_lane,
                     the_second_writer_of_one_manifest_queues_its_own_record,
                     a_manifest_deleted_before_publish_starts_over,
-                    an_intent_is_taken_once,
+                    a_push_is_published_once_and_found_again,
+                    a_push_that_is_overtaken_is_not_pushed_again,
+                    a_push_took_no_effect_whose_manifest_or_tag_is_not_there,
+                    w285_an_immutable_tag_is_pushed_once_and_again_by_the_same_digest,
+                    w285_of_pushes_at_the_same_time_one_gives_an_immutable_tag_its_digest,
                     many_pushes_of_one_tag_end_with_the_highest_version;
                 deletes: a_deleted_tag_is_gone_and_its_tombstone_is_queued,
                     a_push_pinned_before_a_delete_loses_to_it,
@@ -86,6 +97,7 @@ macro_rules! meta_conformance {
                     a_deleted_manifest_takes_its_tags_with_it,
                     a_push_of_a_tag_outlives_the_deletion_of_the_manifest_that_it_named,
                     a_live_manifest_whose_tag_was_swept_stays_live,
+                    a_manifest_with_a_tag_that_is_spared_is_not_deleted,
                     a_manifest_that_an_index_lists_is_not_deleted,
                     the_markers_of_deleted_parents_come_before_that_of_the_child,
                     a_deleted_manifest_can_be_pushed_again,
@@ -95,6 +107,11 @@ macro_rules! meta_conformance {
                     a_push_and_a_delete_of_its_blob_never_both_succeed,
                     a_push_and_a_delete_of_its_child_never_both_succeed,
                     pushes_and_deletes_of_one_tag_end_as_its_order_says;
+                trash: the_trash_lists_deleted_tags_and_manifests_that_none_names,
+                    what_lives_again_is_not_in_the_trash,
+                    a_deleted_tag_is_set_again_over_its_tombstone_alone,
+                    deleted_referrers_of_a_subject_are_known,
+                    a_blob_that_was_deleted_and_is_kept_is_shown_again;
                 lists: what_is_looked_up_together_is_answered_in_order,
                     tags_are_pages_in_byte_order,
                     a_repository_that_was_never_pushed_to_has_no_tags,
@@ -175,12 +192,54 @@ macro_rules! meta_conformance {
                     what_a_tag_is_elsewhere_is_known_since_it_was_seen_first,
                     a_fetch_is_one_owners_until_it_ends_or_its_lease_runs_out,
                     limits_of_an_upstream_are_known_to_all_and_end,
+                    turns_of_an_upstream_do_not_overlap_and_are_not_saved_up,
+                    turns_that_are_taken_at_once_are_each_ones_own,
+                    an_upstream_that_wants_to_be_left_alone_gives_no_turns,
                     a_copied_tag_tells_when_its_origin_set_it_and_which_mirror_copies_it,
                     a_tag_that_moved_or_is_about_to_is_not_copied_over,
                     a_tag_is_deleted_by_its_record_or_not_at_all,
                     a_manifest_whose_blobs_are_awaited_is_live_and_its_blobs_are_not_seen,
                     an_awaited_blob_is_seen_when_it_comes,
                     an_ordinary_push_does_not_rely_on_an_awaited_blob;
+                retain: the_live_tags_of_a_repository_are_known_in_byte_order,
+                    a_pull_of_a_child_is_one_of_every_index_above,
+                    a_gap_in_the_record_is_the_newest_day_that_may_lack_pulls,
+                    a_tag_goes_only_as_it_was,
+                    a_deleted_tag_leaves_a_tombstone_in_its_lane,
+                    what_was_pulled_since_or_signs_what_is_here_does_not_go,
+                    nothing_is_retired_in_a_database_that_is_not_trusted,
+                    a_family_is_all_that_stands_or_falls_with_a_manifest,
+                    what_only_some_tags_need_can_be_reclaimed,
+                    only_what_nothing_holds_and_nobody_pulled_is_untagged,
+                    an_untagged_manifest_rests_in_the_trash_unless_something_came_to_hold_it;
+                runs: a_run_is_remembered_once_its_report_is_stored,
+                    a_report_whose_run_was_not_recorded_goes,
+                    a_report_that_is_found_is_adopted_unless_its_writer_is_under_way,
+                    the_newest_reports_of_each_name_stay,
+                    a_report_of_a_run_that_is_remembered_is_not_removed;
+                pulls: a_pull_is_noted_on_the_databases_day_for_what_lives,
+                    the_later_day_stays,
+                    a_pull_of_a_child_counts_for_its_indexes,
+                    a_deleted_manifest_takes_its_day_along,
+                    the_gap_is_the_last_day_that_a_process_may_not_have_told_of,
+                    what_is_told_of_another_incarnation_is_refused;
+                usages: a_cluster_is_known_by_what_it_reported_last_and_when,
+                    what_a_mirror_keeps_is_told_with_all_that_decides_over_it;
+                ledger: a_promotion_is_recorded_in_one_step_with_its_tag,
+                    nothing_is_promoted_over_a_tag_that_has_become_another,
+                    a_deleted_tag_is_no_tag_to_a_promotion,
+                    an_expired_promotion_whose_records_are_there_is_finished,
+                    an_expired_promotion_without_its_record_is_not_recorded,
+                    the_record_of_a_promotion_is_never_removed,
+                    a_promotion_that_did_not_take_effect_is_no_promotion,
+                    promotions_are_listed_newest_first_by_what_is_asked_for,
+                    promotions_are_made_again_from_their_records;
+                candidates: what_waits_is_taken_by_one_and_for_its_policy,
+                    a_tag_that_moved_waits_anew,
+                    what_was_postponed_is_due_then_or_when_it_is_hastened,
+                    what_was_asked_for_counts_as_waiting_and_nobody_takes_it,
+                    what_waits_for_no_policy_is_forgotten,
+                    a_tag_that_was_promoted_or_judged_is_not_found_again;
             }
         }
     };
@@ -324,16 +383,23 @@ impl World {
     }
 
     async fn pin(&self, repository: &str, facts: ManifestFacts, tags: &[&str]) -> Pinned {
-        let pin = pin(repository, facts, tags);
-        match self.store.pin_manifest(self.epoch, &pin).await.expect("pin") {
+        self.pin_as(&pin(repository, facts, tags)).await.expect("everything is there")
+    }
+
+    /// `None`: it is refused.
+    async fn pin_as(&self, pin: &Pin) -> Option<Pinned> {
+        match self.store.pin_manifest(self.epoch, pin).await.expect("pin") {
             PinOutcome::Pinned(pinned) => Some(*pinned),
-            PinOutcome::Missing(_) | PinOutcome::Moved => None,
+            PinOutcome::Missing(_) | PinOutcome::Moved | PinOutcome::Immutable(_) => None,
         }
-        .expect("everything is there")
     }
 
     async fn publish(&self, pinned: &Pinned) -> PublishOutcome {
         self.store.publish_manifest(pinned).await.expect("publish")
+    }
+
+    async fn took_effect(&self, pinned: &Pinned) -> bool {
+        self.store.took_effect(self.epoch, pinned).await.expect("look")
     }
 
     /// Pushes a manifest.
@@ -372,6 +438,11 @@ impl World {
     async fn finish(&self, removal: &Removal) {
         self.store.finish_removal(removal).await.expect("finish");
     }
+}
+
+/// No tag is spared.
+fn none(_: &Tag) -> bool {
+    false
 }
 
 fn fresh() -> Generation {
@@ -415,10 +486,12 @@ fn pin(repository: &str, facts: ManifestFacts, tags: &[&str]) -> Pin {
         repository: name(repository),
         facts,
         tags,
+        immutable: Vec::new(),
         strict: false,
         awaited: Vec::new(),
         generation: fresh(),
         copied: None,
+        ledger: None,
     }
 }
 

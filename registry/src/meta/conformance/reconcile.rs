@@ -12,7 +12,7 @@ use stowage_oci::{Digest, Name};
 use uuid::Uuid;
 
 use super::{
-    DAY, Fixture, HOUR, Stored, World, digest, facts, fresh, index, link_key, manifest_key, name, tag,
+    DAY, Fixture, HOUR, Stored, World, digest, facts, fresh, index, link_key, manifest_key, name, none, tag,
 };
 use crate::key::{Form, Generation, Version};
 use crate::meta::{
@@ -282,7 +282,7 @@ pub async fn a_link_without_a_record_is_what_those_who_refer_to_it_need(fixture:
     world.push_manifest("a", facts("live", &[stored[0].digest]), &["v1"]).await;
     world.push_manifest("a", facts("trashed", &[stored[1].digest]), &[]).await;
     let a = name("a");
-    let deleted = world.store.delete_manifest(world.epoch, &a, &digest("trashed"), DAY).await;
+    let deleted = world.store.delete_manifest(world.epoch, &a, &digest("trashed"), DAY, &none).await;
     deleted.expect("delete");
     let mut world = world;
     renew(&mut world).await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::reconcile::unwalked;
-use super::{DAY, Fixture, World, facts, fresh, name};
+use super::{DAY, Fixture, World, facts, fresh, name, none};
 use crate::key::{Generation, Key};
 use crate::meta::{Difference, DigestSpan, Error, Job, Mode, Restoration, RestoreOutcome, Scope};
 
@@ -115,7 +115,7 @@ pub async fn a_restored_record_of_a_row_that_went_is_queued(fixture: Fixture) {
     let world = World::begin(fixture).await;
     let (_, restoration) = restoring(&world).await;
     let digest = restoration.digest;
-    world.store.delete_manifest(world.epoch, &name("a"), &digest, DAY).await.expect("delete");
+    world.store.delete_manifest(world.epoch, &name("a"), &digest, DAY, &none).await.expect("delete");
     assert!(!world.store.finish_restore(world.epoch, &restoration).await.expect("finish"));
     let written = Key::Manifest { repository: name("a"), digest, generation: restoration.generation };
     let queued: Vec<String> = world.rows.outbox().await.into_iter().flat_map(|row| row.steps).collect();

@@ -16,7 +16,7 @@ use super::tx::Connection;
 use super::{PostgresStore, row, seconds, tags};
 use crate::key::{Generation, Key};
 use crate::meta::steps::{evidence, lane, remove_link, write};
-use crate::meta::{Candidate, DeleteOutcome, Epoch, Error, Removal, RepositoryId};
+use crate::meta::{Candidate, DeleteOutcome, Epoch, Error, Removal, RepositoryId, Spared};
 
 /// Locks the live tags of a manifest whose row is locked.
 async fn lock_tags(tx: &mut Connection, manifest: i64) -> Result<Vec<Tag>, Fault> {
@@ -51,7 +51,7 @@ impl PostgresStore {
     }
 
     /// A push that was placed below a tombstone is over before the tombstone can go.
-    fn tag_rest(&self, retain: Duration) -> Duration {
+    pub(super) fn tag_rest(&self, retain: Duration) -> Duration {
         retain.max(self.timings.intent)
     }
 
@@ -71,10 +71,9 @@ impl PostgresStore {
             .await?;
         let is_meant = |(_, found): &(i32, uuid::Uuid)| of.is_none_or(|of| of.to_uuid() == *found);
         let Some((repo_id, _)) = live.filter(is_meant) else { return tx.undo(None).await };
-        let of = (repo_id, repository);
-        let tombstones =
-            tags::trash(&mut tx, epoch, of, std::slice::from_ref(tag), self.tag_rest(retain)).await?;
-        let steps = tombstones.iter().map(write).collect();
+        let tag_of_it = std::slice::from_ref(tag);
+        let trashed = tags::trash(&mut tx, epoch, repo_id, tag_of_it, self.tag_rest(retain)).await?;
+        let steps = trashed.iter().map(|record| tags::write_tombstone(repository, record)).collect();
         let lane = Some(lane(repository, tag));
         let removal = self.owe(&mut tx, Removals { steps, lane, ..Removals::default() }).await?;
         tx.commit().await?;
@@ -87,6 +86,7 @@ impl PostgresStore {
         repository: &Name,
         digest: Digest,
         retain: Duration,
+        spared: &Spared<'_>,
     ) -> Result<DeleteOutcome, Fault> {
         let mut tx = self.begin_in(epoch).await?;
         let found: Option<(i32, i64, uuid::Uuid)> =
@@ -102,19 +102,22 @@ impl PostgresStore {
         if is_listed(&mut tx, repo_id, digest).await? {
             return tx.undo(DeleteOutcome::Referenced).await;
         }
+        let names = lock_tags(&mut tx, manifest).await?;
+        if let Some(tag) = names.iter().find(|tag| spared(tag)) {
+            return tx.undo(DeleteOutcome::Spared(tag.clone())).await;
+        }
         sqlx::query(include_str!("sql/trash_manifest.sql"))
             .bind(manifest)
             .bind(seconds(retain))
             .execute(&mut *tx)
             .await?;
-        let names = lock_tags(&mut tx, manifest).await?;
-        let tombstones =
-            tags::trash(&mut tx, epoch, (repo_id, repository), &names, self.tag_rest(retain)).await?;
+        let trashed = tags::trash(&mut tx, epoch, repo_id, &names, self.tag_rest(retain)).await?;
         let generation = Generation::from_uuid(generation);
         let marker = Key::ManifestDeleted { repository: repository.clone(), digest, generation };
 
         // A marker in the bucket means that all before it is there, too.
-        let mut steps: Vec<String> = tombstones.iter().map(write).collect();
+        let tombstones = trashed.iter().map(|record| tags::write_tombstone(repository, record));
+        let mut steps: Vec<String> = tombstones.collect();
         for step in owed(&mut tx, repo_id, digest).await? {
             if !steps.contains(&step) {
                 steps.push(step);

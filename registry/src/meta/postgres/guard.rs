@@ -20,6 +20,7 @@ pub(super) async fn owned(tx: &mut Connection, keys: &[Key]) -> Result<Option<Ke
             Owner::Registry => return Ok(Some(key.clone())),
             Owner::Nobody => {}
             Owner::Epoch(epoch) => asked.epochs.push((key, epoch)),
+            Owner::Run(generation) => asked.runs.push((key, generation)),
             Owner::Data(generation, form) => asked.data.push((key, generation, form)),
             Owner::Link(repository, digest, generation) => {
                 asked.links.push(key, repository.as_str(), digest.to_bytes(), generation);
@@ -31,6 +32,7 @@ pub(super) async fn owned(tx: &mut Connection, keys: &[Key]) -> Result<Option<Ke
             Owner::Tag(repository, tag, generation) => {
                 asked.tags.push(key, repository.as_str(), tag.as_str(), generation);
             }
+            Owner::Ledger(generation) => asked.ledger.push((key, generation)),
         }
     }
     asked.first_owned(tx).await
@@ -76,11 +78,13 @@ impl<'a, T> Columns<'a, T> {
 #[derive(Default)]
 struct Asked<'a> {
     epochs: Vec<(&'a Key, u32)>,
+    runs: Vec<(&'a Key, Generation)>,
     data: Vec<(&'a Key, Generation, Option<Form>)>,
     links: Columns<'a, Vec<u8>>,
     manifests: Columns<'a, Vec<u8>>,
     markers: Vec<bool>,
     tags: Columns<'a, &'a str>,
+    ledger: Vec<(&'a Key, Generation)>,
 }
 
 impl Asked<'_> {
@@ -89,6 +93,17 @@ impl Asked<'_> {
             return Ok(Some(key));
         }
         if let Some(key) = self.owned_data(&mut *tx).await? {
+            return Ok(Some(key));
+        }
+        if let Some(key) =
+            owned_by(&mut *tx, "SELECT gen FROM promotions WHERE gen = ANY ($1) LIMIT 1", &self.ledger)
+                .await?
+        {
+            return Ok(Some(key));
+        }
+        if let Some(key) =
+            owned_by(&mut *tx, "SELECT gen FROM runs WHERE gen = ANY ($1) LIMIT 1", &self.runs).await?
+        {
             return Ok(Some(key));
         }
         if !self.links.keys.is_empty() {
@@ -158,4 +173,19 @@ impl Asked<'_> {
         }
         Ok(None)
     }
+}
+
+/// The first of `keys` whose generation `select` finds.
+async fn owned_by(
+    tx: &mut Connection,
+    select: &'static str,
+    keys: &[(&Key, Generation)],
+) -> Result<Option<Key>, Fault> {
+    if keys.is_empty() {
+        return Ok(None);
+    }
+    let generations: Vec<Uuid> = keys.iter().map(|(_, generation)| generation.to_uuid()).collect();
+    let found: Option<Uuid> = sqlx::query_scalar(select).bind(generations).fetch_optional(tx).await?;
+    let found = found.map(Generation::from_uuid);
+    Ok(keys.iter().find(|(_, generation)| Some(*generation) == found).map(|(key, _)| (*key).clone()))
 }

@@ -45,11 +45,8 @@ impl Leases for PostgresStore {
     }
 
     async fn found(&self, registry: Uuid) -> Result<bool, Error> {
-        let done = write(async || {
-            let statement = "INSERT INTO meta (registry, schema) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-            self.changes(sqlx::query(statement).bind(registry).bind(SCHEMA)).await
-        });
-        done.await
+        let statement = "INSERT INTO meta (registry, schema) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+        self.write_one(|| sqlx::query(statement).bind(registry).bind(SCHEMA)).await
     }
 
     async fn claim_epoch(&self, bucket: u32, generation: Generation) -> Result<Option<u32>, Error> {
@@ -64,21 +61,14 @@ impl Leases for PostgresStore {
     }
 
     async fn enter_epoch(&self, claim: u32, generation: Generation) -> Result<bool, Error> {
-        let done = write(async || {
-            let statement = sqlx::query(include_str!("sql/enter_epoch.sql"))
-                .bind(i64::from(claim))
-                .bind(generation.to_uuid());
-            self.changes(statement).await
-        });
-        done.await
+        self.write_one(|| {
+            sqlx::query(include_str!("sql/enter_epoch.sql")).bind(i64::from(claim)).bind(generation.to_uuid())
+        })
+        .await
     }
 
     async fn finish_walk(&self, epoch: Epoch) -> Result<bool, Error> {
-        let done = write(async || {
-            let statement = sqlx::query(include_str!("sql/finish_walk.sql")).bind(i64::from(epoch.0));
-            self.changes(statement).await
-        });
-        done.await
+        self.write_one(|| sqlx::query(include_str!("sql/finish_walk.sql")).bind(i64::from(epoch.0))).await
     }
 
     async fn destroy(&self, registry: Uuid) -> Result<bool, Error> {

@@ -11,11 +11,11 @@ use uuid::Uuid;
 
 use super::error::Fault;
 use super::tx::{Connection, read, write};
-use super::{PostgresStore, row, seconds};
+use super::{PostgresStore, row, seconds, tags};
 use crate::key::Generation;
-use crate::meta::steps::sets_otherwise;
 use crate::meta::{
-    Claim, Copied, Error, Fetched, Mirroring, NewLimits, RepositoryId, TagRecord, TagState, UpstreamLimits,
+    Claim, Copied, Error, Fetched, Mirroring, NewLimits, RepositoryId, TagRecord, TagState, TurnsTaken,
+    TurnsWanted, UpstreamLimits,
 };
 
 /// Makes hidden links to `awaited`, digests and lengths, where the repository has none.
@@ -56,16 +56,15 @@ pub(super) async fn is_unmoved(
     let select = "SELECT gen FROM tags WHERE repo_id = $1 AND name = $2 FOR UPDATE";
     let now: Option<Uuid> =
         sqlx::query_scalar(select).bind(repo_id).bind(record.tag.as_str()).fetch_optional(&mut *tx).await?;
-    let intended: Vec<Vec<String>> = sqlx::query_scalar(include_str!("sql/intended_keys.sql"))
-        .bind(repo_id)
-        .bind(record.tag.as_str())
-        .fetch_all(tx)
-        .await?;
-    let keys = intended.iter().flatten().map(String::as_str);
-    let is_rivalled = sets_otherwise(keys, &record.tag, copied.mark);
-    let at = copied.at.unwrap_or_else(|| record.generation.milliseconds());
-    record.generation = Generation::marked(at, copied.mark);
+    let rivals = tags::rivals(tx, repo_id, &record.tag).await?;
+    let is_rivalled = rivals.iter().any(|rival| !copied.is_by_its_mirror(rival.generation));
+    record.generation = copied.generation(record.generation);
     Ok(!is_rivalled && now.map(Generation::from_uuid) == copied.over)
+}
+
+/// What is left of a time, if any is.
+fn left(seconds: Option<f64>) -> Option<Duration> {
+    seconds.map(row::duration).filter(|left| !left.is_zero())
 }
 
 #[derive(sqlx::FromRow)]
@@ -85,10 +84,6 @@ impl StateColumns {
             is_deleted: self.is_deleted,
         })
     }
-}
-
-fn duration(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }
 
 impl PostgresStore {
@@ -124,18 +119,17 @@ impl Mirroring for PostgresStore {
         let select = sqlx::query_as(include_str!("sql/tag_checked.sql"));
         let found: Option<(f64,)> =
             read(self.row(select.bind(repository.as_str()).bind(tag.as_str()))).await?;
-        Ok(found.map(|(ago,)| duration(ago)))
+        Ok(found.map(|(ago,)| row::duration(ago)))
     }
 
     async fn note_tag_checked(&self, repository: &Name, tag: &Tag, ago: Duration) -> Result<(), Error> {
-        let noted = write(async || {
-            let note = sqlx::query(include_str!("sql/note_tag_checked.sql"))
+        self.run(|| {
+            sqlx::query(include_str!("sql/note_tag_checked.sql"))
                 .bind(repository.as_str())
                 .bind(tag.as_str())
-                .bind(seconds(ago));
-            self.changes(note).await
-        });
-        noted.await.map(drop)
+                .bind(seconds(ago))
+        })
+        .await
     }
 
     async fn tag_states(
@@ -161,14 +155,15 @@ impl Mirroring for PostgresStore {
             self.row(note).await
         });
         let ago: Option<(f64,)> = noted.await?;
-        Ok(ago.map(|(ago,)| duration(ago)).unwrap_or_default())
+        Ok(ago.map(|(ago,)| row::duration(ago)).unwrap_or_default())
     }
 
     async fn seen(&self, repository: &Name, tag: &Tag) -> Result<Option<(Digest, Duration)>, Error> {
         let select = sqlx::query_as(include_str!("sql/seen.sql"));
         let found: Option<(Vec<u8>, f64)> =
             read(self.row(select.bind(repository.as_str()).bind(tag.as_str()))).await?;
-        let read = |(digest, ago): (Vec<u8>, f64)| Ok((row::digest("mirror_seen", &digest)?, duration(ago)));
+        let read =
+            |(digest, ago): (Vec<u8>, f64)| Ok((row::digest("mirror_seen", &digest)?, row::duration(ago)));
         found.map(read).transpose()
     }
 
@@ -200,9 +195,22 @@ impl Mirroring for PostgresStore {
 
     async fn upstream_limits(&self, upstream: &str) -> Result<UpstreamLimits, Error> {
         let select = sqlx::query_as(include_str!("sql/upstream_limits.sql")).bind(upstream);
-        let found: Option<(Option<f64>, bool)> = read(self.row(select)).await?;
-        let (paused, scarce) = found.unwrap_or_default();
-        Ok(UpstreamLimits { paused: paused.map(duration).filter(|left| !left.is_zero()), scarce })
+        let found: Option<(Option<f64>, Option<f64>, Option<f64>)> = read(self.row(select)).await?;
+        let (paused, scarce, busy) = found.unwrap_or_default();
+        Ok(UpstreamLimits { paused: left(paused), scarce: left(scarce), busy: left(busy) })
+    }
+
+    async fn take_turns(&self, upstream: &str, wanted: TurnsWanted) -> Result<Option<TurnsTaken>, Error> {
+        let taken = write(async || {
+            let take = sqlx::query_as(include_str!("sql/take_turns.sql"))
+                .bind(upstream)
+                .bind(seconds(wanted.pace * wanted.count))
+                .bind(seconds(wanted.within));
+            self.row(take).await
+        });
+        let taken: Option<(f64, Option<f64>)> = taken.await?;
+        Ok(taken
+            .map(|(first_in, scarce)| TurnsTaken { first_in: row::duration(first_in), scarce: left(scarce) }))
     }
 
     async fn note_upstream_limits(&self, upstream: &str, limits: NewLimits) -> Result<(), Error> {

@@ -8,17 +8,21 @@
 //! Assumes: sessions have no state of ours, so a pooler in transaction mode (with prepared statements) will do.
 //! Never: opens a transaction outside `tx`.
 
+mod cached;
+mod candidates;
 mod collect;
 mod commit;
 mod delete;
 mod error;
 mod guard;
 mod leases;
+mod ledger;
 mod migrate;
 mod mirroring;
 mod mount;
 mod pool;
 mod publish;
+mod pulls;
 mod queue;
 mod reap;
 mod receive;
@@ -26,11 +30,15 @@ mod reconcile;
 mod reconcile_rows;
 mod removals;
 mod resolve;
+mod restore;
+mod retain;
 mod row;
+mod runs;
 mod sweep;
 mod tags;
 mod trash;
 mod tx;
+mod usages;
 mod verify;
 
 use std::path::PathBuf;
@@ -46,7 +54,7 @@ use crate::ops::metrics::Metrics;
 pub use migrate::migrate;
 
 /// The schema this version works with.
-pub const SCHEMA: i32 = 3;
+pub const SCHEMA: i32 = 4;
 
 /// Where the database is and how it is used.
 #[derive(Clone, Debug)]
@@ -166,6 +174,13 @@ impl PostgresStore {
     /// Ends all connections.
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+
+    /// One whose server is not there, for tests of what asks no database.
+    #[cfg(test)]
+    pub(crate) fn unreachable() -> Self {
+        let pool = Pool::new(PgConnectOptions::new_without_pgpass().port(1), 1, Duration::ZERO);
+        Self { pool, timings: Timings::default(), metrics: None }
     }
 
     async fn check_server(&self) -> Result<(), ConnectError> {

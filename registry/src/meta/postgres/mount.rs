@@ -19,15 +19,16 @@ impl PostgresStore {
     pub(super) async fn try_begin_mount(
         &self,
         epoch: Epoch,
-        from: &Name,
+        from: Option<&Name>,
         to: &Name,
         digest: Digest,
         generation: Generation,
     ) -> Result<Option<Mount>, Fault> {
         let mut tx = self.begin_in(epoch).await?;
         let seen: bool = sqlx::query_scalar(include_str!("sql/sees_blob.sql"))
-            .bind(from.as_str())
+            .bind(from.unwrap_or(to).as_str())
             .bind(digest.to_bytes())
+            .bind(from.is_none())
             .fetch_one(&mut *tx)
             .await?;
         if !seen {
@@ -44,7 +45,7 @@ impl PostgresStore {
             .fetch_one(&mut *tx)
             .await?;
         tx.commit().await?;
-        Ok(Some(Mount { intent, from: from.clone(), to: to.clone(), digest, generation }))
+        Ok(Some(Mount { intent, from: from.cloned(), to: to.clone(), digest, generation }))
     }
 
     pub(super) async fn try_finish_mount(&self, epoch: Epoch, mount: &Mount) -> Result<bool, Fault> {
@@ -58,8 +59,9 @@ impl PostgresStore {
         // Reaped: its keys are queued already.
         let Some(repo_id) = repo_id else { return tx.undo(false).await };
         let blob: Option<i64> = sqlx::query_scalar(include_str!("sql/lock_source.sql"))
-            .bind(mount.from.as_str())
+            .bind(mount.from.as_ref().unwrap_or(&mount.to).as_str())
             .bind(mount.digest.to_bytes())
+            .bind(mount.from.is_none())
             .fetch_optional(&mut *tx)
             .await?;
         let unused = match blob {

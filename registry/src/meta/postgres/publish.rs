@@ -15,17 +15,18 @@ use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
 use super::error::Fault;
+use super::ledger::{insert_promotion, is_as_decided};
 use super::mirroring::{await_blobs, bar_pins, is_unmoved, join_pins};
 use super::queue::{Removals, candidates};
 use super::receive::ensure_repository;
 use super::tags::{Moved, distinct, move_tag, place, records};
 use super::tx::{Connection, Tx, write};
-use super::{PostgresStore, row, seconds};
+use super::{PostgresStore, row, seconds, tags};
 use crate::key::Generation;
-use crate::meta::steps::{Finished, Found, Push, Record};
+use crate::meta::steps::{Finished, Found, Push, Record, remove};
 use crate::meta::{
     Candidate, DeleteOutcome, Epoch, Error, ManifestFacts, ManifestId, Pin, PinOutcome, Pinned, Publish,
-    PublishOutcome, Removal, RepositoryId, TagRecord,
+    PublishOutcome, Removal, RepositoryId, Spared, TagRecord,
 };
 
 /// What a pin holds by now.
@@ -57,6 +58,29 @@ async fn hold_targets(tx: &mut Connection, repo_id: RepositoryId, pin: &Pin) -> 
     let missing = lacking.chain(strict).filter(|digest| seen.insert(**digest)).copied().collect();
     let links = links.iter().filter(|(_, digest)| own.contains(digest)).map(|(link, _)| *link).collect();
     Ok(Targets { links, missing })
+}
+
+/// An immutable tag that has another digest, or is about to get one. Other pins are barred.
+async fn taken(tx: &mut Connection, repo_id: RepositoryId, pin: &Pin) -> Result<Option<Tag>, Fault> {
+    if pin.immutable.is_empty() {
+        return Ok(None);
+    }
+    let named: Option<String> = sqlx::query_scalar(include_str!("sql/taken_tag.sql"))
+        .bind(repo_id)
+        .bind(distinct(&pin.immutable))
+        .bind(pin.facts.digest.to_bytes())
+        .fetch_optional(&mut *tx)
+        .await?;
+    if let Some(name) = named {
+        return Ok(Some(row::parsed("tags", &name)?));
+    }
+    for tag in &pin.immutable {
+        let rivals = tags::rivals(&mut *tx, repo_id, tag).await?;
+        if rivals.iter().any(|rival| rival.target != Some(pin.facts.digest)) {
+            return Ok(Some(tag.clone()));
+        }
+    }
+    Ok(None)
 }
 
 /// A manifest that is pinned, but for its intent.
@@ -176,7 +200,23 @@ pub(super) async fn withdraw(tx: &mut Connection, push: &Push) -> Result<(), Fau
     for record in &push.tags {
         withdraw_tag(&mut *tx, push, record).await?;
     }
-    Ok(())
+    withdraw_ledger(tx, push).await
+}
+
+async fn withdraw_ledger(tx: &mut Connection, push: &Push) -> Result<(), Fault> {
+    let steps: Vec<String> = push.ledger_key().iter().map(remove).collect();
+    Ok(Removals::from(steps).queue_any(tx, Duration::ZERO).await?)
+}
+
+/// The row of the promotion that the push carries out. Without its record the tag is set, and nothing tells why.
+async fn record_promotion(tx: &mut Connection, push: &Push, found: Found<'_>) -> Result<(), Fault> {
+    let (Some(record), Some(key), Some(set)) = (&push.ledger, push.ledger_key(), push.tags.first()) else {
+        return Ok(());
+    };
+    if !found.has(&key) {
+        return withdraw_ledger(tx, push).await;
+    }
+    insert_promotion(tx, set.version, set.generation, record).await
 }
 
 /// Makes the manifest live by our record, if that is there, unless it is by another. `false`: it is not live.
@@ -230,6 +270,7 @@ impl PostgresStore {
             }
         }
         self.let_go(&mut *tx, left).await?;
+        record_promotion(&mut *tx, push, found).await?;
         candidates(tx, Candidate::Manifest, &[push.manifest.0], self.timings.lease).await?;
         Ok(finished)
     }
@@ -237,7 +278,8 @@ impl PostgresStore {
     /// Pins a manifest without children at once. `None`: something must be made or refused first.
     async fn hold_image(&self, tx: &mut Connection, epoch: Epoch, pin: &Pin) -> Result<Option<Held>, Fault> {
         let Pin { repository, facts, tags, .. } = pin;
-        if !facts.children.is_empty() || !pin.awaited.is_empty() || pin.copied.is_some() {
+        let is_plain = facts.children.is_empty() && pin.awaited.is_empty() && pin.immutable.is_empty();
+        if !is_plain || pin.copied.is_some() || pin.ledger.is_some() {
             return Ok(None);
         }
         let rows: Vec<HeldColumns> = sqlx::query_as(include_str!("sql/pin_image.sql"))
@@ -271,11 +313,14 @@ impl PostgresStore {
         pin: &Pin,
     ) -> Result<Result<Held, PinOutcome>, Fault> {
         let repository = ensure_repository(&mut *tx, &pin.repository).await?;
-        if pin.copied.is_some() {
+        if pin.copied.is_some() || !pin.immutable.is_empty() || pin.ledger.is_some() {
             // Before all other locks: who holds the repository waits for none of ours.
             bar_pins(&mut *tx, repository).await?;
         } else if !pin.tags.is_empty() {
             join_pins(&mut *tx, repository).await?;
+        }
+        if let Some(tag) = taken(&mut *tx, repository, pin).await? {
+            return Ok(Err(PinOutcome::Immutable(tag)));
         }
         let targets = hold_targets(&mut *tx, repository, pin).await?;
         if !targets.missing.is_empty() {
@@ -291,6 +336,11 @@ impl PostgresStore {
                     return Ok(Err(PinOutcome::Moved));
                 }
             }
+        }
+        if let Some(record) = &pin.ledger
+            && !is_as_decided(&mut *tx, repository, record).await?
+        {
+            return Ok(Err(PinOutcome::Moved));
         }
         Ok(Ok(Held { repository, manifest, writes_record, tags }))
     }
@@ -330,7 +380,8 @@ impl PostgresStore {
             .bind(pin.generation.to_uuid())
             .bind((!tags.is_empty()).then_some(Json(tags)))
             .bind(keys)
-            .bind(seconds(self.timings.intent));
+            .bind(seconds(self.timings.intent))
+            .bind(push.ledger.as_deref().map(Json));
         Ok(intent.fetch_one(tx).await?)
     }
 
@@ -361,7 +412,8 @@ impl PostgresStore {
     }
 
     async fn try_publish(&self, pinned: &Pinned) -> Result<PublishOutcome, Fault> {
-        if pinned.writes_record && self.publish_new(pinned).await? {
+        let is_plain = pinned.writes_record && pinned.pin.ledger.is_none();
+        if is_plain && self.publish_new(pinned).await? {
             return Ok(PublishOutcome::Published);
         }
         self.publish_any(pinned).await
@@ -397,7 +449,7 @@ impl PostgresStore {
     }
 
     async fn publish_any(&self, pinned: &Pinned) -> Result<PublishOutcome, Fault> {
-        let Some(mut tx) = self.take(pinned).await? else { return Ok(PublishOutcome::StartOver) };
+        let Some(mut tx) = self.take(pinned).await? else { return self.publish_found(pinned).await };
         match self.finish_push(&mut tx, &Push::from(pinned), Found::All).await? {
             Finished::Done => tx.commit().await.map(|()| PublishOutcome::Published),
             Finished::Withdrawn => tx.commit().await.map(|()| PublishOutcome::StartOver),
@@ -406,6 +458,28 @@ impl PostgresStore {
                 self.take_back(pinned).await
             }
         }
+    }
+
+    /// Somebody has ended the push: we, and the answer was lost, or a reaper.
+    async fn publish_found(&self, pinned: &Pinned) -> Result<PublishOutcome, Fault> {
+        let found = self.find_effect(pinned.epoch, pinned).await?;
+        Ok(if found { PublishOutcome::Published } else { PublishOutcome::StartOver })
+    }
+
+    async fn find_effect(&self, epoch: Epoch, pinned: &Pinned) -> Result<bool, Fault> {
+        let Pinned { pin, tags, .. } = pinned;
+        let names: Vec<&str> = tags.iter().map(|record| record.tag.as_str()).collect();
+        let seqs = tags.iter().map(|record| row::stored(record.version.seq));
+        let mut tx = self.begin_in(epoch).await?;
+        let found = sqlx::query_scalar(include_str!("sql/took_effect.sql"))
+            .bind(pin.repository.as_str())
+            .bind(pin.facts.digest.to_bytes())
+            .bind(i64::from(pinned.epoch.0))
+            .bind(names)
+            .bind(seqs.collect::<Result<Vec<_>, _>>()?)
+            .fetch_one(&mut *tx)
+            .await?;
+        tx.undo(found).await
     }
 
     /// Takes back all of a push, nothing of which anybody has seen in the database.
@@ -451,6 +525,10 @@ impl Publish for PostgresStore {
         write(|| self.try_publish(pinned)).await
     }
 
+    async fn took_effect(&self, epoch: Epoch, pinned: &Pinned) -> Result<bool, Error> {
+        write(|| self.find_effect(epoch, pinned)).await
+    }
+
     async fn delete_tag(
         &self,
         epoch: Epoch,
@@ -478,8 +556,9 @@ impl Publish for PostgresStore {
         repository: &Name,
         digest: &Digest,
         retain: Duration,
+        spared: &Spared<'_>,
     ) -> Result<DeleteOutcome, Error> {
-        write(|| self.try_delete_manifest(epoch, repository, *digest, retain)).await
+        write(|| self.try_delete_manifest(epoch, repository, *digest, retain, spared)).await
     }
 
     async fn delete_blob(

@@ -63,6 +63,19 @@ pub(super) async fn queue_all(
     Ok(())
 }
 
+/// The same; the rows, in that order.
+pub(super) async fn queue_each(
+    tx: &mut Connection,
+    rows: &[Removals],
+    delay: Duration,
+) -> Result<Vec<i64>, sqlx::Error> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let statement = sqlx::query_scalar(include_str!("sql/queue_removals.sql")).bind(seconds(delay));
+    statement.bind(Json(rows)).fetch_all(tx).await
+}
+
 /// Queues rows of one kind for a collector.
 pub(super) async fn candidates(
     tx: &mut Connection,

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use sqlx::types::Json;
 use stowage_oci::{Digest, Name};
 use uuid::Uuid;
 
@@ -16,7 +17,7 @@ use super::tx::{Connection, Tx};
 use super::{PostgresStore, guard, row};
 use crate::key::{Generation, Key};
 use crate::meta::steps::{self, Finished, Found, Intended, Push};
-use crate::meta::{Epoch, Error, ExpiredIntent, IntentKind, ManifestId, Reaped};
+use crate::meta::{Epoch, Error, ExpiredIntent, IntentKind, LedgerRecord, ManifestId, Reaped};
 
 #[derive(sqlx::FromRow)]
 pub(super) struct IntentColumns {
@@ -25,6 +26,7 @@ pub(super) struct IntentColumns {
     manifest_id: Option<i64>,
     repo_id: Option<i32>,
     keys: Vec<String>,
+    ledger: Option<Json<Box<LedgerRecord>>>,
 }
 
 impl IntentColumns {
@@ -34,9 +36,11 @@ impl IntentColumns {
                 IntentKind::Manifest { repository, manifest: ManifestId(manifest) }
             }
             ("l", Some(repository), _) => IntentKind::Link { repository },
+            ("r", ..) => IntentKind::Run,
             (other, ..) => return Err(row::unreadable("intents", other)),
         };
-        Ok(ExpiredIntent { id: self.id, kind, keys: self.keys })
+        let ledger = self.ledger.map(|Json(record)| record);
+        Ok(ExpiredIntent { id: self.id, kind, keys: self.keys, ledger })
     }
 }
 
@@ -68,6 +72,7 @@ impl PostgresStore {
         }
         let finished = match intended {
             Intended::Nothing => true,
+            Intended::Run(key) => self.reap_run(&mut tx, &key).await?,
             Intended::Push(push) => self.reap_push(&mut tx, &push, found).await?,
             Intended::Link { repository_id, repository, digest, generation } => {
                 let mount = Mounted { repository_id, repository, digest, generation };
@@ -84,7 +89,7 @@ impl PostgresStore {
         let finished = self.finish_push(&mut *tx, push, found).await? != Finished::Withdrawn;
         let withdrawn: Vec<Key> = if finished {
             let tags = push.tags.iter().map(|record| push.tag_key(record));
-            tags.filter(|key| !found.has(key)).collect()
+            tags.chain(push.ledger_key()).filter(|key| !found.has(key)).collect()
         } else {
             push.keys()
         };
@@ -95,6 +100,13 @@ impl PostgresStore {
             owed.queue(&mut *tx, Duration::ZERO).await?;
         }
         Ok(finished)
+    }
+
+    /// Nobody was told of it: it goes.
+    async fn reap_run(&self, tx: &mut Connection, key: &Key) -> Result<bool, Fault> {
+        guard::ensure_unowned(&mut *tx, std::slice::from_ref(key)).await?;
+        Removals::from(vec![steps::remove(key)]).queue(tx, self.timings.tombstone_delay).await?;
+        Ok(false)
     }
 
     async fn reap_mount(&self, tx: &mut Connection, mount: &Mounted, found: &[Key]) -> Result<bool, Fault> {

@@ -327,22 +327,17 @@ impl Receive for PostgresStore {
     }
 
     async fn extend_lease(&self, id: Uuid, token: Uuid) -> Result<bool, Error> {
-        let done = write(|| async {
-            let statement = sqlx::query(include_str!("sql/extend_lease.sql"))
+        self.write_one(|| {
+            sqlx::query(include_str!("sql/extend_lease.sql"))
                 .bind(id)
                 .bind(token)
-                .bind(seconds(self.timings.upload_lease));
-            self.changes(statement).await
-        });
-        done.await
+                .bind(seconds(self.timings.upload_lease))
+        })
+        .await
     }
 
     async fn release_upload(&self, id: Uuid, token: Uuid) -> Result<(), Error> {
-        write(|| async {
-            let statement = sqlx::query(include_str!("sql/release_upload.sql")).bind(id).bind(token);
-            self.changes(statement).await.map(drop)
-        })
-        .await
+        self.run(|| sqlx::query(include_str!("sql/release_upload.sql")).bind(id).bind(token)).await
     }
 
     async fn restart_upload(&self, id: Uuid, token: Uuid, generation: Generation) -> Result<bool, Error> {
@@ -351,21 +346,20 @@ impl Receive for PostgresStore {
 
     async fn record_multipart(&self, id: Uuid, token: Uuid, multipart: &Multipart) -> Result<bool, Error> {
         let part_size = row::stored(multipart.part_size)?;
-        let done = write(|| async {
-            let statement = sqlx::query(include_str!("sql/record_multipart.sql"))
+        self.write_one(|| {
+            sqlx::query(include_str!("sql/record_multipart.sql"))
                 .bind(id)
                 .bind(token)
                 .bind(&multipart.id)
-                .bind(part_size);
-            self.changes(statement).await
-        });
-        done.await
+                .bind(part_size)
+        })
+        .await
     }
 
     async fn store_progress(&self, id: Uuid, token: Uuid, progress: &Progress) -> Result<bool, Error> {
         let columns = ProgressColumns::of(progress)?;
-        let done = write(|| async {
-            let statement = sqlx::query(include_str!("sql/store_progress.sql"))
+        self.write_one(|| {
+            sqlx::query(include_str!("sql/store_progress.sql"))
                 .bind(id)
                 .bind(token)
                 .bind(columns.off)
@@ -373,10 +367,9 @@ impl Receive for PostgresStore {
                 .bind(&columns.spec)
                 .bind(&columns.hash)
                 .bind(&columns.tails)
-                .bind(&columns.tail_sizes);
-            self.changes(statement).await
-        });
-        done.await
+                .bind(&columns.tail_sizes)
+        })
+        .await
     }
 
     async fn record_plan(
@@ -389,8 +382,8 @@ impl Receive for PostgresStore {
         let columns = ProgressColumns::of(progress)?;
         let (form, tail) = row::plan_columns(plan.form)?;
         let size = row::stored(plan.size)?;
-        let done = write(|| async {
-            let statement = sqlx::query(include_str!("sql/record_plan.sql"))
+        self.write_one(|| {
+            sqlx::query(include_str!("sql/record_plan.sql"))
                 .bind(id)
                 .bind(token)
                 .bind(columns.off)
@@ -402,10 +395,9 @@ impl Receive for PostgresStore {
                 .bind(plan.digest.to_bytes())
                 .bind(form)
                 .bind(tail)
-                .bind(size);
-            self.changes(statement).await
-        });
-        done.await
+                .bind(size)
+        })
+        .await
     }
 
     async fn drop_upload(&self, id: Uuid, token: Uuid) -> Result<bool, Error> {
@@ -439,7 +431,7 @@ impl Receive for PostgresStore {
         digest: &Digest,
         generation: Generation,
     ) -> Result<Option<Mount>, Error> {
-        write(|| self.try_begin_mount(epoch, from, to, *digest, generation)).await
+        write(|| self.try_begin_mount(epoch, Some(from), to, *digest, generation)).await
     }
 
     async fn finish_mount(&self, epoch: Epoch, mount: &Mount) -> Result<bool, Error> {

@@ -13,12 +13,13 @@ use super::error::Fault;
 use super::guard::owned;
 use super::receive::lock_ending;
 use super::reconcile_rows::{LocationColumns, PgRows, TagColumns};
+use super::tags::version;
 use super::tx::{Tx, long_write, read, write};
 use super::{PostgresStore, row, seconds};
 use crate::key::{Generation, Key};
 use crate::meta::reconcile::{
-    self, Changes, Difference, DigestSpan, EndRows, Kind, Loss, ManifestClaim, Mode, OldIntent, Outcome,
-    Progress, Reconcile, Scope, Shard, ShardOutcome, TagEntry, TagSpan,
+    self, Changes, Difference, DigestSpan, EndRows, Kind, LedgerClaim, Loss, ManifestClaim, Mode, OldIntent,
+    Outcome, Progress, Reconcile, Scope, Shard, ShardOutcome, TagEntry, TagSpan,
 };
 use crate::meta::{Epoch, Error, Location};
 
@@ -70,12 +71,8 @@ impl PostgresStore {
 
     async fn stop_walk(&self, epoch: Epoch, loss: &Loss) -> Result<(), Error> {
         let lost = row::stored(loss.lost)?;
-        write(async || {
-            let stop = "UPDATE losses SET stopped = $3 WHERE epoch = $1 AND kind = $2";
-            let statement = sqlx::query(stop).bind(i64::from(epoch.0)).bind(loss.kind.name()).bind(lost);
-            self.changes(statement).await.map(drop)
-        })
-        .await
+        let stop = "UPDATE losses SET stopped = $3 WHERE epoch = $1 AND kind = $2";
+        self.run(|| sqlx::query(stop).bind(i64::from(epoch.0)).bind(loss.kind.name()).bind(lost)).await
     }
 
     async fn try_plan_walk(&self, epoch: Epoch, shards: &[Shard]) -> Result<bool, Fault> {
@@ -293,6 +290,26 @@ impl Reconcile for PostgresStore {
         claims.collect()
     }
 
+    async fn ledger_claims(
+        &self,
+        repository: &Name,
+        span: &DigestSpan,
+        limit: u32,
+    ) -> Result<Vec<LedgerClaim>, Error> {
+        let statement = sqlx::query_as(include_str!("sql/ledger_claims.sql"))
+            .bind(repository.as_str())
+            .bind(&span.from)
+            .bind(&span.through)
+            .bind(i64::from(limit));
+        let found: Vec<(Vec<u8>, i64, i64, Uuid)> = read(self.rows(statement)).await?;
+        let claims = found.into_iter().map(|(digest, epoch, seq, generation)| {
+            let (digest, generation) =
+                (row::digest("promotions", &digest)?, Generation::from_uuid(generation));
+            Ok(LedgerClaim { digest, version: version(epoch, seq)?, generation })
+        });
+        claims.collect()
+    }
+
     async fn settle(&self, scope: &Scope, difference: &Difference<'_>) -> Result<Outcome, Error> {
         let outcome = write(|| self.try_reconcile(scope, difference)).await?;
         if let Outcome::TooManyLosses(loss) = &outcome {
@@ -324,27 +341,22 @@ impl Reconcile for PostgresStore {
     }
 
     async fn keep_shard(&self, epoch: Epoch, shard: &str, owner: Uuid) -> Result<bool, Error> {
-        let done = write(async || {
-            let statement = sqlx::query(include_str!("sql/keep_shard.sql"));
-            self.changes(statement.bind(i64::from(epoch.0)).bind(shard).bind(owner)).await
-        });
-        done.await
+        self.write_one(|| {
+            sqlx::query(include_str!("sql/keep_shard.sql")).bind(i64::from(epoch.0)).bind(shard).bind(owner)
+        })
+        .await
     }
 
     async fn release_shards(&self, epoch: Epoch, owners: &[Uuid]) -> Result<(), Error> {
-        let done = write(async || {
-            let statement = sqlx::query(include_str!("sql/release_shards.sql"));
-            self.changes(statement.bind(i64::from(epoch.0)).bind(owners)).await
-        });
-        done.await.map(drop)
+        self.run(|| sqlx::query(include_str!("sql/release_shards.sql")).bind(i64::from(epoch.0)).bind(owners))
+            .await
     }
 
     async fn finish_shard(&self, epoch: Epoch, shard: &str, owner: Uuid) -> Result<bool, Error> {
-        let done = write(async || {
-            let statement = sqlx::query(include_str!("sql/finish_shard.sql"));
-            self.changes(statement.bind(i64::from(epoch.0)).bind(shard).bind(owner)).await
-        });
-        done.await
+        self.write_one(|| {
+            sqlx::query(include_str!("sql/finish_shard.sql")).bind(i64::from(epoch.0)).bind(shard).bind(owner)
+        })
+        .await
     }
 
     async fn walk_progress(&self, epoch: Epoch) -> Result<Progress, Error> {
@@ -355,11 +367,8 @@ impl Reconcile for PostgresStore {
     }
 
     async fn accept_loss(&self, epoch: Epoch) -> Result<(), Error> {
-        write(async || {
-            let accept = "UPDATE losses SET accepted = true WHERE epoch = $1";
-            self.changes(sqlx::query(accept).bind(i64::from(epoch.0))).await.map(drop)
-        })
-        .await
+        let accept = "UPDATE losses SET accepted = true WHERE epoch = $1";
+        self.run(|| sqlx::query(accept).bind(i64::from(epoch.0))).await
     }
 
     async fn queue_unreferenced(&self, epoch: Epoch) -> Result<(), Error> {
@@ -386,27 +395,17 @@ impl Reconcile for PostgresStore {
     }
 
     async fn forget_incarnation(&self) -> Result<(), Error> {
-        write(async || {
-            // Whoever is at work in the old epoch finds it over.
-            let forget = "UPDATE meta SET fence = '-infinity', claim_until = NULL";
-            self.changes(sqlx::query(forget)).await.map(drop)
-        })
-        .await
+        // Whoever is at work in the old epoch finds it over.
+        let forget = "UPDATE meta SET fence = '-infinity', claim_until = NULL";
+        self.run(|| sqlx::query(forget)).await
     }
 
     async fn hold_rebuild(&self, owner: Uuid) -> Result<bool, Error> {
-        let held = write(async || {
-            let statement = sqlx::query(include_str!("sql/hold_rebuild.sql")).bind(owner);
-            self.changes(statement).await
-        });
-        held.await
+        self.write_one(|| sqlx::query(include_str!("sql/hold_rebuild.sql")).bind(owner)).await
     }
 
     async fn end_rebuild(&self, owner: Uuid) -> Result<(), Error> {
-        write(async || {
-            let end = "DELETE FROM shards WHERE job = 'rebuild' AND owner = $1";
-            self.changes(sqlx::query(end).bind(owner)).await.map(drop)
-        })
-        .await
+        let end = "DELETE FROM shards WHERE job = 'rebuild' AND owner = $1";
+        self.run(|| sqlx::query(end).bind(owner)).await
     }
 }

@@ -10,16 +10,17 @@ use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
 use super::error::Fault;
+use super::ledger::insert_promotion;
 use super::queue::{Removals, candidates};
 use super::receive::{ensure_repository, repository};
 use super::tx::Connection;
 use super::{PostgresStore, row, seconds};
 use crate::key::{Form, Generation, Key, Version};
 use crate::meta::reconcile::{
-    BlobFact, Holders, Kind, Life, LinkFact, Loss, ManifestFact, NewManifest, Owed, Rows, State, TagFact,
-    TagSet,
+    BlobFact, Holders, Kind, LedgerClaim, Life, LinkFact, Loss, ManifestFact, NewManifest, Owed, Rows, State,
+    TagFact, TagSet,
 };
-use crate::meta::{Candidate, Epoch, Error, Location, ManifestFacts, RepositoryId, steps};
+use crate::meta::{Candidate, Epoch, Error, LedgerRecord, Location, ManifestFacts, RepositoryId, steps};
 
 /// The rows, within a transaction.
 pub(super) struct PgRows<'a> {
@@ -479,6 +480,22 @@ impl Rows for PgRows<'_> {
             .fetch_all(&mut *self.tx)
             .await?;
         Ok(inserted.iter().map(|name| row::parsed("tags", name)).collect::<Result<_, _>>()?)
+    }
+
+    async fn insert_promotions(&mut self, found: &[(LedgerClaim, LedgerRecord)]) -> Result<u64, Fault> {
+        for (claim, record) in found {
+            insert_promotion(self.tx, claim.version, claim.generation, record).await?;
+        }
+        Ok(found.len() as u64)
+    }
+
+    async fn forget_promotions(&mut self, gone: &[LedgerClaim]) -> Result<u64, Fault> {
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        let generations: Vec<Uuid> = gone.iter().map(|claim| claim.generation.to_uuid()).collect();
+        let forget = sqlx::query("DELETE FROM promotions WHERE gen = ANY ($1)").bind(generations);
+        Ok(forget.execute(&mut *self.tx).await?.rows_affected())
     }
 
     async fn queued(&mut self, steps: &[String]) -> Result<HashSet<String>, Fault> {

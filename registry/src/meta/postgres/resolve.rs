@@ -11,7 +11,7 @@ use sqlx::{FromRow, Row as _};
 use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
-use super::tx::{read, write};
+use super::tx::read;
 use super::{PostgresStore, row};
 use crate::key::Generation;
 use crate::meta::{
@@ -218,21 +218,17 @@ impl Resolve for PostgresStore {
     }
 
     async fn renew_link(&self, link: LinkId) -> Result<bool, Error> {
-        let renewed = write(async || {
-            let statement =
-                sqlx::query(include_str!("sql/renew_link.sql")).bind(link.0).bind(self.half_lease());
-            self.changes(statement).await
-        });
-        renewed.await
+        self.write_one(|| {
+            sqlx::query(include_str!("sql/renew_link.sql")).bind(link.0).bind(self.half_lease())
+        })
+        .await
     }
 
     async fn renew_manifest(&self, manifest: ManifestId) -> Result<bool, Error> {
-        let renewed = write(async || {
-            let statement =
-                sqlx::query(include_str!("sql/renew_manifest.sql")).bind(manifest.0).bind(self.half_lease());
-            self.changes(statement).await
-        });
-        renewed.await
+        self.write_one(|| {
+            sqlx::query(include_str!("sql/renew_manifest.sql")).bind(manifest.0).bind(self.half_lease())
+        })
+        .await
     }
 
     async fn tags(
@@ -316,11 +312,7 @@ impl Resolve for PostgresStore {
     }
 
     async fn mark_absent(&self, digest: &Digest, generation: Generation) -> Result<(), Error> {
-        write(async || {
-            let statement = "UPDATE blobs SET form = 0 WHERE digest = $1 AND gen = $2 AND form <> 0";
-            let statement = sqlx::query(statement).bind(digest.to_bytes()).bind(generation.to_uuid());
-            self.changes(statement).await.map(drop)
-        })
-        .await
+        let statement = "UPDATE blobs SET form = 0 WHERE digest = $1 AND gen = $2 AND form <> 0";
+        self.run(|| sqlx::query(statement).bind(digest.to_bytes()).bind(generation.to_uuid())).await
     }
 }

@@ -3,6 +3,8 @@
 
 //! From columns to values. What cannot be read stops the step: unknown is never guessed.
 
+use std::time::Duration;
+
 use stowage_oci::{Algorithm, Digest};
 use uuid::Uuid;
 
@@ -39,7 +41,12 @@ pub(super) fn stored(number: u64) -> Result<i64, Error> {
     i64::try_from(number).map_err(|source| Error::Broken(sqlx::Error::Encode(source.into())))
 }
 
-/// Likewise.
+/// A span of time in seconds; none where a clock was set back.
+pub(super) fn duration(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}
+
+/// As [`stored`].
 pub(super) fn stored_small(number: u32) -> Result<i32, Error> {
     i32::try_from(number).map_err(|source| Error::Broken(sqlx::Error::Encode(source.into())))
 }

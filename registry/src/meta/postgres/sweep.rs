@@ -17,7 +17,7 @@ use super::tx::{Connection, Tx};
 use super::{PostgresStore, row, seconds};
 use crate::key::{Generation, Key};
 use crate::meta::steps::{remove_absent, remove_blob, remove_link, withdraw_manifest, write};
-use crate::meta::{Candidate, Epoch, Error, Location, Swept};
+use crate::meta::{Candidate, Epoch, Error, Location, ManifestId, Swept};
 
 /// A candidate whose row is locked.
 trait Locked: for<'r> FromRow<'r, PgRow> + Send + Unpin {
@@ -316,30 +316,63 @@ impl PostgresStore {
             tx.commit().await?;
             return Ok(Swept { seen, ..Swept::default() });
         };
-        let asked = Questions {
-            kind: Candidate::Manifest,
-            lock: include_str!("sql/lock_untagged.sql"),
-            rest: vec![self.timings.lease],
-            held: include_str!("sql/held_manifests.sql"),
-            exist: "SELECT id FROM manifests WHERE id = ANY ($1) AND state = 1",
-        };
+        let asked = untagged(self.timings.lease);
         let rows = taken.1.clone();
         let victims = self.victims::<ManifestColumns>(&mut tx, &asked, taken).await?;
         // After it was decided which of them are live.
         queue_trashed(&mut tx, &rows).await?;
-        for id in victims.ids() {
-            sqlx::query(include_str!("sql/trash_manifest.sql"))
-                .bind(id)
-                .bind(seconds(retain))
-                .execute(&mut *tx)
-                .await?;
-        }
-        let markers = victims.rows.iter().map(ManifestColumns::marker).collect::<Result<Vec<_>, _>>()?;
-        queue_all(&mut tx, &markers, Duration::ZERO).await?;
-        candidates(&mut tx, Candidate::Trashed, &victims.ids(), retain).await?;
+        trash(&mut tx, &victims, retain).await?;
         tx.commit().await?;
         Ok(victims.swept)
     }
+
+    /// The same of manifests that somebody names, and that have rested for longer than a lease.
+    pub(super) async fn try_trash_untagged(
+        &self,
+        epoch: Epoch,
+        manifests: &[ManifestId],
+        rest: Duration,
+        retain: Duration,
+    ) -> Result<u64, Fault> {
+        let mut tx = self.begin_collecting(epoch).await?;
+        let mut rows: Vec<i64> = manifests.iter().map(|ManifestId(id)| *id).collect();
+        rows.sort_unstable();
+        let asked = untagged(rest.max(self.timings.lease));
+        let victims = self.victims::<ManifestColumns>(&mut tx, &asked, (rows.len() as u64, rows)).await?;
+        trash(&mut tx, &victims, retain).await?;
+        tx.commit().await?;
+        Ok(victims.swept.removed)
+    }
+}
+
+/// Live manifests that nothing holds.
+fn untagged(rest: Duration) -> Questions {
+    Questions {
+        kind: Candidate::Manifest,
+        lock: include_str!("sql/lock_untagged.sql"),
+        rest: vec![rest],
+        held: include_str!("sql/held_manifests.sql"),
+        exist: "SELECT id FROM manifests WHERE id = ANY ($1) AND state = 1",
+    }
+}
+
+/// Puts manifests into the trash, and queues their markers.
+async fn trash(
+    tx: &mut Connection,
+    victims: &Victims<ManifestColumns>,
+    retain: Duration,
+) -> Result<(), Fault> {
+    for id in victims.ids() {
+        sqlx::query(include_str!("sql/trash_manifest.sql"))
+            .bind(id)
+            .bind(seconds(retain))
+            .execute(&mut *tx)
+            .await?;
+    }
+    let markers = victims.rows.iter().map(ManifestColumns::marker).collect::<Result<Vec<_>, _>>()?;
+    queue_all(&mut *tx, &markers, Duration::ZERO).await?;
+    candidates(tx, Candidate::Trashed, &victims.ids(), retain).await?;
+    Ok(())
 }
 
 /// A manifest that lost a tag can have gone to the trash before, or meanwhile.

@@ -16,8 +16,22 @@ use super::queue::Removals;
 use super::tx::Connection;
 use super::{row, seconds};
 use crate::key::{Generation, Version};
-use crate::meta::steps::{Push, remove, tag_key};
+use crate::meta::steps::{Push, Rival, remove, tag_key, write};
 use crate::meta::{Epoch, Error, RepositoryId, TagRecord};
+
+/// What pushes that are under way are about to give the tag.
+pub(super) async fn rivals(
+    tx: &mut Connection,
+    repo_id: RepositoryId,
+    tag: &Tag,
+) -> Result<Vec<Rival>, Fault> {
+    let keys: Vec<Vec<String>> = sqlx::query_scalar(include_str!("sql/intended_keys.sql"))
+        .bind(repo_id)
+        .bind(tag.as_str())
+        .fetch_all(tx)
+        .await?;
+    Ok(Rival::of(tag, &keys.concat()))
+}
 
 /// Gives each tag the next place in its order, in name order. The records' times are the database's, above
 /// those of the records before them.
@@ -191,27 +205,32 @@ async fn is_live(tx: &mut Connection, manifest: i64) -> Result<bool, Fault> {
     Ok(live.fetch_one(tx).await?)
 }
 
-/// Puts tags, whose rows are locked, into the trash. Their tombstones, in name order.
+/// Puts tags, whose rows are locked, into the trash. The places of their tombstones, in name order.
 pub(super) async fn trash(
     tx: &mut Connection,
     epoch: Epoch,
-    (repo_id, repository): (RepositoryId, &Name),
+    repo_id: RepositoryId,
     tags: &[Tag],
-    retain: Duration,
-) -> Result<Vec<crate::key::Key>, Fault> {
-    let mut tombstones = Vec::with_capacity(tags.len());
-    for record in place(&mut *tx, epoch, repo_id, tags).await? {
-        let (epoch, seq) = order(record.version)?;
-        sqlx::query(include_str!("sql/trash_tag.sql"))
-            .bind(repo_id)
-            .bind(record.tag.as_str())
-            .bind(epoch)
-            .bind(seq)
-            .bind(record.generation.to_uuid())
-            .bind(seconds(retain))
-            .execute(&mut *tx)
-            .await?;
-        tombstones.push(tag_key(repository, &record.tag, record.version, record.generation, None));
+    rest: Duration,
+) -> Result<Vec<TagRecord>, Fault> {
+    let records = place(&mut *tx, epoch, repo_id, tags).await?;
+    if records.is_empty() {
+        return Ok(records);
     }
-    Ok(tombstones)
+    let places = records.iter().map(|record| row::stored(record.version.seq));
+    sqlx::query(include_str!("sql/trash_tags.sql"))
+        .bind(repo_id)
+        .bind(i64::from(epoch.0))
+        .bind(seconds(rest))
+        .bind(records.iter().map(|record| record.tag.as_str()).collect::<Vec<_>>())
+        .bind(places.collect::<Result<Vec<i64>, _>>()?)
+        .bind(records.iter().map(|record| record.generation.to_uuid()).collect::<Vec<_>>())
+        .execute(tx)
+        .await?;
+    Ok(records)
+}
+
+/// Writes the tombstone of a tag at this place.
+pub(super) fn write_tombstone(repository: &Name, record: &TagRecord) -> String {
+    write(&tag_key(repository, &record.tag, record.version, record.generation, None))
 }

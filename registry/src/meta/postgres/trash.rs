@@ -97,7 +97,7 @@ impl PostgresStore {
         match state {
             1 => self.let_go(&mut tx, vec![locked.manifest_id]).await?,
             2 => {
-                let wait = std::time::Duration::try_from_secs_f64(wait).unwrap_or_default();
+                let wait = row::duration(wait);
                 candidates(&mut tx, Candidate::Trashed, &[locked.manifest_id], wait).await?;
             }
             _ => {}

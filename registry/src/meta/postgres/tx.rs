@@ -162,6 +162,22 @@ impl PostgresStore {
         settled(statement.fetch_all(&mut *connection).await, connection)
     }
 
+    /// A write that is one statement, made anew for each attempt: whether it changed anything.
+    pub(super) async fn write_one<'q>(
+        &self,
+        statement: impl Fn() -> Query<'q, Postgres, PgArguments>,
+    ) -> Result<bool, Error> {
+        write(|| self.changes(statement())).await
+    }
+
+    /// The same where nobody asks.
+    pub(super) async fn run<'q>(
+        &self,
+        statement: impl Fn() -> Query<'q, Postgres, PgArguments>,
+    ) -> Result<(), Error> {
+        self.write_one(statement).await.map(drop)
+    }
+
     /// A statement that changes at most one row, outside a transaction: whether it did.
     pub(super) async fn changes(&self, statement: Query<'_, Postgres, PgArguments>) -> Result<bool, Fault> {
         let mut connection = self.lend().await?;

@@ -31,7 +31,7 @@ impl PassColumns {
             done: row::number("shards", self.done)?,
             total: row::number("shards", self.total)?,
             findings: row::number("shards", self.findings)?,
-            age: Duration::try_from_secs_f64(self.age).unwrap_or_default(),
+            age: row::duration(self.age),
             is_alive: self.alive,
         })
     }
@@ -100,6 +100,7 @@ impl PostgresStore {
             .bind(None::<serde_json::Value>)
             .bind(keys.iter().map(ToString::to_string).collect::<Vec<_>>())
             .bind(seconds(self.timings.intent))
+            .bind(None::<serde_json::Value>)
             .fetch_one(&mut *tx)
             .await?;
         tx.commit().await?;
@@ -181,11 +182,7 @@ impl Verification for PostgresStore {
     }
 
     async fn release_parts(&self, job: Job, owners: &[Uuid]) -> Result<(), Error> {
-        let done = write(async || {
-            let statement = sqlx::query(include_str!("sql/release_parts.sql"));
-            self.changes(statement.bind(job.name()).bind(owners)).await
-        });
-        done.await.map(drop)
+        self.run(|| sqlx::query(include_str!("sql/release_parts.sql")).bind(job.name()).bind(owners)).await
     }
 
     async fn finish_part(&self, job: Job, part: &str, owner: Uuid, findings: u64) -> Result<bool, Error> {

@@ -9,6 +9,7 @@
 //! another listing, knows nothing, and compares the name again.
 
 mod blobs;
+mod ledger;
 mod links;
 mod manifests;
 mod referrers;
@@ -28,6 +29,7 @@ use crate::key::{Generation, Key};
 use crate::meta::{Epoch, Location, Removal, steps};
 
 pub(super) use blobs::suspect_blobs;
+pub(super) use ledger::{ledger_key, unclaimed};
 pub(super) use links::{link_key, suspect_links};
 pub(super) use manifests::{plan_manifest, suspect_manifests};
 pub(super) use referrers::judge_referrers;
@@ -151,6 +153,7 @@ pub(in crate::meta) async fn settle<R: Rows>(
             referrers::referrers(rows, scope, repository, found).await
         }
         Difference::Tags(repository, found) => tags::tags(rows, scope, repository, found).await,
+        Difference::Ledger(repository, found) => ledger::ledger(rows, scope, repository, found).await,
         Difference::Uploads(found) => uploads::uploads(rows, scope, found).await,
     }
 }

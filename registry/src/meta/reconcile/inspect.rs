@@ -21,8 +21,8 @@ use super::plan::{self, BlobAction, Judgement, LinkAction};
 use super::plan_records::{ManifestPlan, TagPlan, TagSet, withdrawn_key};
 use super::rows::{BlobFact, LinkFact, Owed, Rows, State, TagFact};
 use super::{
-    BlobFound, Damage, Difference, LinkFound, MARKER_AGE, ManifestFound, Mode, MultipartFound, Outcome,
-    ReferrersFound, Scope, Settled, TagEntry, TagFound, UploadFound,
+    BlobFound, Damage, Difference, LedgerFound, LinkFound, MARKER_AGE, ManifestFound, Mode, MultipartFound,
+    Outcome, ReferrersFound, Scope, Settled, TagEntry, TagFound, UploadFound,
 };
 use crate::key::{Generation, Key};
 use crate::meta::{Location, steps};
@@ -173,6 +173,7 @@ pub(super) async fn inspect<R: Rows>(
         Difference::Manifests(repository, found) => inspection.manifests(repository, found).await?,
         Difference::Referrers(repository, found) => inspection.referrers(repository, found).await?,
         Difference::Tags(repository, found) => inspection.tags(repository, found).await?,
+        Difference::Ledger(repository, found) => inspection.ledger(repository, found).await?,
         Difference::Uploads(found) => inspection.uploads(found).await?,
         Difference::Multiparts(found) => inspection.multiparts(found).await?,
     }
@@ -484,6 +485,17 @@ impl<R: Rows> Inspection<'_, R> {
         if self.repairs() {
             errand(self.rows, &mut self.settled, owed.iter().map(steps::write).collect()).await?;
         }
+        Ok(())
+    }
+
+    /// Of a promotion nothing is put right: what it was decided by is told by its record or not at all.
+    async fn ledger(&mut self, repository: &Name, found: &LedgerFound) -> Result<(), R::Fault> {
+        for (claim, _) in apply::unclaimed(self.rows, self.scope, repository, found).await? {
+            self.orphans.push(Orphan::unknown(apply::ledger_key(repository, &claim)));
+        }
+        let lost = found.gone.iter().map(|claim| apply::ledger_key(repository, claim).to_string());
+        let finding = |key| Finding { problem: Problem::Missing, key, repaired: false };
+        self.settled.findings.extend(lost.map(finding));
         Ok(())
     }
 

@@ -27,7 +27,7 @@ use async_trait::async_trait;
 use stowage_oci::{Algorithm, Digest, Name, Tag};
 use uuid::Uuid;
 
-use super::{Epoch, Error, Location, ManifestFacts, Removal};
+use super::{Epoch, Error, LedgerRecord, Location, ManifestFacts, Removal};
 use crate::key::{Generation, Version};
 
 pub(super) use apply::settle;
@@ -168,6 +168,26 @@ pub struct ReferrersFound {
     pub missing: Vec<(Digest, Generation)>,
 }
 
+/// A row of a promotion that took effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LedgerClaim {
+    /// What was promoted.
+    pub digest: Digest,
+    /// Its place in the order.
+    pub version: Version,
+    /// Its record.
+    pub generation: Generation,
+}
+
+/// The records of promotions into a repository.
+#[derive(Clone, Debug, Default)]
+pub struct LedgerFound {
+    /// Those that no row claims, with what they say.
+    pub unknown: Vec<(LedgerClaim, LedgerRecord)>,
+    /// What rows claimed, was looked for after that, and is not there.
+    pub gone: Vec<LedgerClaim>,
+}
+
 /// An object below `up/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UploadFound {
@@ -199,6 +219,8 @@ pub enum Difference<'a> {
     Referrers(&'a Name, &'a [ReferrersFound]),
     /// Tags of a repository. The manifests that they name were settled before.
     Tags(&'a Name, &'a [TagFound]),
+    /// Promotions into a repository.
+    Ledger(&'a Name, &'a LedgerFound),
     /// Objects below `up/`: those of no upload and no blob are queued. All blobs were settled before.
     Uploads(&'a [UploadFound]),
     /// Open multipart uploads of the store. Only a verification looks.
@@ -455,6 +477,14 @@ pub trait Reconcile: Send + Sync {
         span: &TagSpan,
         limit: u32,
     ) -> Result<Vec<(Tag, TagEntry)>, Error>;
+
+    /// Up to `limit` promotions into the repository that took effect, in order of what was promoted.
+    async fn ledger_claims(
+        &self,
+        repository: &Name,
+        span: &DigestSpan,
+        limit: u32,
+    ) -> Result<Vec<LedgerClaim>, Error>;
 
     /// Settles a difference in one transaction, which decides again under lock.
     async fn settle(&self, scope: &Scope, difference: &Difference<'_>) -> Result<Outcome, Error>;

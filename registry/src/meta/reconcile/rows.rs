@@ -9,9 +9,9 @@ use std::time::Duration;
 use stowage_oci::{Digest, Name, Tag};
 
 use super::plan_records::TagSet;
-use super::{Kind, Loss, TagEntry};
+use super::{Kind, LedgerClaim, Loss, TagEntry};
 use crate::key::{Form, Generation, Key, Version};
-use crate::meta::{Epoch, Error, Location, ManifestFacts, RepositoryId};
+use crate::meta::{Epoch, Error, LedgerRecord, Location, ManifestFacts, RepositoryId};
 
 /// What a blob's row says.
 #[derive(Clone, Copy, Debug)]
@@ -224,6 +224,11 @@ pub(in crate::meta) trait Rows {
         tags: &[(Tag, TagSet)],
         retain: Duration,
     ) -> Result<HashSet<Tag>, Self::Fault>;
+
+    /// Inserts promotions that took effect, unless they are there; how many were.
+    async fn insert_promotions(&mut self, found: &[(LedgerClaim, LedgerRecord)]) -> Result<u64, Self::Fault>;
+    /// Forgets promotions; how many.
+    async fn forget_promotions(&mut self, gone: &[LedgerClaim]) -> Result<u64, Self::Fault>;
 
     /// Which of these steps are queued.
     async fn queued(&mut self, steps: &[String]) -> Result<HashSet<String>, Self::Fault>;

@@ -85,11 +85,17 @@ impl Tx<'_> {
         self.discard(vec![step], store.timings.tombstone_delay).await
     }
 
-    /// A blob that `repository` sees and whose data is stored.
-    async fn linked_blob(&mut self, repository: &Name, digest: Digest) -> Result<Option<i64>, Error> {
+    /// The blob that `from` sees, or, without it, that was deleted from `to`.
+    async fn linked_blob(
+        &mut self,
+        from: Option<&Name>,
+        to: &Name,
+        digest: Digest,
+    ) -> Result<Option<i64>, Error> {
         let select = sqlx::query_as(include_str!("sql/linked_blob.sql"))
-            .bind(repository.as_str())
-            .bind(digest.to_bytes());
+            .bind(from.unwrap_or(to).as_str())
+            .bind(digest.to_bytes())
+            .bind(from.is_none());
         Ok(self.one::<(i64,)>(select).await?.map(|(id,)| id))
     }
 }
@@ -133,13 +139,13 @@ impl SqliteStore {
     pub(super) async fn intend_link(
         &self,
         epoch: Epoch,
-        from: &Name,
+        from: Option<&Name>,
         to: &Name,
         digest: &Digest,
         generation: Generation,
     ) -> Result<Option<Mount>, Error> {
         let mut tx = self.writer.begin_in(epoch).await?;
-        if tx.linked_blob(from, *digest).await?.is_none() {
+        if tx.linked_blob(from, to, *digest).await?.is_none() {
             tx.rollback().await?;
             return Ok(None);
         }
@@ -153,10 +159,11 @@ impl SqliteStore {
             .bind(repository_id)
             .bind(generation.to_uuid())
             .bind(None::<&str>)
-            .bind(to_json(&[key.to_string()]));
+            .bind(to_json(&[key.to_string()]))
+            .bind(None::<&str>);
         let (intent,) = tx.single::<(i64,)>(insert).await?;
         tx.commit_unflushed().await?;
-        Ok(Some(Mount { intent, from: from.clone(), to: to.clone(), digest: *digest, generation }))
+        Ok(Some(Mount { intent, from: from.cloned(), to: to.clone(), digest: *digest, generation }))
     }
 
     pub(super) async fn publish_link(&self, epoch: Epoch, mount: &Mount) -> Result<bool, Error> {
@@ -172,7 +179,7 @@ impl SqliteStore {
             digest: mount.digest,
             generation: mount.generation,
         };
-        let source = tx.linked_blob(&mount.from, mount.digest).await?;
+        let source = tx.linked_blob(mount.from.as_ref(), &mount.to, mount.digest).await?;
         match source {
             Some(blob) => {
                 tx.show_link(self, &link, blob).await?;

@@ -9,6 +9,8 @@ use sqlx::migrate::MigrateError;
 
 use crate::meta::Error;
 
+const BUSY: i32 = 5;
+
 /// Why the database of a data folder was not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -35,12 +37,20 @@ pub enum OpenError {
 /// The primary result code, of which SQLite's extended codes are refinements.
 fn primary_code(error: &sqlx::Error) -> Option<i32> {
     let code = error.as_database_error()?.code()?;
-    code.parse::<i32>().ok().map(|code| code & 0xff)
+    code.parse::<i32>().ok().map(primary)
 }
 
-/// A failed statement. What passes by itself, or with room on the disk, is no bug.
-pub(super) fn failed(error: sqlx::Error) -> Error {
-    const BUSY: i32 = 5;
+/// Whether another process writes.
+pub(super) fn is_busy(error: &Error) -> bool {
+    matches!(error, Error::Unavailable(error) if primary_code(error) == Some(BUSY))
+}
+
+const fn primary(code: i32) -> i32 {
+    code & 0xff
+}
+
+/// What an error of a primary code is, or of none. What passes by itself, or with room on the disk, is no bug.
+fn of_code(code: Option<i32>) -> fn(sqlx::Error) -> Error {
     const LOCKED: i32 = 6;
     const OUT_OF_MEMORY: i32 = 7;
     const READ_ONLY: i32 = 8;
@@ -48,13 +58,28 @@ pub(super) fn failed(error: sqlx::Error) -> Error {
     const FULL: i32 = 13;
     const CANNOT_OPEN: i32 = 14;
     const PROTOCOL: i32 = 15;
-    match primary_code(&error) {
-        Some(FULL) => Error::Full(error),
+    match code {
+        Some(FULL) => Error::Full,
         Some(BUSY | LOCKED | OUT_OF_MEMORY | READ_ONLY | INPUT_OUTPUT | CANNOT_OPEN | PROTOCOL) => {
-            Error::Unavailable(error)
+            Error::Unavailable
         }
-        None if matches!(error, sqlx::Error::WorkerCrashed | sqlx::Error::Io(_)) => Error::Unavailable(error),
-        Some(_) | None => Error::Broken(error),
+        Some(_) | None => Error::Broken,
+    }
+}
+
+/// A failed statement.
+pub(super) fn failed(error: sqlx::Error) -> Error {
+    match error {
+        sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => Error::Unavailable(error),
+        _ => of_code(primary_code(&error))(error),
+    }
+}
+
+/// A failed look-up.
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        let code = error.sqlite_error().map(|error| primary(error.extended_code));
+        of_code(code)(sqlx::Error::AnyDriverError(error.into()))
     }
 }
 

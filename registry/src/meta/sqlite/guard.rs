@@ -34,10 +34,12 @@ impl<'k, Q: Serialize> Questions<'k, Q> {
 #[derive(Default)]
 struct Asked<'k> {
     epochs: Vec<(&'k Key, u32)>,
+    runs: Questions<'k, String>,
     data: Vec<(&'k Key, Generation, Option<Form>)>,
     links: Questions<'k, (&'k str, String, String)>,
     manifests: Questions<'k, (&'k str, String, String, bool)>,
     tags: Questions<'k, (&'k str, &'k str, String)>,
+    ledger: Questions<'k, String>,
 }
 
 impl Tx<'_> {
@@ -49,6 +51,7 @@ impl Tx<'_> {
                 Owner::Registry => return Ok(Some(key)),
                 Owner::Nobody => {}
                 Owner::Epoch(epoch) => asked.epochs.push((key, epoch)),
+                Owner::Run(generation) => asked.runs.push(key, generation_hex(generation)),
                 Owner::Data(generation, form) => asked.data.push((key, generation, form)),
                 Owner::Link(repository, digest, generation) => {
                     asked
@@ -63,6 +66,7 @@ impl Tx<'_> {
                 Owner::Tag(repository, tag, generation) => {
                     asked.tags.push(key, (repository.as_str(), tag.as_str(), generation_hex(generation)));
                 }
+                Owner::Ledger(generation) => asked.ledger.push(key, generation_hex(generation)),
             }
         }
         if let Some(key) = self.owned_epoch(&asked.epochs).await? {
@@ -71,13 +75,19 @@ impl Tx<'_> {
         if let Some(key) = self.owned_data(&asked.data).await? {
             return Ok(Some(key));
         }
+        if let Some(key) = self.first(&asked.runs, include_str!("sql/owned_runs.sql")).await? {
+            return Ok(Some(key));
+        }
         if let Some(key) = self.first(&asked.links, include_str!("sql/owned_links.sql")).await? {
             return Ok(Some(key));
         }
         if let Some(key) = self.first(&asked.manifests, include_str!("sql/owned_manifests.sql")).await? {
             return Ok(Some(key));
         }
-        self.first(&asked.tags, include_str!("sql/owned_tags.sql")).await
+        if let Some(key) = self.first(&asked.tags, include_str!("sql/owned_tags.sql")).await? {
+            return Ok(Some(key));
+        }
+        self.first(&asked.ledger, include_str!("sql/owned_ledger.sql")).await
     }
 
     /// [`Error::Live`] if a row owns one of `keys`.

@@ -3,8 +3,10 @@
 
 //! Pushing a manifest: pin what it refers to and intend its records; when they are in the bucket, publish.
 
+use std::time::Duration;
+
 use serde::Serialize;
-use stowage_oci::Digest;
+use stowage_oci::{Digest, Tag};
 use uuid::Uuid;
 
 use super::SqliteStore;
@@ -12,7 +14,7 @@ use super::queue::Owed;
 use super::tx::Tx;
 use super::values::{digest as digest_column, digests_json, micros, to_json};
 use crate::key::Generation;
-use crate::meta::steps::{Finished, Found, Push};
+use crate::meta::steps::{Finished, Found, Push, remove};
 use crate::meta::{
     Candidate, Epoch, Error, ManifestFacts, ManifestId, Pin, PinOutcome, Pinned, PublishOutcome, TagRecord,
 };
@@ -104,6 +106,20 @@ impl Tx<'_> {
         Ok(records)
     }
 
+    /// An immutable tag that has another digest, did before it was deleted, or is about to get one.
+    async fn taken(&mut self, repository_id: i32, pin: &Pin) -> Result<Option<Tag>, Error> {
+        for tag in &pin.immutable {
+            let named = self.tag(repository_id, tag).await?;
+            let rivals = self.rivals(repository_id, tag).await?;
+            if named.is_some_and(|row| row.digest != pin.facts.digest)
+                || rivals.iter().any(|rival| rival.target != Some(pin.facts.digest))
+            {
+                return Ok(Some(tag.clone()));
+            }
+        }
+        Ok(None)
+    }
+
     async fn intend_manifest(
         &mut self,
         store: &SqliteStore,
@@ -121,7 +137,8 @@ impl Tx<'_> {
             .bind(push.repository_id)
             .bind(generation.to_uuid())
             .bind((!tags.is_empty()).then(|| to_json(&tags)))
-            .bind(to_json(&keys));
+            .bind(to_json(&keys))
+            .bind(push.ledger.as_deref().map(to_json));
         let (id,) = self.single::<(i64,)>(insert).await?;
         Ok(id)
     }
@@ -138,7 +155,23 @@ impl Tx<'_> {
         for record in &push.tags {
             self.withdraw_tag(push, record).await?;
         }
-        Ok(())
+        self.withdraw_ledger(push).await
+    }
+
+    async fn withdraw_ledger(&mut self, push: &Push) -> Result<(), Error> {
+        self.discard(push.ledger_key().iter().map(remove).collect(), Duration::ZERO).await
+    }
+
+    /// The row of the promotion that the push carries out. Without its record the tag is set, and nothing tells why.
+    async fn record_promotion(&mut self, push: &Push, found: Found<'_>) -> Result<(), Error> {
+        let (Some(record), Some(key), Some(set)) = (&push.ledger, push.ledger_key(), push.tags.first())
+        else {
+            return Ok(());
+        };
+        if !found.has(&key) {
+            return self.withdraw_ledger(push).await;
+        }
+        self.insert_promotion(set.version, set.generation, record).await
     }
 
     async fn withdraw_tag(&mut self, push: &Push, record: &TagRecord) -> Result<(), Error> {
@@ -187,6 +220,7 @@ impl Tx<'_> {
                 finished = Finished::Swept;
             }
         }
+        self.record_promotion(push, found).await?;
         self.candidate(Candidate::Manifest, push.manifest.0, store.timings.lease).await?;
         Ok(finished)
     }
@@ -197,6 +231,10 @@ impl SqliteStore {
         let mut tx = self.writer.begin_in(epoch).await?;
         let repository = tx.repository(&pin.repository).await?;
         let facts = &pin.facts;
+        if let Some(tag) = tx.taken(repository, pin).await? {
+            tx.rollback().await?;
+            return Ok(PinOutcome::Immutable(tag));
+        }
         let mut missing = if pin.awaited.is_empty() {
             tx.missing(include_str!("sql/pin_links.sql"), repository, &facts.blobs).await?
         } else {
@@ -221,6 +259,12 @@ impl SqliteStore {
                 }
             }
         }
+        if let Some(record) = &pin.ledger
+            && !tx.is_as_decided(repository, record).await?
+        {
+            tx.rollback().await?;
+            return Ok(PinOutcome::Moved);
+        }
         let mut pinned =
             Pinned { epoch, intent: 0, repository, manifest, pin: pin.clone(), writes_record: !live, tags };
         let push = Push::from(&pinned);
@@ -230,7 +274,11 @@ impl SqliteStore {
     }
 
     pub(super) async fn publish(&self, pinned: &Pinned) -> Result<PublishOutcome, Error> {
-        let Some(mut tx) = self.take(pinned).await? else { return Ok(PublishOutcome::StartOver) };
+        let Some(mut tx) = self.take(pinned).await? else {
+            // Somebody has ended it: we, and the answer was lost, or a reaper.
+            let found = self.find_effect(pinned.epoch, pinned).await?;
+            return Ok(if found { PublishOutcome::Published } else { PublishOutcome::StartOver });
+        };
         let finished = tx.finish_push(self, &Push::from(pinned), Found::All).await?;
         if finished == Finished::Swept {
             tx.rollback().await?;
@@ -238,6 +286,19 @@ impl SqliteStore {
         }
         tx.commit().await?;
         Ok(if finished == Finished::Done { PublishOutcome::Published } else { PublishOutcome::StartOver })
+    }
+
+    pub(super) async fn find_effect(&self, epoch: Epoch, pinned: &Pinned) -> Result<bool, Error> {
+        let tags: Vec<IntendedTag<'_>> = pinned.tags.iter().map(IntendedTag::from).collect();
+        let mut tx = self.writer.begin_in(epoch).await?;
+        let select = sqlx::query_as(include_str!("sql/took_effect.sql"))
+            .bind(pinned.pin.repository.as_str())
+            .bind(pinned.pin.facts.digest.to_bytes())
+            .bind(pinned.epoch.0)
+            .bind(to_json(&tags));
+        let (found,) = tx.single::<(bool,)>(select).await?;
+        tx.rollback().await?;
+        Ok(found)
     }
 
     /// Takes back all of a push, nothing of which anybody has seen in the database.

@@ -12,19 +12,23 @@ use uuid::Uuid;
 use super::SqliteStore;
 use super::tx::Tx;
 use super::values::{
-    self, digest as digest_column, digest_hex, from_json, integer, micros, parsed, to_json, unreadable,
+    self, digest as digest_column, digest_hex, duration, from_json, integer, micros, parsed, to_json,
+    unreadable,
 };
 use crate::key::Generation;
-use crate::meta::steps::sets_otherwise;
-use crate::meta::{Claim, Copied, Error, Fetched, Mirroring, NewLimits, TagRecord, TagState, UpstreamLimits};
-
-fn duration(micros: i64) -> Duration {
-    // A clock that was set back.
-    Duration::from_micros(u64::try_from(micros).unwrap_or_default())
-}
+use crate::meta::steps::Rival;
+use crate::meta::{
+    Claim, Copied, Error, Fetched, Mirroring, NewLimits, TagRecord, TagState, TurnsTaken, TurnsWanted,
+    UpstreamLimits,
+};
 
 fn number(table: &'static str, column: i64) -> Result<u64, Error> {
     u64::try_from(column).map_err(|error| unreadable(table, error))
+}
+
+/// What is left of a time, if any is.
+fn left(micros: Option<i64>) -> Option<Duration> {
+    micros.map(duration).filter(|left| !left.is_zero())
 }
 
 #[derive(sqlx::FromRow)]
@@ -56,17 +60,20 @@ impl Tx<'_> {
         record: &mut TagRecord,
     ) -> Result<bool, Error> {
         let now = self.tag(repository_id, &record.tag).await?.map(|row| row.generation);
-        let select = sqlx::query_as(include_str!("sql/intended_keys.sql"));
-        let intended: Vec<(String,)> = self.all(select.bind(repository_id).bind(record.tag.as_str())).await?;
-        for (keys,) in &intended {
-            let keys: Vec<String> = from_json("intents", keys)?;
-            if sets_otherwise(keys.iter().map(String::as_str), &record.tag, copied.mark) {
-                return Ok(false);
-            }
+        let rivals = self.rivals(repository_id, &record.tag).await?;
+        if rivals.iter().any(|rival| !copied.is_by_its_mirror(rival.generation)) {
+            return Ok(false);
         }
-        let at = copied.at.unwrap_or_else(|| record.generation.milliseconds());
-        record.generation = Generation::marked(at, copied.mark);
+        record.generation = copied.generation(record.generation);
         Ok(now == copied.over)
+    }
+
+    /// What pushes that are under way are about to give the tag.
+    pub(super) async fn rivals(&mut self, repository_id: i32, tag: &Tag) -> Result<Vec<Rival>, Error> {
+        let select = sqlx::query_as(include_str!("sql/intended_keys.sql"));
+        let intended: Vec<(String,)> = self.all(select.bind(repository_id).bind(tag.as_str())).await?;
+        let lists = intended.iter().map(|(keys,)| from_json::<Vec<String>>("intents", keys));
+        Ok(Rival::of(tag, &lists.collect::<Result<Vec<_>, _>>()?.concat()))
     }
 
     /// Makes hidden links to `awaited`, digests and lengths, where the repository has none.
@@ -173,9 +180,20 @@ impl Mirroring for SqliteStore {
 
     async fn upstream_limits(&self, upstream: &str) -> Result<UpstreamLimits, Error> {
         let select = sqlx::query_as(include_str!("sql/upstream_limits.sql")).bind(upstream);
-        let found: Option<(Option<i64>, bool)> = self.readers.one(select).await?;
-        let (paused, scarce) = found.unwrap_or_default();
-        Ok(UpstreamLimits { paused: paused.map(duration).filter(|left| !left.is_zero()), scarce })
+        let found: Option<(Option<i64>, Option<i64>, Option<i64>)> = self.readers.one(select).await?;
+        let (paused, scarce, busy) = found.unwrap_or_default();
+        Ok(UpstreamLimits { paused: left(paused), scarce: left(scarce), busy: left(busy) })
+    }
+
+    async fn take_turns(&self, upstream: &str, wanted: TurnsWanted) -> Result<Option<TurnsTaken>, Error> {
+        let mut tx = self.writer.begin().await?;
+        let take = sqlx::query_as(include_str!("sql/take_turns.sql"))
+            .bind(upstream)
+            .bind(micros(wanted.pace * wanted.count))
+            .bind(micros(wanted.within));
+        let taken: Option<(i64, Option<i64>)> = tx.one(take).await?;
+        tx.commit_unflushed().await?;
+        Ok(taken.map(|(first_in, scarce)| TurnsTaken { first_in: duration(first_in), scarce: left(scarce) }))
     }
 
     async fn note_upstream_limits(&self, upstream: &str, limits: NewLimits) -> Result<(), Error> {

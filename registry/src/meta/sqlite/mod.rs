@@ -8,19 +8,26 @@
 //! A process that ends in order hands the folder over: then the graces of the collectors go on with the next one.
 //! Guarantees: what was acknowledged survives the end of the process and of the machine (see `journal`).
 //! Times are the database's, which here are this machine's.
+//! A list that is bound is joined by `CROSS JOIN`, whose order SQLite keeps: else it would go through the list for each
+//! row of a repository.
 //! Assumes: the folder is on a local disk; WAL does not work on network file systems.
 
 mod blobs;
+mod cached;
+mod candidates;
 mod collect;
 mod error;
 mod guard;
 mod journal;
 mod leases;
+mod ledger;
 mod lock;
+mod lookups;
 mod manifests;
 mod mirroring;
 mod outbox;
 mod publish;
+mod pulls;
 mod queue;
 mod reap;
 mod receive;
@@ -28,11 +35,15 @@ mod reconcile;
 mod reconcile_rows;
 mod removals;
 mod resolve;
+mod restore;
+mod retain;
+mod runs;
 mod sweep;
 mod tags;
 mod trash;
 mod tx;
 mod uploads;
+mod usages;
 mod values;
 mod verify;
 
@@ -47,7 +58,7 @@ use super::{Error, Leases as _, Timings};
 pub use error::OpenError;
 
 /// The schema that this version works with: the newest of the migrations.
-pub const SCHEMA: i32 = 3;
+pub const SCHEMA: i32 = 4;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -73,6 +84,7 @@ impl Default for Options {
 pub struct SqliteStore {
     writer: tx::Writer,
     readers: tx::Readers,
+    lookups: lookups::Lookups,
     timings: Timings,
     lock: lock::FolderLock,
 }
@@ -100,8 +112,9 @@ impl SqliteStore {
         let lock = lock::FolderLock::find(folder).unwrap_or_default();
         let connect = connect_options(folder, options).create_if_missing(false).read_only(true);
         let readers = tx::Readers::open(&connect, options.readers).await?;
-        let writer = tx::Writer::new(connect, lock.fence);
-        Ok(Self { writer, readers, timings: options.timings, lock })
+        let lookups = lookups::Lookups::of(&connect, options.busy_timeout);
+        let writer = tx::Writer::new(connect, options.busy_timeout, lock.fence);
+        Ok(Self { writer, readers, lookups, timings: options.timings, lock })
     }
 
     async fn open_with(folder: &Path, options: Options, lock: lock::FolderLock) -> Result<Self, OpenError> {
@@ -109,7 +122,7 @@ impl SqliteStore {
         if lock.is_ours() {
             migrate(&connect).await?;
         }
-        let writer = tx::Writer::new(connect.clone(), lock.fence);
+        let writer = tx::Writer::new(connect.clone(), options.busy_timeout, lock.fence);
         if lock.is_ours() {
             // Claims of earlier holders of the lock are dead.
             writer.run(sqlx::query("UPDATE meta SET schema = ?1, claim_until = NULL").bind(SCHEMA)).await?;
@@ -120,7 +133,8 @@ impl SqliteStore {
             writer.note(sqlx::query("DELETE FROM shards WHERE job = 'rebuild'")).await?;
         }
         let readers = tx::Readers::open(&connect, options.readers).await?;
-        let store = Self { writer, readers, timings: options.timings, lock };
+        let lookups = lookups::Lookups::of(&connect, options.busy_timeout);
+        let store = Self { writer, readers, lookups, timings: options.timings, lock };
         match store.envelope().await? {
             Some(envelope) if envelope.schema != SCHEMA => {
                 Err(Error::Schema { found: envelope.schema, supported: SCHEMA }.into())

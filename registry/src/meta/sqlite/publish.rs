@@ -10,7 +10,9 @@ use stowage_oci::{Digest, Name, Tag};
 
 use super::SqliteStore;
 use crate::key::Generation;
-use crate::meta::{DeleteOutcome, Epoch, Error, Pin, PinOutcome, Pinned, Publish, PublishOutcome, Removal};
+use crate::meta::{
+    DeleteOutcome, Epoch, Error, Pin, PinOutcome, Pinned, Publish, PublishOutcome, Removal, Spared,
+};
 
 #[async_trait]
 impl Publish for SqliteStore {
@@ -20,6 +22,10 @@ impl Publish for SqliteStore {
 
     async fn publish_manifest(&self, pinned: &Pinned) -> Result<PublishOutcome, Error> {
         self.publish(pinned).await
+    }
+
+    async fn took_effect(&self, epoch: Epoch, pinned: &Pinned) -> Result<bool, Error> {
+        self.find_effect(epoch, pinned).await
     }
 
     async fn delete_tag(
@@ -49,8 +55,9 @@ impl Publish for SqliteStore {
         repository: &Name,
         digest: &Digest,
         retain: Duration,
+        spared: &Spared<'_>,
     ) -> Result<DeleteOutcome, Error> {
-        self.remove_manifest(epoch, repository, *digest, retain).await
+        self.remove_manifest(epoch, repository, *digest, retain, spared).await
     }
 
     async fn delete_blob(

@@ -22,6 +22,7 @@ pub(super) struct IntentColumns {
     manifest_id: Option<i64>,
     repo_id: Option<i32>,
     keys: String,
+    ledger: Option<String>,
 }
 
 impl IntentColumns {
@@ -31,9 +32,11 @@ impl IntentColumns {
                 IntentKind::Manifest { repository, manifest: ManifestId(manifest) }
             }
             ("l", Some(repository), _) => IntentKind::Link { repository },
+            ("r", ..) => IntentKind::Run,
             (other, ..) => return Err(unreadable("intents", other)),
         };
-        Ok(ExpiredIntent { id: self.id, kind, keys: from_json("intents", &self.keys)? })
+        let ledger = self.ledger.map(|text| from_json("intents", &text)).transpose()?;
+        Ok(ExpiredIntent { id: self.id, kind, keys: from_json("intents", &self.keys)?, ledger })
     }
 }
 
@@ -44,7 +47,7 @@ impl Tx<'_> {
         let finished = self.finish_push(store, push, found).await? != Finished::Withdrawn;
         let withdrawn: Vec<Key> = if finished {
             let tags = push.tags.iter().map(|record| push.tag_key(record));
-            tags.filter(|key| !found.has(key)).collect()
+            tags.chain(push.ledger_key()).filter(|key| !found.has(key)).collect()
         } else {
             push.keys()
         };
@@ -54,6 +57,13 @@ impl Tx<'_> {
             self.owe(&Owed { steps, about, ..Owed::default() }).await?;
         }
         Ok(finished)
+    }
+
+    /// Nobody was told of it: it goes.
+    async fn reap_run(&mut self, store: &SqliteStore, key: &Key) -> Result<bool, Error> {
+        self.ensure_unowned(std::slice::from_ref(key)).await?;
+        self.discard(vec![steps::remove(key)], store.timings.tombstone_delay).await?;
+        Ok(false)
     }
 
     async fn reap_mount(
@@ -101,6 +111,7 @@ impl SqliteStore {
         }
         let finished = match intended {
             Intended::Nothing => true,
+            Intended::Run(key) => tx.reap_run(self, &key).await?,
             Intended::Push(push) => tx.reap_push(self, &push, found).await?,
             Intended::Link { repository_id, repository, digest, generation } => {
                 let link = NewLink { repository_id, repository: &repository, digest, generation };

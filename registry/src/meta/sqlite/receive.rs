@@ -250,7 +250,7 @@ impl Receive for SqliteStore {
         digest: &Digest,
         generation: Generation,
     ) -> Result<Option<Mount>, Error> {
-        self.intend_link(epoch, from, to, digest, generation).await
+        self.intend_link(epoch, Some(from), to, digest, generation).await
     }
 
     async fn finish_mount(&self, epoch: Epoch, mount: &Mount) -> Result<bool, Error> {

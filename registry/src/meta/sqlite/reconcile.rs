@@ -10,14 +10,14 @@ use uuid::Uuid;
 use super::SqliteStore;
 use super::queue::Owed;
 use super::reconcile_rows::{SqliteRows, loss};
-use super::tags::TagColumns;
+use super::tags::{TagColumns, version};
 use super::tx::Tx;
 use super::uploads::EndedColumns;
 use super::values::{digest as digest_column, from_json, integer, location, micros, parsed, unreadable};
 use crate::key::{Generation, Key};
 use crate::meta::reconcile::{
-    self, Changes, Difference, DigestSpan, EndRows, Kind, ManifestClaim, Mode, OldIntent, Outcome, Progress,
-    Reconcile, Scope, Shard, ShardOutcome, TagEntry, TagSpan,
+    self, Changes, Difference, DigestSpan, EndRows, Kind, LedgerClaim, ManifestClaim, Mode, OldIntent,
+    Outcome, Progress, Reconcile, Scope, Shard, ShardOutcome, TagEntry, TagSpan,
 };
 use crate::meta::{Candidate, Epoch, Error, Location};
 
@@ -189,6 +189,26 @@ impl Reconcile for SqliteStore {
             .bind(limit);
         let found: Vec<TagColumns> = self.readers.all(select).await?;
         found.into_iter().map(tag_claim).collect()
+    }
+
+    async fn ledger_claims(
+        &self,
+        repository: &Name,
+        span: &DigestSpan,
+        limit: u32,
+    ) -> Result<Vec<LedgerClaim>, Error> {
+        let select = sqlx::query_as(include_str!("sql/ledger_claims.sql"))
+            .bind(repository.as_str())
+            .bind(&span.from)
+            .bind(&span.through)
+            .bind(limit);
+        let found: Vec<(Vec<u8>, u32, i64, Uuid)> = self.readers.all(select).await?;
+        let claims = found.into_iter().map(|(digest, epoch, seq, generation)| {
+            let (digest, generation) =
+                (digest_column("promotions", &digest)?, Generation::from_uuid(generation));
+            Ok(LedgerClaim { digest, version: version(epoch, seq)?, generation })
+        });
+        claims.collect()
     }
 
     async fn settle(&self, scope: &Scope, difference: &Difference<'_>) -> Result<Outcome, Error> {

@@ -18,10 +18,12 @@ use super::values::{
 };
 use crate::key::{Form, Generation, Key};
 use crate::meta::reconcile::{
-    BlobFact, Holders, Kind, Life, LinkFact, Loss, ManifestFact, NewManifest, Owed, Rows, State, TagFact,
-    TagSet,
+    BlobFact, Holders, Kind, LedgerClaim, Life, LinkFact, Loss, ManifestFact, NewManifest, Owed, Rows, State,
+    TagFact, TagSet,
 };
-use crate::meta::{Candidate, Epoch, Error, Location, ManifestFacts, RepositoryId, Timings, steps};
+use crate::meta::{
+    Candidate, Epoch, Error, LedgerRecord, Location, ManifestFacts, RepositoryId, Timings, steps,
+};
 
 /// The rows, within a transaction.
 pub(super) struct SqliteRows<'a, 'b> {
@@ -356,6 +358,23 @@ impl Rows for SqliteRows<'_, '_> {
             }
         }
         Ok(inserted)
+    }
+
+    async fn insert_promotions(&mut self, found: &[(LedgerClaim, LedgerRecord)]) -> Result<u64, Error> {
+        for (claim, record) in found {
+            self.tx.insert_promotion(claim.version, claim.generation, record).await?;
+        }
+        Ok(found.len() as u64)
+    }
+
+    async fn forget_promotions(&mut self, gone: &[LedgerClaim]) -> Result<u64, Error> {
+        let mut forgotten = 0;
+        for claim in gone {
+            let forget =
+                sqlx::query("DELETE FROM promotions WHERE gen = ?1").bind(claim.generation.to_uuid());
+            forgotten += self.tx.run(forget).await?;
+        }
+        Ok(forgotten)
     }
 
     async fn queued(&mut self, steps: &[String]) -> Result<HashSet<String>, Error> {

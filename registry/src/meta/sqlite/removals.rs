@@ -16,7 +16,7 @@ use super::tx::Tx;
 use super::values::{from_json, micros, to_json};
 use crate::key::{Generation, Key};
 use crate::meta::steps::{evidence, lane, remove_link, write};
-use crate::meta::{Candidate, DeleteOutcome, Epoch, Error, Removal};
+use crate::meta::{Candidate, DeleteOutcome, Epoch, Error, Removal, Spared};
 
 impl Tx<'_> {
     /// Queues a removal that the caller carries out now.
@@ -39,21 +39,11 @@ impl Tx<'_> {
         Ok(owed)
     }
 
-    /// Puts all live tags of a manifest into the trash; their tombstones.
-    async fn trash_tags(
-        &mut self,
-        epoch: Epoch,
-        repository: (i32, &Name),
-        manifest: i64,
-        retain: Duration,
-    ) -> Result<Vec<Key>, Error> {
+    /// All live tags of a manifest.
+    async fn live_tags(&mut self, manifest: i64) -> Result<Vec<TagRow>, Error> {
         let select = sqlx::query_as(include_str!("sql/live_tags_of.sql")).bind(manifest);
         let rows: Vec<super::tags::TagColumns> = self.all(select).await?;
-        let mut tombstones = Vec::with_capacity(rows.len());
-        for row in rows {
-            tombstones.push(self.trash_tag(epoch, repository, &row.into_row()?, retain).await?);
-        }
-        Ok(tombstones)
+        rows.into_iter().map(super::tags::TagColumns::into_row).collect()
     }
 }
 
@@ -97,6 +87,7 @@ impl SqliteStore {
         repository: &Name,
         digest: Digest,
         retain: Duration,
+        spared: &Spared<'_>,
     ) -> Result<DeleteOutcome, Error> {
         let mut tx = self.writer.begin_in(epoch).await?;
         let select = sqlx::query_as(include_str!("sql/manifest_to_delete.sql"))
@@ -110,11 +101,19 @@ impl SqliteStore {
                 return Ok(refused.map_or(DeleteOutcome::Unknown, |_| DeleteOutcome::Referenced));
             }
         };
+        let live = tx.live_tags(id).await?;
+        if let Some(tag) = live.iter().map(|row| &row.tag).find(|tag| spared(tag)) {
+            tx.rollback().await?;
+            return Ok(DeleteOutcome::Spared(tag.clone()));
+        }
         let update =
             sqlx::query(include_str!("sql/delete_manifests.sql")).bind(to_json(&[id])).bind(micros(retain));
         tx.run(update).await?;
-        let tombstones = tx.trash_tags(epoch, (repository_id, repository), id, self.tag_rest(retain)).await?;
-        let mut steps: Vec<String> = tombstones.iter().map(write).collect();
+        let mut steps = Vec::with_capacity(live.len() + 1);
+        for row in &live {
+            let of = (repository_id, repository);
+            steps.push(write(&tx.trash_tag(epoch, of, row, self.tag_rest(retain)).await?));
+        }
         steps.extend(tx.owed_of_parents(repository_id, digest).await?);
         let generation = Generation::from_uuid(generation);
         steps.push(write(&Key::ManifestDeleted { repository: repository.clone(), digest, generation }));

@@ -1,96 +1,43 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! Reads that answer requests: one prepared statement each, on a connection that reads.
+//! Reads that answer requests: one prepared statement each, on a connection that reads. What pulls ask for is looked
+//! up by the thread that asks.
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rusqlite::{Row, ToSql, params};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row as _};
 use stowage_oci::{Digest, Name, Tag};
 use uuid::Uuid;
 
 use super::SqliteStore;
-use super::values::{
-    digest as digest_column, digest_hex, from_json, location, micros, parsed, to_json, unreadable,
-};
+use super::values::{digest as digest_column, from_json, location, micros, parsed, to_json, unreadable};
 use crate::key::Generation;
 use crate::meta::{BlobRow, Epoch, Error, LinkId, ManifestId, ManifestRow, ReferrerRow, Resolve};
 
-#[derive(sqlx::FromRow)]
-struct ManifestColumns {
-    id: i64,
-    digest: Vec<u8>,
-    media_type: String,
-    size: u32,
-    r#gen: Uuid,
-    /// By tag.
-    #[sqlx(default)]
-    tag_generation: Option<Uuid>,
-    lease_is_old: bool,
-    body: Option<Vec<u8>>,
+/// A live manifest.
+fn manifest(row: &Row<'_>) -> Result<ManifestRow, Error> {
+    Ok(ManifestRow {
+        id: ManifestId(row.get("id")?),
+        digest: digest_column("manifests", &row.get::<_, Vec<u8>>("digest")?)?,
+        media_type: row.get("media_type")?,
+        size: row.get("size")?,
+        generation: Generation::from_uuid(row.get("gen")?),
+        tag: row.get::<_, Option<Uuid>>("tag_generation")?.map(Generation::from_uuid),
+        body: row.get::<_, Option<Vec<u8>>>("body")?.map(Bytes::from),
+        lease_is_old: row.get("lease_is_old")?,
+    })
 }
 
-impl ManifestColumns {
-    fn into_row(self) -> Result<ManifestRow, Error> {
-        Ok(ManifestRow {
-            id: ManifestId(self.id),
-            digest: digest_column("manifests", &self.digest)?,
-            media_type: self.media_type,
-            size: self.size,
-            generation: Generation::from_uuid(self.r#gen),
-            tag: self.tag_generation.map(Generation::from_uuid),
-            body: self.body.map(Bytes::from),
-            lease_is_old: self.lease_is_old,
-        })
-    }
-}
-
-/// One of many, and at which place it was asked for.
-#[derive(sqlx::FromRow)]
-struct Placed<C> {
-    place: i64,
-    #[sqlx(flatten)]
-    row: C,
-}
-
-/// What was found, at its place among `count`.
-fn in_place<C, R>(
-    found: Vec<Placed<C>>,
-    count: usize,
-    read: impl Fn(C) -> Result<R, Error>,
-) -> Result<Vec<Option<R>>, Error> {
-    let mut rows: Vec<Option<R>> = std::iter::repeat_with(|| None).take(count).collect();
-    for Placed { place, row } in found {
-        let place = usize::try_from(place).map_err(|error| unreadable("json_each", error))?;
-        rows[place] = Some(read(row)?);
-    }
-    Ok(rows)
-}
-
-/// A question as a list to bind; of a digest, as `unhex` gives what columns hold.
-fn list(wanted: &[(Name, Digest)]) -> String {
-    let pairs = wanted.iter().map(|(repository, digest)| (repository.as_str(), digest_hex(digest)));
-    to_json(&pairs.collect::<Vec<_>>())
-}
-
-#[derive(sqlx::FromRow)]
-struct BlobColumns {
-    id: i64,
-    r#gen: Option<Uuid>,
-    form: i64,
-    tail: Option<u32>,
-    size: i64,
-    lease_is_old: bool,
-}
-
-impl BlobColumns {
-    fn into_row(self) -> Result<BlobRow, Error> {
-        let size = u64::try_from(self.size).map_err(|error| unreadable("blobs", error))?;
-        let location = location(self.r#gen, self.form, self.tail, size)?
-            .ok_or_else(|| unreadable("blobs", "absent data among stored"))?;
-        Ok(BlobRow { link: LinkId(self.id), location, lease_is_old: self.lease_is_old })
-    }
+/// A blob whose data is stored, and the link that shows it.
+fn blob(row: &Row<'_>) -> Result<BlobRow, Error> {
+    let size = row.get::<_, i64>("size")?;
+    let size = u64::try_from(size).map_err(|error| unreadable("blobs", error))?;
+    let location = location(row.get("gen")?, row.get("form")?, row.get("tail")?, size)?
+        .ok_or_else(|| unreadable("blobs", "absent data among stored"))?;
+    Ok(BlobRow { link: LinkId(row.get("id")?), location, lease_is_old: row.get("lease_is_old")? })
 }
 
 #[derive(sqlx::FromRow)]
@@ -155,6 +102,18 @@ impl SqliteStore {
         micros(self.timings.lease / 2)
     }
 
+    /// What a name in a repository stands for, in `epoch`.
+    fn look_up<T>(
+        &self,
+        epoch: Epoch,
+        statement: &str,
+        (repository, name): (&str, impl ToSql),
+        read: impl FnOnce(&Row<'_>) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        let parameters = params![repository, name, self.half_grace(), epoch.0, self.lock.fence];
+        self.lookups.one(statement, parameters, read)
+    }
+
     /// Touches a row if nobody did lately; whether there is one.
     async fn renew(&self, touch: &'static str, exists: &'static str, id: i64) -> Result<bool, Error> {
         let mut tx = self.writer.begin().await?;
@@ -168,23 +127,11 @@ impl SqliteStore {
 #[async_trait]
 impl Resolve for SqliteStore {
     async fn tagged(&self, epoch: Epoch, wanted: &[(Name, Tag)]) -> Result<Vec<Option<ManifestRow>>, Error> {
-        if let [(repository, tag)] = wanted {
-            let query = sqlx::query_as(include_str!("sql/manifest_by_tag.sql"))
-                .bind(repository.as_str())
-                .bind(tag.as_str())
-                .bind(self.half_grace())
-                .bind(epoch.0)
-                .bind(self.lock.fence);
-            let found: Option<InEpoch<ManifestColumns>> = self.readers.one(query).await?;
-            return Ok(vec![of_epoch(found)?.pop().map(ManifestColumns::into_row).transpose()?]);
-        }
-        let pairs: Vec<_> = wanted.iter().map(|(name, tag)| (name.as_str(), tag.as_str())).collect();
-        let query = sqlx::query_as(include_str!("sql/manifests_by_tag.sql"))
-            .bind(to_json(&pairs))
-            .bind(self.half_grace())
-            .bind(epoch.0)
-            .bind(self.lock.fence);
-        in_place(of_epoch(self.readers.all(query).await?)?, wanted.len(), ManifestColumns::into_row)
+        let statement = include_str!("sql/manifest_by_tag.sql");
+        let look = |(repository, tag): &(Name, Tag)| {
+            self.look_up(epoch, statement, (repository.as_str(), tag.as_str()), manifest)
+        };
+        wanted.iter().map(look).collect()
     }
 
     async fn manifests(
@@ -192,41 +139,19 @@ impl Resolve for SqliteStore {
         epoch: Epoch,
         wanted: &[(Name, Digest)],
     ) -> Result<Vec<Option<ManifestRow>>, Error> {
-        if let [(repository, digest)] = wanted {
-            let query = sqlx::query_as(include_str!("sql/manifest_by_digest.sql"))
-                .bind(repository.as_str())
-                .bind(digest.to_bytes())
-                .bind(self.half_grace())
-                .bind(epoch.0)
-                .bind(self.lock.fence);
-            let found: Option<InEpoch<ManifestColumns>> = self.readers.one(query).await?;
-            return Ok(vec![of_epoch(found)?.pop().map(ManifestColumns::into_row).transpose()?]);
-        }
-        let query = sqlx::query_as(include_str!("sql/manifests_by_digest.sql"))
-            .bind(list(wanted))
-            .bind(self.half_grace())
-            .bind(epoch.0)
-            .bind(self.lock.fence);
-        in_place(of_epoch(self.readers.all(query).await?)?, wanted.len(), ManifestColumns::into_row)
+        let statement = include_str!("sql/manifest_by_digest.sql");
+        let look = |(repository, digest): &(Name, Digest)| {
+            self.look_up(epoch, statement, (repository.as_str(), digest.to_bytes()), manifest)
+        };
+        wanted.iter().map(look).collect()
     }
 
     async fn blobs(&self, epoch: Epoch, wanted: &[(Name, Digest)]) -> Result<Vec<Option<BlobRow>>, Error> {
-        if let [(repository, digest)] = wanted {
-            let query = sqlx::query_as(include_str!("sql/blob.sql"))
-                .bind(repository.as_str())
-                .bind(digest.to_bytes())
-                .bind(self.half_grace())
-                .bind(epoch.0)
-                .bind(self.lock.fence);
-            let found: Option<InEpoch<BlobColumns>> = self.readers.one(query).await?;
-            return Ok(vec![of_epoch(found)?.pop().map(BlobColumns::into_row).transpose()?]);
-        }
-        let query = sqlx::query_as(include_str!("sql/blobs.sql"))
-            .bind(list(wanted))
-            .bind(self.half_grace())
-            .bind(epoch.0)
-            .bind(self.lock.fence);
-        in_place(of_epoch(self.readers.all(query).await?)?, wanted.len(), BlobColumns::into_row)
+        let statement = include_str!("sql/blob.sql");
+        let look = |(repository, digest): &(Name, Digest)| {
+            self.look_up(epoch, statement, (repository.as_str(), digest.to_bytes()), blob)
+        };
+        wanted.iter().map(look).collect()
     }
 
     async fn renew_link(&self, link: LinkId) -> Result<bool, Error> {

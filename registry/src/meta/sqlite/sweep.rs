@@ -17,7 +17,7 @@ use super::tx::Tx;
 use super::values::{digest as digest_column, form, micros, parsed, to_json, unreadable};
 use crate::key::{Generation, Key};
 use crate::meta::steps::{remove_absent, remove_blob, remove_link, withdraw_manifest, write};
-use crate::meta::{Candidate, Epoch, Error, Location, Swept};
+use crate::meta::{Candidate, Epoch, Error, Location, ManifestId, Swept};
 
 /// A candidate that exists.
 trait Judged: for<'r> FromRow<'r, SqliteRow> + Send + Unpin {
@@ -161,6 +161,19 @@ impl Tx<'_> {
         Ok((ripe, swept))
     }
 
+    /// Puts manifests into the trash, and queues their markers.
+    async fn trash(&mut self, rows: &[ManifestColumns], retain: Duration) -> Result<(), Error> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let trash = sqlx::query(include_str!("sql/delete_manifests.sql"));
+        self.run(trash.bind(ids(rows)).bind(micros(retain))).await?;
+        let markers = rows.iter().map(ManifestColumns::marker).collect::<Result<Vec<_>, _>>()?;
+        self.owe_all(&markers, Duration::ZERO).await?;
+        let rows: Vec<i64> = rows.iter().map(Judged::id).collect();
+        self.candidates(Candidate::Trashed, &rows, retain).await
+    }
+
     /// Runs a statement over rows that were judged.
     async fn over<T: Judged>(&mut self, statement: &'static str, rows: &[T]) -> Result<(), Error> {
         if rows.is_empty() {
@@ -239,15 +252,28 @@ impl SqliteStore {
         let judge = include_str!("sql/candidate_manifests.sql");
         let (rows, swept) =
             tx.victims::<ManifestColumns>(Candidate::Manifest, judge, &[self.timings.lease], &taken).await?;
-        if !rows.is_empty() {
-            let trash = sqlx::query(include_str!("sql/delete_manifests.sql"));
-            tx.run(trash.bind(ids(&rows)).bind(micros(retain))).await?;
-            let markers = rows.iter().map(ManifestColumns::marker).collect::<Result<Vec<_>, _>>()?;
-            tx.owe_all(&markers, Duration::ZERO).await?;
-            let rows: Vec<i64> = rows.iter().map(Judged::id).collect();
-            tx.candidates(Candidate::Trashed, &rows, retain).await?;
-        }
+        tx.trash(&rows, retain).await?;
         tx.commit_unflushed().await?;
         Ok(swept)
+    }
+
+    /// The same of manifests that somebody names, and that have rested for longer than a lease.
+    pub(super) async fn collect_untagged(
+        &self,
+        epoch: Epoch,
+        manifests: &[ManifestId],
+        rest: Duration,
+        retain: Duration,
+    ) -> Result<u64, Error> {
+        let mut tx = self.writer.begin_collecting(epoch).await?;
+        let rows: Vec<i64> = manifests.iter().map(|ManifestId(id)| *id).collect();
+        let judge = include_str!("sql/candidate_manifests.sql");
+        let rest = rest.max(self.timings.lease);
+        let taken = (rows.len() as u64, rows);
+        let (rows, swept) =
+            tx.victims::<ManifestColumns>(Candidate::Manifest, judge, &[rest], &taken).await?;
+        tx.trash(&rows, retain).await?;
+        tx.commit_unflushed().await?;
+        Ok(swept.removed)
     }
 }

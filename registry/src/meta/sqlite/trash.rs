@@ -3,15 +3,13 @@
 
 //! The end of deleted tags.
 
-use std::time::Duration;
-
 use stowage_oci::Tag;
 use uuid::Uuid;
 
 use super::SqliteStore;
 use super::queue::Owed;
 use super::tags::version;
-use super::values::{digest as digest_column, integer, parsed};
+use super::values::{digest as digest_column, duration, integer, parsed};
 use crate::key::{Generation, Key};
 use crate::meta::steps::{Deleted, lane};
 use crate::meta::{Candidate, Epoch, Error, TrashedTag};
@@ -88,7 +86,7 @@ impl SqliteStore {
         match row.state {
             1 => tx.untagged(row.manifest_id, self.timings.lease).await?,
             2 => {
-                let wait = Duration::from_micros(u64::try_from(row.wait).unwrap_or_default());
+                let wait = duration(row.wait);
                 tx.candidate(Candidate::Trashed, row.manifest_id, wait).await?;
             }
             _ => {}

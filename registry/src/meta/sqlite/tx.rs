@@ -11,22 +11,29 @@
 //! forgot it: its connection is closed with it, and the next one opens another.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use sqlx::query::{Query, QueryAs};
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteRow};
-use sqlx::{ConnectOptions, FromRow, Sqlite, SqliteConnection};
+use sqlx::{ConnectOptions, Executor as _, FromRow, Sqlite, SqliteConnection};
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::error::failed;
+use super::error::{failed, is_busy};
 use super::journal::Journal;
 use crate::key::{Generation, Version};
 use crate::meta::{Epoch, Error, Incarnation};
+
+/// How often another process that writes is asked for a turn. SQLite itself would wait longer and longer, up to a tenth
+/// of a second, and come too late again and again where the other one writes without a break.
+const TURN: Duration = Duration::from_millis(1);
 
 /// The connection that writes; `None` while there is none.
 #[derive(Debug)]
 pub(super) struct Writer {
     options: SqliteConnectOptions,
+    patience: Duration,
     fence: Uuid,
     slot: Mutex<Option<SqliteConnection>>,
     journal: Journal,
@@ -42,9 +49,10 @@ pub(super) struct Tx<'a> {
 }
 
 impl Writer {
-    pub(super) fn new(options: SqliteConnectOptions, fence: Uuid) -> Self {
+    /// `patience`: how long to wait for another process that writes.
+    pub(super) fn new(options: SqliteConnectOptions, patience: Duration, fence: Uuid) -> Self {
         let journal = Journal::of(options.get_filename());
-        Self { options, fence, slot: Mutex::new(None), journal, ended: AtomicBool::new(false) }
+        Self { options, patience, fence, slot: Mutex::new(None), journal, ended: AtomicBool::new(false) }
     }
 
     /// Begins a transaction.
@@ -66,11 +74,23 @@ impl Writer {
     ) -> Result<Tx<'a>, Error> {
         let connection = match slot.take() {
             Some(connection) => connection,
-            None => self.options.connect().await.map_err(failed)?,
+            None => self.connect().await?,
         };
         let mut tx = Tx { journal: &self.journal, slot, connection };
-        tx.run(sqlx::query("BEGIN IMMEDIATE")).await?;
+        let end = Instant::now() + self.patience;
+        while let Err(error) = tx.run(sqlx::query("BEGIN IMMEDIATE")).await {
+            if !is_busy(&error) || Instant::now() > end {
+                return Err(error);
+            }
+            sleep(TURN).await;
+        }
         Ok(tx)
+    }
+
+    async fn connect(&self) -> Result<SqliteConnection, Error> {
+        let mut connection = self.options.connect().await.map_err(failed)?;
+        connection.execute("PRAGMA busy_timeout = 0").await.map_err(failed)?;
+        Ok(connection)
     }
 
     /// Begins a transaction that decides something in `epoch`.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use stowage_oci::Digest;
+use stowage_oci::{Algorithm, Digest};
 use uuid::Uuid;
 
 use crate::key::{Form, Generation};
@@ -22,6 +22,11 @@ pub(super) fn unreadable(table: &'static str, what: impl Display) -> Error {
 /// Microseconds.
 pub(super) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4)
+}
+
+/// The reverse of [`micros`]; nothing where a clock was set back.
+pub(super) fn duration(micros: i64) -> Duration {
+    Duration::from_micros(u64::try_from(micros).unwrap_or_default())
 }
 
 /// A size or sequence number. None that exists comes near the limit.
@@ -52,6 +57,16 @@ pub(super) fn from_json<T: DeserializeOwned>(table: &'static str, text: &str) ->
 /// `unhex` of it is what columns hold.
 pub(super) fn digest_hex(digest: &Digest) -> String {
     format!("{:02x}{}", digest.algorithm().code(), digest.hex())
+}
+
+/// The reverse of [`digest_hex`]: `lower(hex(…))` of a column.
+pub(super) fn digest_of_hex(table: &'static str, text: &str) -> Result<Digest, Error> {
+    let read = || {
+        let (code, hash) = text.split_at_checked(2)?;
+        let algorithm = Algorithm::from_code(u8::from_str_radix(code, 16).ok()?)?;
+        format!("{algorithm}:{hash}").parse().ok()
+    };
+    read().ok_or_else(|| unreadable(table, "digest"))
 }
 
 /// `unhex` of it is what columns hold.

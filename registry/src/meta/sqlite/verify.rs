@@ -13,7 +13,7 @@ use super::SqliteStore;
 use super::queue::Owed;
 use super::reconcile::standing;
 use super::tx::Tx;
-use super::values::{digest as digest_column, integer, micros, to_json, unreadable};
+use super::values::{digest as digest_column, duration, integer, micros, to_json, unreadable};
 use crate::key::Generation;
 use crate::meta::{Epoch, Error, Job, ManifestId, Pass, Restoration, RestoreOutcome, Verification, steps};
 
@@ -34,7 +34,7 @@ fn pass((done, total, findings, age, is_alive): PassColumns) -> Result<Pass, Err
         total: number(total)?,
         findings: number(findings)?,
         // A clock that was set back.
-        age: Duration::from_micros(u64::try_from(age).unwrap_or_default()),
+        age: duration(age),
         is_alive,
     })
 }
@@ -147,7 +147,8 @@ impl Verification for SqliteStore {
             .bind(repo_id)
             .bind(generation.to_uuid())
             .bind(None::<&str>)
-            .bind(to_json(&keys.iter().map(ToString::to_string).collect::<Vec<_>>()));
+            .bind(to_json(&keys.iter().map(ToString::to_string).collect::<Vec<_>>()))
+            .bind(None::<&str>);
         let (intent,) = tx.single::<(i64,)>(insert).await?;
         tx.commit_unflushed().await?;
         Ok(RestoreOutcome::Write(Box::new(Restoration {

@@ -108,8 +108,8 @@ async fn what_is_no_archive_of_images_is_told_what_is_missing() {
     let serving = Program::start(&mut serve(place.path())).await;
     let refused = Refused { place: &place, serving: &serving };
     for (content, words) in [
-        (&b"\x1f\x8b\x08 and so on"[..], "is compressed with gzip; decompress it first"),
-        (b"\x28\xb5\x2f\xfd and so on", "is compressed with zstd"),
+        (&b"\x1f\x8b\x07 and so on"[..], "is compressed with gzip and cannot be unpacked"),
+        (b"\x28\xb5\x2f\xfd and so on", "is compressed with zstd; decompress it first"),
         (b"#!/bin/sh\n", "is not a tar file"),
         (b"", "is not a tar file"),
         (&[b'x'; 4096], "is not a tar file"),

@@ -3,7 +3,7 @@
 
 //! What `docker save` writes, and wrote: one manifest is made of config and layers as they lie in the file.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 
@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use stowage_oci::{Algorithm, Digest};
 
 use super::site::{assert_nothing, ends, manifest, tar_of};
-use crate::purge::Place;
-use crate::support::program::{Program, serve};
+use crate::purge::{Place, assert_code};
+use crate::support::program::{Program, program, serve};
 
 fn sha256(content: &[u8]) -> Digest {
     Digest::of(Algorithm::Sha256, content)
@@ -122,6 +122,39 @@ async fn o9_layers_that_are_compressed_stay_so() {
     file(&layer);
     ends(&place, 0, &["import", "a.tar"]);
     assert_eq!(layers(&serving), [(format!("{LAYER}+gzip"), layer)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn o9_what_was_saved_and_compressed_is_imported_as_it_was_saved() {
+    let place = Place::embedded();
+    let serving = Program::start(&mut serve(place.path())).await;
+    let folder = tempfile::tempdir().unwrap();
+    let import = |file: &str| {
+        let mut import = program(&["import", file], place.path());
+        import.current_dir(place.path()).env("TMPDIR", folder.path()).output().unwrap()
+    };
+    old_layout(place.path());
+    let whole = zipped(&fs::read(place.path().join("old.tar")).unwrap());
+    for (content, words) in
+        [(&whole[..whole.len() / 2], "ends in the middle"), (&whole[..whole.len() - 1], "ends in the middle")]
+    {
+        fs::write(place.path().join("cut.tar.gz"), content).unwrap();
+        let refused = import("cut.tar.gz");
+        assert_code(&refused, 2);
+        assert!(String::from_utf8_lossy(&refused.stderr).contains(words), "{refused:?}");
+        assert_nothing(&serving);
+    }
+    fs::write(place.path().join("old.tar.gz"), &whole).unwrap();
+    assert_code(&import("old.tar.gz"), 0);
+    let plain = |content: &[u8]| (LAYER.to_owned(), content.to_vec());
+    assert_eq!(layers(&serving), [plain(b"one"), plain(b"two"), plain(b"one")]);
+    let (again, _) = ends(&place, 0, &["import", "old.tar"]);
+    assert_eq!(again.matches("present ").count(), 2, "the same as when it is not compressed: {again}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left of it");
+    fs::remove_dir(folder.path()).unwrap();
+    let refused = import("old.tar.gz");
+    assert_code(&refused, 2);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("TMPDIR"), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -157,7 +157,10 @@ impl Registered {
 /// Every object but those that are always there.
 async fn left(place: &Place) -> Vec<String> {
     let keys = place.keys().await.into_iter();
-    keys.filter(|key| key != "v1/FORMAT" && !key.starts_with("v1/epoch/")).collect()
+    keys.filter(|key| {
+        key != "v1/FORMAT" && !["v1/epoch/", "v1/pulls/"].iter().any(|kind| key.starts_with(kind))
+    })
+    .collect()
 }
 
 /// Manifest, tag, three links, three blobs with their bytes.

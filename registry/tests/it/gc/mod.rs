@@ -8,7 +8,7 @@ mod cost;
 mod end;
 mod faults;
 mod lessons;
-mod site;
+pub(crate) mod site;
 
 /// Stamps each named test, a function of a fresh [`site::Site`], onto both pairs of stores.
 macro_rules! both_sites {

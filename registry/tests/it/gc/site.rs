@@ -48,6 +48,8 @@ pub(crate) struct Site {
     pub(crate) router: Router,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) meta: Arc<dyn MetaStore>,
+    /// Of the database; empty where it is somebody else's.
+    pub(crate) address: String,
     _folder: TempDir,
 }
 
@@ -63,7 +65,9 @@ impl Site {
         let options = sqlite::Options { timings: brief(), ..sqlite::Options::default() };
         let meta = SqliteStore::open(folder.path(), options).await.unwrap();
         let store = Filesystem::open(folder.path()).await.unwrap();
-        Self::over(Arc::new(meta), Arc::new(store), folder).await
+        let address = format!("sqlite://{}", folder.path().join("meta.sqlite").display());
+        let site = Self::over(Arc::new(meta), Arc::new(store), folder).await;
+        Self { address, ..site }
     }
 
     pub(crate) async fn clustered() -> Self {
@@ -76,12 +80,14 @@ impl Site {
         let options = postgres::Options { timings: brief(), ..postgres::Options::new(&url) };
         let meta = PostgresStore::connect(&options).await.unwrap();
         let store = S3::new(s3::bucket(s3::Kind::Versitygw).await).await.unwrap();
-        (Self::over(Arc::new(meta), Arc::new(store), tempfile::tempdir().unwrap()).await, url)
+        let site = Self::over(Arc::new(meta), Arc::new(store), tempfile::tempdir().unwrap()).await;
+        (Self { address: url.clone(), ..site }, url)
     }
 
     /// A registry that is open.
     pub(crate) fn around(registry: &Registry, meta: Arc<dyn MetaStore>, store: Arc<dyn Store>) -> Self {
-        Self { router: registry.router(), store, meta, _folder: tempfile::tempdir().unwrap() }
+        let (router, address) = (registry.router(), String::new());
+        Self { router, store, meta, address, _folder: tempfile::tempdir().unwrap() }
     }
 
     async fn over(meta: Arc<dyn MetaStore>, store: Arc<dyn Store>, folder: TempDir) -> Self {
@@ -194,7 +200,10 @@ impl Site {
     pub(crate) async fn left(&self) -> Vec<String> {
         let all = self.store.list("v1/", None, 100_000).await.unwrap();
         let keys = all.into_iter().map(|object| object.key);
-        keys.filter(|key| key != "v1/FORMAT" && !key.starts_with("v1/epoch/")).collect()
+        keys.filter(|key| {
+            key != "v1/FORMAT" && !["v1/epoch/", "v1/pulls/"].iter().any(|kind| key.starts_with(kind))
+        })
+        .collect()
     }
 }
 

@@ -24,6 +24,10 @@ pub(crate) enum Way {
     Withheld(usize),
     /// The last byte of a body is another.
     Wrong,
+    /// They are answered, and nine of a hundred requests are left.
+    Scarce,
+    /// They are answered, and ninety of a hundred requests are left.
+    Plenty,
 }
 
 /// The line; ends when it is dropped.
@@ -84,10 +88,16 @@ async fn carry(
                 to_client.write_all(answer.as_bytes()).await?;
                 continue;
             }
-            Way::Open | Way::Withheld(_) | Way::Wrong => {}
+            Way::Open | Way::Withheld(_) | Way::Wrong | Way::Scarce | Way::Plenty => {}
         }
         to_server.write_all(head.as_bytes()).await?;
-        let Some(answer) = self::head(&mut from_server).await? else { return Ok(()) };
+        let Some(mut answer) = self::head(&mut from_server).await? else { return Ok(()) };
+        if let Some(left) = left(now) {
+            let fields =
+                format!("RateLimit-Limit: 100;w=21600\r\nRateLimit-Remaining: {left};w=21600\r\n\r\n");
+            answer.truncate(answer.len() - "\r\n".len());
+            answer.push_str(&fields);
+        }
         to_client.write_all(answer.as_bytes()).await?;
         if !line.starts_with("HEAD") {
             body(&mut from_server, &mut to_client, length(&answer), &mut way).await?;
@@ -134,6 +144,15 @@ async fn head(from: &mut BufReader<OwnedReadHalf>) -> std::io::Result<Option<Str
         }
     }
     Ok(Some(head))
+}
+
+/// Requests that are left.
+const fn left(way: Way) -> Option<u32> {
+    match way {
+        Way::Scarce => Some(9),
+        Way::Plenty => Some(90),
+        Way::Open | Way::Gone | Way::Refused(_) | Way::Withheld(_) | Way::Wrong => None,
+    }
 }
 
 fn length(head: &str) -> usize {

@@ -5,6 +5,7 @@
 //! What a client sees of tags and blobs is the same where the mirror is a member of a virtual repository.
 
 pub(crate) mod blobs;
+mod limits;
 pub(crate) mod line;
 mod load;
 mod names;

@@ -10,19 +10,17 @@ use axum::body::{Body, to_bytes};
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use stowage_registry::Registry;
-use stowage_registry::blobs::{Filesystem, Store};
+use stowage_registry::blobs::Store;
 use stowage_registry::domain::{
     Listing, Member, MemberSource, MirrorCache, MirrorSettings, Shadowing, VirtualSettings,
 };
 use stowage_registry::meta::MetaStore;
-use stowage_registry::meta::postgres::{self, PostgresStore};
-use stowage_registry::meta::sqlite::{Options, SqliteStore};
+use stowage_registry::meta::faulty::{Faults, Faulty};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 
 use super::line::Line;
-use crate::support::postgres::database;
-use crate::support::s3;
+use crate::support::stores::{self, Stores};
 use crate::upstream::servers::{Process, distribution, settings};
 
 pub(crate) const HOUR: Duration = Duration::from_hours(1);
@@ -35,7 +33,7 @@ pub(crate) struct Site {
     pub(crate) line: Line,
     pub(crate) mirror: MirrorSettings,
     virtuals: Vec<VirtualSettings>,
-    meta: Arc<dyn MetaStore>,
+    pub(crate) meta: Arc<dyn MetaStore>,
     store: Arc<dyn Store>,
     _folder: TempDir,
 }
@@ -56,19 +54,14 @@ impl Answer {
 
 impl Site {
     pub(crate) async fn embedded() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(Filesystem::open(folder.path()).await.unwrap());
-        let meta = Arc::new(SqliteStore::open(folder.path(), Options::default()).await.unwrap());
-        Self::over(meta, store, folder).await
+        Self::over(stores::embedded().await).await
     }
 
     pub(crate) async fn clustered() -> Self {
-        let (store, ()) = s3::store(s3::Kind::Versitygw).await;
-        let meta = PostgresStore::connect(&postgres::Options::new(database().await)).await.unwrap();
-        Self::over(Arc::new(meta), store, tempfile::tempdir().unwrap()).await
+        Self::over(stores::clustered().await).await
     }
 
-    async fn over(meta: Arc<dyn MetaStore>, store: Arc<dyn Store>, folder: TempDir) -> Self {
+    async fn over(Stores { meta, store, folder }: Stores) -> Self {
         let upstream = distribution(&serde_json::Value::Null, &[]).await;
         let line = Line::to(upstream.address()).await;
         let mut settings = settings(&format!("http://{}", line.address));
@@ -127,7 +120,18 @@ impl Site {
 
     /// A third replica, that was not there before.
     pub(crate) async fn newcomer(&self) -> Registry {
-        let replica = replica(&self.meta, &self.store).await;
+        self.newcomer_over(&self.meta).await
+    }
+
+    /// The same over a database that can be cut off from it.
+    pub(crate) async fn newcomer_over_faults(&self) -> (Registry, Faults) {
+        let (faulty, faults) = Faulty::over(Arc::clone(&self.meta));
+        let meta: Arc<dyn MetaStore> = Arc::new(faulty);
+        (self.newcomer_over(&meta).await, faults)
+    }
+
+    async fn newcomer_over(&self, meta: &Arc<dyn MetaStore>) -> Registry {
+        let replica = replica(meta, &self.store).await;
         replica.set_mirrors(vec![self.mirror.clone()]);
         replica.set_virtuals(self.virtuals.clone());
         replica

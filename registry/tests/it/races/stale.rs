@@ -100,7 +100,7 @@ async fn every_stall(kind: Kind, sabotage: Sabotage) -> Vec<String> {
     for n in 1.. {
         // Each in a world of its own: the digests are the same.
         let world = World::new(&setting).await;
-        let was_over = meet(&world, n).await;
+        let was_over = Box::pin(meet(&world, n)).await;
         found.extend(world.violations());
         let bucket = reader::read(&world.bucket.contents().await);
         found.extend(bucket.wrong.iter().map(|key| format!("held at {n}: {key} has other bytes")));

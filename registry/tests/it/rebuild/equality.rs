@@ -13,6 +13,7 @@ on_both!(
     w349_a_rebuilt_database_is_equal_and_what_was_deleted_stays_deleted,
     w395_many_referrers_are_newest_first_before_and_after_a_rebuild_and_without_a_database,
     a_walk_over_an_equal_database_changes_nothing,
+    n6_what_was_deleted_comes_back_after_a_rebuild,
     o7_a_folder_or_bucket_without_its_database_answers_as_before_after_a_rebuild,
 );
 
@@ -188,6 +189,34 @@ async fn a_walk_over_an_equal_database_changes_nothing(stand: Stand) {
     let walked = stand.rebuild(stowage_registry::jobs::RebuildOptions::default()).await.unwrap();
     assert!(walked.changes.is_empty() && walked.listed > 100, "{walked:?}");
     stand.assert_rows(&before).await;
+}
+
+async fn n6_what_was_deleted_comes_back_after_a_rebuild(mut stand: Stand) {
+    let replica = stand.start().await;
+    replica.walked().await;
+    let tagged = replica.api.push_image("app", Some("v1"), "one").await;
+    let by_digest = replica.api.push_image("app", None, "two").await;
+    for reference in ["v1".to_owned(), by_digest.to_string()] {
+        let deleted = replica.api.delete(&format!("/v2/app/manifests/{reference}")).await;
+        assert_eq!(deleted.status, StatusCode::ACCEPTED);
+    }
+    replica.stop().await;
+    stand.lose().await;
+    stand.adopt().await;
+
+    let replica = stand.start().await;
+    replica.walked().await;
+    let trash = replica.registry.domain().trash(None, None, 10).await.unwrap();
+    let items: Vec<String> = trash.iter().map(|found| found.item.to_string()).collect();
+    assert_eq!(items, [format!("app@{by_digest}"), "app:v1".to_owned()]);
+    for found in &trash {
+        replica.registry.domain().restore(&found.item, false).await.unwrap();
+    }
+    replica.api.assert_pullable("app", "v1").await;
+    replica.api.assert_pullable("app", &by_digest.to_string()).await;
+    let tag = replica.api.head("/v2/app/manifests/v1").await;
+    assert_eq!(tag.headers["docker-content-digest"], tagged.to_string());
+    replica.stop().await;
 }
 
 async fn o7_a_folder_or_bucket_without_its_database_answers_as_before_after_a_rebuild(mut stand: Stand) {

@@ -18,12 +18,12 @@ use crate::support::program::ask;
 use crate::support::s3::tool;
 use crate::upstream::servers::{Image, push_blob};
 
-pub(super) const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// In which form it signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     /// A bundle that refers to the image.
     Bundle,
     /// A payload under the tag of the image.
@@ -32,11 +32,11 @@ pub(super) enum Form {
 
 /// A registry that it signs in.
 #[derive(Clone, Copy)]
-pub(super) struct At<'a> {
-    pub(super) address: &'a str,
-    pub(super) repository: &'a str,
+pub(crate) struct At<'a> {
+    pub(crate) address: &'a str,
+    pub(crate) repository: &'a str,
     /// User and password.
-    pub(super) login: Option<(&'a str, &'a str)>,
+    pub(crate) login: Option<(&'a str, &'a str)>,
 }
 
 impl At<'_> {
@@ -45,12 +45,12 @@ impl At<'_> {
     }
 
     /// Pushes bytes as a manifest, whatever they are.
-    pub(super) fn put(&self, reference: &str, manifest: &Value) {
+    pub(crate) fn put(&self, reference: &str, manifest: &Value) {
         self.put_as(reference, manifest, IMAGE);
     }
 
     /// Pushes an index.
-    pub(super) fn put_index(&self, reference: &str, index: &Value) -> Digest {
+    pub(crate) fn put_index(&self, reference: &str, index: &Value) -> Digest {
         self.put_as(reference, index, INDEX)
     }
 
@@ -63,12 +63,12 @@ impl At<'_> {
         Digest::of(Algorithm::Sha256, body.as_bytes())
     }
 
-    pub(super) fn put_blob(&self, content: &[u8]) -> Digest {
+    pub(crate) fn put_blob(&self, content: &[u8]) -> Digest {
         push_blob(self.address, &self.fields(), self.repository, content)
     }
 
     /// What it has, as JSON.
-    pub(super) fn get(&self, path: &str) -> Value {
+    pub(crate) fn get(&self, path: &str) -> Value {
         let target = format!("/v2/{}/{path}", self.repository);
         let accept = format!("{}Accept: {IMAGE}, application/vnd.oci.image.index.v1+json\r\n", self.fields());
         let (status, head, body) = ask(self.address, "GET", &target, &accept, b"");
@@ -78,12 +78,12 @@ impl At<'_> {
 }
 
 /// The tag with the signatures of an image.
-pub(super) fn tag_of(image: &Digest) -> String {
+pub(crate) fn tag_of(image: &Digest) -> String {
     format!("sha256-{}.sig", image.hex())
 }
 
 /// A manifest with one layer that is a signature of the form before bundles.
-pub(super) fn signature(payload: &Digest, size: usize, config: &Digest, signature: &str) -> Value {
+pub(crate) fn signature(payload: &Digest, size: usize, config: &Digest, signature: &str) -> Value {
     json!({
         "schemaVersion": 2, "mediaType": IMAGE,
         "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 2},
@@ -95,24 +95,24 @@ pub(super) fn signature(payload: &Digest, size: usize, config: &Digest, signatur
 }
 
 /// Somebody with a key.
-pub(super) struct Signer {
+pub(crate) struct Signer {
     name: String,
     folder: tempfile::TempDir,
 }
 
 impl Signer {
     /// With the key that cosign makes.
-    pub(super) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         Self::with(name, |signer| signer.run(&["generate-key-pair", "--output-key-prefix", "own"]))
     }
 
     /// With an RSA key.
-    pub(super) fn rsa(name: &str) -> Self {
+    pub(crate) fn rsa(name: &str) -> Self {
         Self::with(name, |signer| signer.import(&PKCS_RSA_SHA256))
     }
 
     /// With an ECDSA key on P-384.
-    pub(super) fn p384(name: &str) -> Self {
+    pub(crate) fn p384(name: &str) -> Self {
         Self::with(name, |signer| signer.import(&PKCS_ECDSA_P384_SHA384))
     }
 
@@ -143,18 +143,18 @@ impl Signer {
     }
 
     /// Its public key.
-    pub(super) fn key(&self) -> Key {
+    pub(crate) fn key(&self) -> Key {
         let pem = fs::read(self.path("own.pub")).unwrap();
         let der = SubjectPublicKeyInfoDer::from_pem_slice(&pem).unwrap();
         Key::new(&self.name, der.to_vec()).unwrap()
     }
 
     /// Only its key.
-    pub(super) fn only(&self) -> Keys {
+    pub(crate) fn only(&self) -> Keys {
         Keys::new(vec![self.key()])
     }
 
-    pub(super) fn sign(&self, at: At<'_>, image: &Digest, form: Form) {
+    pub(crate) fn sign(&self, at: At<'_>, image: &Digest, form: Form) {
         let image = format!("{}/{}@{image}", at.address, at.repository);
         let mut arguments = vec!["sign", "--yes", "--key", "own.key", "--allow-http-registry"];
         if let Some((user, password)) = at.login {
@@ -173,24 +173,24 @@ impl Signer {
     }
 
     /// Says something else about an image, signed by the same key: no signature of it.
-    pub(super) fn attest(&self, at: At<'_>, image: &Image) {
-        fs::write(self.path("statement"), "{}").unwrap();
-        let image = format!("{}/{}@{}", at.address, at.repository, image.digest);
-        self.run(&[
-            "attest",
-            "--yes",
-            "--key",
-            "own.key",
-            "--allow-http-registry",
-            "--signing-config",
-            "services",
-            "--trusted-root",
-            "root",
-            "--type",
-            "custom",
-            "--predicate",
-            "statement",
-            &image,
-        ]);
+    pub(crate) fn attest(&self, at: At<'_>, image: &Image) {
+        self.attest_as(at, &image.digest, "custom", "{}", Form::Bundle);
+    }
+
+    /// Makes a statement of a type about an image.
+    pub(crate) fn attest_as(&self, at: At<'_>, image: &Digest, kind: &str, predicate: &str, form: Form) {
+        fs::write(self.path("statement"), predicate).unwrap();
+        let image = format!("{}/{}@{image}", at.address, at.repository);
+        let mut arguments = vec!["attest", "--yes", "--key", "own.key", "--allow-http-registry"];
+        match form {
+            Form::Bundle => arguments.extend(["--signing-config", "services", "--trusted-root", "root"]),
+            Form::Tag => arguments.extend([
+                "--use-signing-config=false",
+                "--tlog-upload=false",
+                "--new-bundle-format=false",
+            ]),
+        }
+        arguments.extend(["--type", kind, "--predicate", "statement", &image]);
+        self.run(&arguments);
     }
 }

@@ -3,6 +3,6 @@
 
 //! Mirrors that take signed images only. Everything is signed by cosign itself, in both of its forms.
 
-mod cosign;
+pub(crate) mod cosign;
 mod pulls;
 mod runs;

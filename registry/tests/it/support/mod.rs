@@ -9,3 +9,4 @@ pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod s3;
+pub(crate) mod stores;

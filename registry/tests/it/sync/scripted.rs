@@ -6,7 +6,9 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use stowage_registry::domain::{Repositories, SyncMode};
 
@@ -111,4 +113,40 @@ async fn p18_an_upstream_that_wants_to_be_left_alone_is_asked_again_when_it_says
     let told = run(registry.registry(), &asked, SyncMode::Copy).await;
     assert_eq!(told.items, ["copied team/app:1"]);
     assert!(upstream.asked().iter().any(|asked| asked.line().contains("/blobs/")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p18_a_run_leaves_an_upstream_alone_that_told_so_to_another() {
+    let upstream = Scripted::answering(|_| answer(429, "Retry-After: 3600\r\n", ""));
+    let registry = stowage_registry::testing::start().await;
+    let app = Repositories::One("team/app".parse().unwrap());
+    let asked = replication(settings(&upstream.origin()), app);
+    for run_of_two in 1..=2 {
+        let told = run(registry.registry(), &asked, SyncMode::Copy).await;
+        assert!(told.failed("team/app", "RateLimited"), "run {run_of_two}: {:?}", told.synced.failures);
+        assert_eq!(upstream.asked().len(), 1, "the first run asks once, the second never");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p18_a_run_asks_no_more_often_than_its_mirror_allows() {
+    const PER_SECOND: u32 = 20;
+    let content = distribution(&serde_json::Value::Null, &[]).await;
+    for tag in ["1", "2", "3", "4"] {
+        push(content.address(), "", "team/app", tag, tag.as_bytes());
+    }
+    let address = content.address().to_owned();
+    let upstream = Scripted::answering(move |asked| handed_on(asked, &address));
+    let registry = stowage_registry::testing::start().await;
+    let app = Repositories::One("team/app".parse().unwrap());
+    let mut asked = replication(settings(&upstream.origin()), app);
+    asked.upstream.requests_per_second = NonZeroU32::new(PER_SECOND);
+    let begun = Instant::now();
+    let told = run(registry.registry(), &asked, SyncMode::Copy).await;
+    let took = begun.elapsed();
+    assert_eq!(told.items.len(), 4, "{:?}", told.items);
+    let requests = u32::try_from(upstream.asked().len()).unwrap();
+    assert!(requests > 10, "a list, tags, manifests, blobs: {requests}");
+    let least = Duration::from_secs(1) / PER_SECOND * (requests - 1);
+    assert!(took >= least, "{requests} requests in {took:?}");
 }

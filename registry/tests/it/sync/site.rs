@@ -3,7 +3,7 @@
 
 //! A registry that copies from a real one, which asks for a password; what it asks for is counted.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use axum::body::{Body, to_bytes};
 use base64::Engine as _;
@@ -12,22 +12,17 @@ use http::Request;
 use serde_json::{Value, json};
 use stowage_oci::{Algorithm, Digest, TagSelection, TagsWanted};
 use stowage_registry::Registry;
-use stowage_registry::blobs::{Filesystem, Store};
 use stowage_registry::domain::{
     Artifacts, Replication, Repositories, Selection, SyncItem, SyncMode, SyncProgress, Synced,
 };
-use stowage_registry::meta::MetaStore;
-use stowage_registry::meta::postgres::{self, PostgresStore};
-use stowage_registry::meta::sqlite::{Options, SqliteStore};
 use stowage_registry::upstream::Settings;
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 
 use crate::mirror::line::Line;
 use crate::mirror::site::Answer;
-use crate::support::postgres::database;
 use crate::support::program::ask;
-use crate::support::s3;
+use crate::support::stores::{self, Stores};
 use crate::upstream::servers::{Image, Process, distribution, push, push_manifest, secret, settings};
 
 pub(crate) const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -58,19 +53,14 @@ impl Told {
 
 impl Site {
     pub(crate) async fn embedded() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(Filesystem::open(folder.path()).await.unwrap());
-        let meta = Arc::new(SqliteStore::open(folder.path(), Options::default()).await.unwrap());
-        Self::over(meta, store, folder).await
+        Self::over(stores::embedded().await).await
     }
 
     pub(crate) async fn clustered() -> Self {
-        let (store, ()) = s3::store(s3::Kind::Versitygw).await;
-        let meta = PostgresStore::connect(&postgres::Options::new(database().await)).await.unwrap();
-        Self::over(Arc::new(meta), store, tempfile::tempdir().unwrap()).await
+        Self::over(stores::clustered().await).await
     }
 
-    async fn over(meta: Arc<dyn MetaStore>, store: Arc<dyn Store>, folder: TempDir) -> Self {
+    async fn over(Stores { meta, store, folder }: Stores) -> Self {
         let upstream = with_password().await;
         let line = Line::to(upstream.address()).await;
         let registry = Registry::builder().over(meta, store).await.unwrap();

@@ -13,20 +13,17 @@ use serde_json::{Value, json};
 use stowage_oci::{Algorithm, Digest};
 use stowage_registry::Registry;
 use stowage_registry::auth::Access;
-use stowage_registry::blobs::{Filesystem, Store};
+use stowage_registry::blobs::Store;
 use stowage_registry::domain::{
     Listing, Member, MemberSource, MirrorCache, MirrorSettings, Shadowing, VirtualSettings,
 };
 use stowage_registry::meta::MetaStore;
-use stowage_registry::meta::postgres::{self, PostgresStore};
-use stowage_registry::meta::sqlite::{Options, SqliteStore};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 
 use crate::mirror::line::Line;
 pub(super) use crate::mirror::site::Answer;
-use crate::support::postgres::database;
-use crate::support::s3;
+use crate::support::stores::{self, Stores};
 use crate::upstream::servers::{Process, Stowage, distribution, settings};
 
 pub(super) const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -49,19 +46,14 @@ pub(super) struct Site {
 
 impl Site {
     pub(super) async fn embedded() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(Filesystem::open(folder.path()).await.unwrap());
-        let meta = Arc::new(SqliteStore::open(folder.path(), Options::default()).await.unwrap());
-        Self::over(meta, store, folder).await
+        Self::over(stores::embedded().await).await
     }
 
     pub(super) async fn clustered() -> Self {
-        let (store, ()) = s3::store(s3::Kind::Versitygw).await;
-        let meta = PostgresStore::connect(&postgres::Options::new(database().await)).await.unwrap();
-        Self::over(Arc::new(meta), store, tempfile::tempdir().unwrap()).await
+        Self::over(stores::clustered().await).await
     }
 
-    async fn over(meta: Arc<dyn MetaStore>, store: Arc<dyn Store>, folder: TempDir) -> Self {
+    async fn over(Stores { meta, store, folder }: Stores) -> Self {
         let hub = distribution(&Value::Null, &[]).await;
         let hub_line = Line::to(hub.address()).await;
         let quay = Stowage::open().await;

@@ -29,6 +29,19 @@ impl Meter {
         (done, (self.database.trips() - before.0, self.bucket.total() - before.1))
     }
 
+    /// What was begun in the background is done.
+    async fn settled(&self) {
+        let now = || (self.database.trips(), self.bucket.total());
+        let mut before = now();
+        loop {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            if now() == before {
+                return;
+            }
+            before = now();
+        }
+    }
+
     /// Pushes a blob as most clients do; what each request costs.
     async fn push(&self, content: &[u8]) -> (Digest, [Cost; 4]) {
         let digest = sha256(content);
@@ -82,11 +95,28 @@ async fn a_pull_costs_one_question_and_of_a_blob_one_request_to_the_bucket() {
     ] {
         let is_blob = u64::from(target.contains("/blobs/"));
         let get = async |registry: &Registry| registry.get(&target).send().await;
-        // The first time its statement is prepared.
+        // The first time its statement is prepared, and the pull is told.
         assert_eq!(meter.of(get).await.0.status, 200);
+        meter.settled().await;
         let (answer, cost) = meter.of(get).await;
         assert_eq!((answer.status, cost), (200, (1, is_blob)), "{target}");
         let head = async |registry: &Registry| registry.head(&target).send().await;
         assert_eq!(meter.of(head).await.1, (1, 0), "{target}");
     }
+}
+
+#[tokio::test]
+async fn pulls_of_what_is_known_as_pulled_today_cost_nothing_more() {
+    const PULLS: u64 = 50;
+    let meter = Meter::new().await;
+    meter.registry.push_image("app", "v1").await;
+    let get = async |registry: &Registry| registry.get("/v2/app/manifests/v1").send().await.status;
+    assert_eq!(meter.of(get).await.0, 200);
+    meter.settled().await;
+    let many = async |registry: &Registry| {
+        for _ in 0..PULLS {
+            assert_eq!(get(registry).await, 200);
+        }
+    };
+    assert_eq!(meter.of(many).await.1, (PULLS, 0));
 }

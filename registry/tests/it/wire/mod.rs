@@ -10,19 +10,24 @@ mod costs;
 mod delete;
 mod errors;
 mod headers;
+mod immutable;
 mod lookups;
 mod manifests;
 mod mount;
+mod promotions;
 mod ranges;
 mod redirect;
 mod referrers;
 mod registry;
 mod replicas;
+mod reports;
 mod rights;
 mod routing;
 mod sequences;
 mod tags;
+mod trash;
 mod uploads;
+mod usage;
 
 /// Stamps each named test, a function of a fresh [`registry::Registry`], onto both stores.
 macro_rules! both_stores {

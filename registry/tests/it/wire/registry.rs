@@ -50,6 +50,8 @@ const CLIENT_CODES: [ErrorCode; 14] = [
 /// A registry over stores of its own.
 pub(super) struct Registry {
     router: Router,
+    /// Its admin port.
+    admin: Router,
     /// The registry itself.
     pub(super) opened: stowage_registry::Registry,
     /// Its bucket, to look behind the answers.
@@ -72,7 +74,7 @@ pub(super) struct Answer {
 
 /// A request that is put together.
 pub(super) struct Ask<'a> {
-    registry: &'a Registry,
+    router: &'a Router,
     request: http::request::Builder,
     method: Method,
     body: Body,
@@ -100,7 +102,7 @@ impl Registry {
         let (meta, faults) = FaultyDatabase::over(Arc::clone(&registry.meta));
         let meta: Arc<dyn MetaStore> = Arc::new(meta);
         let opened = open(stowage_registry::Registry::builder(), &meta, &registry.store).await;
-        (Self { router: opened.router(), opened, meta, ..registry }, faults)
+        (Self { router: opened.router(), admin: opened.admin_router(), opened, meta, ..registry }, faults)
     }
 
     /// On memory and Postgres over one connection, so that every statement is prepared once: how often the
@@ -120,7 +122,16 @@ impl Registry {
         let store: Arc<dyn Store> = Arc::new(store);
         let builder = stowage_registry::Registry::builder();
         let opened = open(builder, &meta, &store).await;
-        Self { router: opened.router(), opened, store, meta, faults, is_s3, _folder: folder }
+        Self {
+            router: opened.router(),
+            admin: opened.admin_router(),
+            opened,
+            store,
+            meta,
+            faults,
+            is_s3,
+            _folder: folder,
+        }
     }
 
     /// A second process's worth of registry over the same data.
@@ -128,6 +139,7 @@ impl Registry {
         let opened = open(stowage_registry::Registry::builder(), &self.meta, &self.store).await;
         Self {
             router: opened.router(),
+            admin: opened.admin_router(),
             opened,
             store: Arc::clone(&self.store),
             meta: Arc::clone(&self.meta),
@@ -140,12 +152,16 @@ impl Registry {
     /// Serves the same data as `builder` says from now on.
     pub(super) async fn reopened(self, builder: Builder) -> Self {
         let opened = open(builder, &self.meta, &self.store).await;
-        Self { router: opened.router(), opened, ..self }
+        Self { router: opened.router(), admin: opened.admin_router(), opened, ..self }
     }
 
     pub(super) fn ask(&self, method: Method, target: &str) -> Ask<'_> {
-        let request = Request::builder().method(method.clone()).uri(target);
-        Ask { registry: self, request, method, body: Body::empty() }
+        Ask::of(&self.router, method, target)
+    }
+
+    /// A request to the admin port.
+    pub(super) fn administer(&self, method: Method, target: &str) -> Ask<'_> {
+        Ask::of(&self.admin, method, target)
     }
 
     pub(super) fn get(&self, target: &str) -> Ask<'_> {
@@ -220,7 +236,12 @@ async fn open(
     builder.over(Arc::clone(meta), Arc::clone(store)).await.unwrap()
 }
 
-impl Ask<'_> {
+impl<'a> Ask<'a> {
+    fn of(router: &'a Router, method: Method, target: &str) -> Self {
+        let request = Request::builder().method(method.clone()).uri(target);
+        Self { router, request, method, body: Body::empty() }
+    }
+
     pub(super) fn header(mut self, name: &str, value: impl AsRef<str>) -> Self {
         self.request = self.request.header(name, value.as_ref());
         self
@@ -254,7 +275,7 @@ impl Ask<'_> {
     pub(super) async fn send(self) -> Answer {
         let request = self.request.body(self.body).unwrap();
         let target = request.uri().clone();
-        let response = self.registry.router.clone().oneshot(request).await.unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, usize::MAX).await.expect("the answer is complete");
         let answer = Answer { status: parts.status.as_u16(), headers: parts.headers, body };
@@ -264,7 +285,7 @@ impl Ask<'_> {
 
     /// Sends it and gives the answer without reading its body.
     pub(super) async fn start(self) -> axum::response::Response {
-        self.registry.router.clone().oneshot(self.request.body(self.body).unwrap()).await.unwrap()
+        self.router.clone().oneshot(self.request.body(self.body).unwrap()).await.unwrap()
     }
 }
 

@@ -33,7 +33,7 @@ super::both_stores!(
 );
 
 /// Everybody reads `pub/**`; alice reads and pushes `team/**`; bob does everything everywhere.
-fn access() -> Arc<Access> {
+pub(super) fn access() -> Arc<Access> {
     Arc::new(Access::new(snapshot(SigningKey::ephemeral().unwrap())))
 }
 
@@ -76,13 +76,13 @@ fn basic(user: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{user}")))
 }
 
-async fn token(registry: &Registry, user: &str, scopes: &str) -> String {
+pub(super) async fn token(registry: &Registry, user: &str, scopes: &str) -> String {
     let answer =
         registry.get(&format!("/token?scope={scopes}")).header("authorization", basic(user)).send().await;
     format!("Bearer {}", answer.json()["token"].as_str().unwrap())
 }
 
-trait As {
+pub(super) trait As {
     /// As this user, by Basic.
     fn user(self, user: &str) -> Self;
 }

@@ -131,10 +131,12 @@ async fn tagged_in_the_database(registry: &Registry, tags: impl Iterator<Item = 
         repository: "a".parse().unwrap(),
         facts,
         tags,
+        immutable: Vec::new(),
         strict: false,
         awaited: Vec::new(),
         generation,
         copied: None,
+        ledger: None,
     };
     let epoch = registry.meta.envelope().await.unwrap().unwrap().epoch;
     let PinOutcome::Pinned(pinned) = registry.meta.pin_manifest(epoch, &pin).await.unwrap() else {

@@ -19,7 +19,7 @@ use k8s_openapi::{
 };
 use stowage_crds::TimeZone;
 
-use super::{metadata, pod};
+use super::{metadata, pod, usage};
 use crate::{
     controllers::registry::validate::{Backing, Valid},
     names::{Component, MADE_FOR},
@@ -79,7 +79,7 @@ pub(super) fn garbage_collection(valid: &Valid) -> Option<Object> {
         time_zone: asked.time_zone.as_ref(),
         suspend: asked.suspend,
     };
-    let metadata = metadata(valid, valid.names().garbage_collection(), Component::GarbageCollection);
+    let metadata = collection_metadata(valid, valid.names().garbage_collection());
     Some(cron_job(metadata, &clock, collection(valid)))
 }
 
@@ -118,14 +118,27 @@ pub(super) fn cron_job(metadata: ObjectMeta, clock: &Clock<'_>, run: JobSpec) ->
 /// One collection that was asked for, until it is known to have been started.
 pub(super) fn requested_collection(valid: &Valid) -> Option<Object> {
     let name = valid.requested_collection()?;
-    let metadata = metadata(valid, name, Component::GarbageCollection);
+    let metadata = collection_metadata(valid, name);
     let spec = JobSpec { ttl_seconds_after_finished: Some(DAY), ..collection(valid) };
     Some(Object::typed(Kind::Job, &Job { metadata, spec: Some(spec), status: None }))
 }
 
 fn collection(valid: &Valid) -> JobSpec {
     let args = pod::command("gc");
-    spec(pod::job(valid, Component::GarbageCollection, args, &valid.job_secrets()), 6 * HOUR)
+    let mut template = pod::job(valid, Component::GarbageCollection, args, &valid.job_secrets());
+    if let Some(pod) = template.spec.as_mut().filter(|_| valid.evicts) {
+        usage::read(valid, pod);
+    }
+    spec(template, 6 * HOUR)
+}
+
+/// Who evicts what is unused from mirrors asks what is used.
+fn collection_metadata(valid: &Valid, name: String) -> ObjectMeta {
+    let mut metadata = metadata(valid, name, Component::GarbageCollection);
+    if valid.evicts {
+        usage::label(valid, &mut metadata);
+    }
+    metadata
 }
 
 pub(super) fn spec(template: PodTemplateSpec, deadline: i64) -> JobSpec {

@@ -16,10 +16,13 @@ pub mod job;
 mod monitoring;
 mod network_policy;
 pub mod pod;
+pub mod promote;
+mod retention;
 mod service;
 mod service_account;
 mod sync;
 pub mod token_key;
+mod usage;
 mod volume;
 
 use std::collections::BTreeSet;
@@ -84,6 +87,7 @@ pub fn build(valid: &Valid) -> Plan {
     surroundings.extend(job::garbage_collection(valid));
     surroundings.extend(job::requested_collection(valid));
     surroundings.extend(sync::build(valid));
+    surroundings.extend(retention::build(valid));
     surroundings.extend(monitoring::build(valid));
     surroundings.retain(|object| object.kind().needs().is_none_or(|api| valid.apis.contains(&api)));
 
@@ -97,7 +101,7 @@ pub fn build(valid: &Valid) -> Plan {
     }
 }
 
-fn metadata(valid: &Valid, name: String, component: Component) -> ObjectMeta {
+pub(super) fn metadata(valid: &Valid, name: String, component: Component) -> ObjectMeta {
     ObjectMeta {
         name: Some(name),
         namespace: Some(valid.namespace.clone()),

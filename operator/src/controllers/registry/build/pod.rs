@@ -24,6 +24,7 @@ use k8s_openapi::{
     },
 };
 
+use super::usage;
 use crate::{
     controllers::registry::validate::{Backing, Valid},
     names::{Component, RESTART_HASH, dns_label},
@@ -64,6 +65,9 @@ pub(super) fn replica(valid: &Valid) -> PodTemplateSpec {
     });
     let mut spec = pod(valid, container, &valid.replica_secrets());
     spec.init_containers = init_containers(valid);
+    if matches!(valid.backing, Backing::Volume { .. }) && usage::is_asked(valid) {
+        usage::mount(valid, &mut spec);
+    }
     spec.termination_grace_period_seconds = Some(GRACE_SECONDS);
     spec.topology_spread_constraints = Some(vec![over_nodes(valid)]);
     spec.affinity = Some(over_zones(valid));

@@ -54,8 +54,8 @@ fn run(valid: &Valid, replication: &Replication) -> JobSpec {
     let mut args = pod::command(COMMAND);
     args.extend(["--mirror".to_owned(), replication.mirror.clone()]);
     let mut secrets = valid.job_secrets();
-    secrets
-        .extend(replication.secrets.iter().filter(|secret| !valid.job_secrets().contains(secret)).cloned());
+    let own = replication.secrets.iter().filter(|secret| !secrets.contains(secret));
+    secrets.extend(own.cloned().collect::<Vec<_>>());
     let mut template = pod::job(valid, Component::Sync, args, &secrets);
     let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
     labels.extend([label(replication)]);

@@ -18,6 +18,7 @@ use crate::meta::{
     RestoreOutcome, Settled,
 };
 use crate::ops::clock;
+use crate::reports::{self, ReportError};
 
 /// What all objects of this layout are below.
 const ROOT: &str = "v1/";
@@ -73,6 +74,28 @@ impl Work {
                 let id = blobs::MultipartId(id.clone());
                 self.comparer.store.abort(&found[*at].key().to_string(), &id).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// A walk remembers a run by its report. One that cannot be read is told, and left alone.
+    async fn adopt_run(&self, key: &Key, size: u64) -> Result<(), Broken> {
+        if self.scope.mode != Mode::Walk {
+            return Ok(());
+        }
+        let run = {
+            let _turn = self.pace.bucket().await;
+            reports::read_head(&*self.comparer.store, key, size).await
+        };
+        match run {
+            Ok(Some(run)) => {
+                if self.comparer.meta.adopt_run(self.scope.epoch, &run).await? {
+                    self.tally.add(&[("adoptedRuns", 1)].into());
+                }
+            }
+            Ok(None) => {}
+            Err(ReportError::Store(error)) => return Err(Error::from(error).into()),
+            Err(_) => self.leave_alone(&key.to_string()),
         }
         Ok(())
     }
@@ -180,8 +203,10 @@ impl Work {
                     jumped = true;
                     break;
                 }
-                if object.key.parse::<Key>().is_err() && !object.key.starts_with(PROBES) {
-                    self.leave_alone(&object.key);
+                match object.key.parse::<Key>() {
+                    Ok(key @ Key::Run { .. }) => self.adopt_run(&key, object.size).await?,
+                    Err(_) if !object.key.starts_with(PROBES) => self.leave_alone(&object.key),
+                    _ => {}
                 }
                 after = Some(object.key);
             }

@@ -18,8 +18,8 @@ use super::{PAGE, finished};
 use crate::domain::Error;
 use crate::key::{Generation, Key};
 use crate::meta::{
-    self, Difference, DigestSpan, LinkFound, Location, ManifestClaim, MetaStore, Mode, ReferrersFound,
-    TagEntry, TagSpan, UploadFound,
+    self, Difference, DigestSpan, LedgerClaim, LinkFound, Location, ManifestClaim, MetaStore, Mode,
+    ReferrersFound, TagEntry, TagSpan, UploadFound,
 };
 
 /// Names of one transaction.
@@ -41,6 +41,7 @@ enum Section<'a> {
     /// Records of a repository.
     Links(&'a Name),
     Manifests(&'a Name),
+    Ledger(&'a Name),
     Referrers(&'a Name),
     Tags(&'a Name),
 }
@@ -50,6 +51,7 @@ enum Claims {
     Blobs(Vec<(Digest, Location)>),
     Links(Vec<(Digest, Generation)>),
     Manifests(Vec<ManifestClaim>),
+    Ledger(Vec<LedgerClaim>),
     Referrers(Vec<(Digest, Digest, Generation)>),
     Tags(Vec<(Tag, TagEntry)>),
 }
@@ -61,6 +63,7 @@ impl Section<'_> {
             Self::Blobs(prefix) => prefix.to_owned(),
             Self::Links(name) => record(name, 'b'),
             Self::Manifests(name) => record(name, 'm'),
+            Self::Ledger(name) => record(name, 'p'),
             Self::Referrers(name) => record(name, 's'),
             Self::Tags(name) => record(name, 't'),
         }
@@ -80,6 +83,7 @@ impl Section<'_> {
             }
             Self::Links(name) => Claims::Links(meta.link_claims(name, &all(), ROWS).await?),
             Self::Manifests(name) => Claims::Manifests(meta.manifest_claims(name, &all(), ROWS).await?),
+            Self::Ledger(name) => Claims::Ledger(meta.ledger_claims(name, &all(), ROWS).await?),
             Self::Referrers(name) => Claims::Referrers(meta.referrer_claims(name, &all(), ROWS).await?),
             Self::Tags(name) => Claims::Tags(meta.tag_claims(name, &tag_span(after, through), ROWS).await?),
         })
@@ -94,6 +98,9 @@ impl Section<'_> {
             }
             (Self::Manifests(name), Claims::Manifests(all)) => {
                 all.iter().map(|claim| Key::manifest_prefix(name, &claim.digest)).collect()
+            }
+            (Self::Ledger(name), Claims::Ledger(all)) => {
+                all.iter().map(|claim| Key::ledger_prefix(name, &claim.digest)).collect()
             }
             (Self::Referrers(name), Claims::Referrers(all)) => {
                 all.iter().map(|(subject, ..)| Key::referrer_prefix(name, subject)).collect()
@@ -112,6 +119,7 @@ impl Claims {
             Self::Blobs(all) => all.len(),
             Self::Links(all) => all.len(),
             Self::Manifests(all) => all.len(),
+            Self::Ledger(all) => all.len(),
             Self::Referrers(all) => all.len(),
             Self::Tags(all) => all.len(),
         }
@@ -122,6 +130,7 @@ impl Claims {
             Self::Blobs(all) => all.truncate(length),
             Self::Links(all) => all.truncate(length),
             Self::Manifests(all) => all.truncate(length),
+            Self::Ledger(all) => all.truncate(length),
             Self::Referrers(all) => all.truncate(length),
             Self::Tags(all) => all.truncate(length),
         }
@@ -307,6 +316,10 @@ impl Work {
                 }
                 self.rehash_manifests(name, &claims, &found).await?;
             }
+            (Section::Ledger(name), Claims::Ledger(claims)) => {
+                let found = self.find_ledger(name, groups, &claims).await?;
+                self.settle(Difference::Ledger(name, &found)).await?;
+            }
             (Section::Referrers(name), Claims::Referrers(claims)) => {
                 let mut found = referrers(groups, &claims);
                 if self.scope.mode.verifies() {
@@ -413,6 +426,7 @@ impl Work {
         for digest in waiting {
             self.again(self.link(name, digest, true)).await?;
         }
+        self.section(listing, Section::Ledger(name)).await?;
         self.section(listing, Section::Referrers(name)).await?;
         self.section(listing, Section::Tags(name)).await?;
         match listing.peek().await? {

@@ -1,7 +1,7 @@
 -- SPDX-FileCopyrightText: The Stowage authors
 -- SPDX-License-Identifier: EUPL-1.2
 
-SELECT id, kind::text AS kind, manifest_id, repo_id, keys
+SELECT id, kind::text AS kind, manifest_id, repo_id, keys, ledger
 FROM intents
 WHERE deadline < statement_timestamp()
   AND id > $1

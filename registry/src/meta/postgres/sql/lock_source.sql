@@ -8,6 +8,6 @@ JOIN repo_blobs l ON l.repo_id = r.id
 JOIN blobs b ON b.id = l.blob_id
 WHERE r.name = $1
   AND l.digest = $2
-  AND l.gen IS NOT NULL
+  AND (l.gen IS NOT NULL OR $3)  -- visible, or to be shown again
   AND b.form <> 0
 FOR KEY SHARE OF b  -- held against the sweeper of blobs until our link is there

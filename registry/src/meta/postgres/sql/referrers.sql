@@ -13,9 +13,9 @@ LEFT JOIN LATERAL (
          m.size,
          m.artifact_type,
          m.annotations
-  FROM repositories r
-  JOIN manifests m ON m.repo_id = r.id
-  WHERE r.name = $1
+  FROM manifests m
+  -- One repository, so that the index has them in their order.
+  WHERE m.repo_id = (SELECT id FROM repositories WHERE name = $1)
     AND m.subject = $2
     AND m.state = 1
     AND (cardinality($3::text[]) = 0 OR m.artifact_type = ANY ($3))

@@ -7,6 +7,6 @@ SELECT EXISTS (
   JOIN blobs b ON b.id = l.blob_id
   WHERE r.name = $1
     AND l.digest = $2
-    AND l.gen IS NOT NULL
+    AND (l.gen IS NOT NULL OR $3)  -- visible, or to be shown again
     AND b.form <> 0
 )

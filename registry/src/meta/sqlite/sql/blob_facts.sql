@@ -3,4 +3,4 @@
 
 SELECT b.id, b.digest, b.gen, b.form, b.tail, b.size
 FROM json_each(?1) wanted
-JOIN blobs b ON b.digest = unhex(wanted.value)
+CROSS JOIN blobs b ON b.digest = unhex(wanted.value)

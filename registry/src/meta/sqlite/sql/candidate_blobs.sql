@@ -7,4 +7,4 @@ SELECT b.id, b.digest, b.size, b.gen, b.form, b.tail,
     iif(EXISTS (SELECT 1 FROM uploads u WHERE u.gen = b.gen), ?3, 0)) AS wait,
   EXISTS (SELECT 1 FROM repo_blobs l WHERE l.blob_id = b.id) AS held
 FROM json_each(?1) wanted
-JOIN blobs b ON b.id = wanted.value
+CROSS JOIN blobs b ON b.id = wanted.value

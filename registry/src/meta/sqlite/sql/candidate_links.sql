@@ -7,5 +7,5 @@ SELECT l.id, r.name AS repository, l.digest, l.gen, l.blob_id,
   -- children may be blobs, and may come after their index
   OR EXISTS (SELECT 1 FROM manifest_children c WHERE c.repo_id = l.repo_id AND c.child = l.digest) AS held
 FROM json_each(?1) wanted
-JOIN repo_blobs l ON l.id = wanted.value
-JOIN repositories r ON r.id = l.repo_id
+CROSS JOIN repo_blobs l ON l.id = wanted.value
+CROSS JOIN repositories r ON r.id = l.repo_id

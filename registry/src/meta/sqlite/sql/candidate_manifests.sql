@@ -9,6 +9,6 @@ SELECT m.id, r.name AS repository, m.digest, m.subject, m.gen,
   OR EXISTS (SELECT 1 FROM manifests s WHERE s.repo_id = m.repo_id AND s.digest = m.subject)  -- it is a referrer
   OR EXISTS (SELECT 1 FROM intents i WHERE i.manifest_id = m.id) AS held
 FROM json_each(?1) wanted
-JOIN manifests m ON m.id = wanted.value
-JOIN repositories r ON r.id = m.repo_id
+CROSS JOIN manifests m ON m.id = wanted.value
+CROSS JOIN repositories r ON r.id = m.repo_id
 WHERE m.state = 1

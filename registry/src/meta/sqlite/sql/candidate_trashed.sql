@@ -7,6 +7,6 @@ SELECT m.id, r.name AS repository, m.digest, m.subject, m.gen,
        ELSE m.trashed_until - (SELECT now FROM clock) END AS wait,
   EXISTS (SELECT 1 FROM tags t WHERE t.manifest_id = m.id) AS held  -- whoever takes the last away queues it again
 FROM json_each(?1) wanted
-JOIN manifests m ON m.id = wanted.value
-JOIN repositories r ON r.id = m.repo_id
+CROSS JOIN manifests m ON m.id = wanted.value
+CROSS JOIN repositories r ON r.id = m.repo_id
 WHERE m.state = 2

@@ -1,6 +1,12 @@
 -- SPDX-FileCopyrightText: The Stowage authors
 -- SPDX-License-Identifier: EUPL-1.2
 
+DROP TABLE runs;
+DROP TABLE promotion_candidates;
+DROP TABLE promotions;
+DROP TABLE usage_reports;
+DROP TABLE pull_writers;
+DROP TABLE pulls;
 DROP TABLE mirror_seen;
 DROP TABLE upstreams;
 DROP TABLE fetches;

@@ -5,6 +5,6 @@
 INSERT INTO repo_blobs (repo_id, digest, blob_id, gen, touched)
 SELECT ?1, b.digest, b.id, NULL, now
 FROM clock, json_each(?2) wanted
-JOIN blobs b ON b.digest = unhex(wanted.value ->> 0)
+CROSS JOIN blobs b ON b.digest = unhex(wanted.value ->> 0)
 WHERE true
 ON CONFLICT (repo_id, digest) DO NOTHING

@@ -3,4 +3,4 @@
 
 SELECT l.id, l.digest, l.gen
 FROM json_each(?2) wanted
-JOIN repo_blobs l ON l.repo_id = ?1 AND l.digest = unhex(wanted.value)
+CROSS JOIN repo_blobs l ON l.repo_id = ?1 AND l.digest = unhex(wanted.value)

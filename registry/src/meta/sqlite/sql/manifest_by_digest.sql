@@ -4,7 +4,7 @@
 -- Always one row: whether the epoch is ours is part of the answer.
 SELECT meta.epoch = ?4 AND meta.fence IS ?5 AS ours,
   m.id IS NOT NULL AS found,
-  m.id, m.digest, m.media_type, m.size, m.gen,
+  m.id, m.digest, m.media_type, m.size, m.gen, NULL AS tag_generation,
   m.touched < (SELECT now FROM clock) - ?3 AS lease_is_old,
   m.body
 FROM meta

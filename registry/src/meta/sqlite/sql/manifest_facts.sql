@@ -3,4 +3,4 @@
 
 SELECT m.id, m.digest, m.state, m.gen
 FROM json_each(?2) wanted
-JOIN manifests m ON m.repo_id = ?1 AND m.digest = unhex(wanted.value)
+CROSS JOIN manifests m ON m.repo_id = ?1 AND m.digest = unhex(wanted.value)

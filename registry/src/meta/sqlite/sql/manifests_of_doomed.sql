@@ -3,12 +3,12 @@
 
 SELECT k.id
 FROM json_each(?1) wanted
-JOIN manifest_children c ON c.parent_id = wanted.value
-JOIN manifests k ON k.repo_id = c.repo_id AND k.digest = c.child
+CROSS JOIN manifest_children c ON c.parent_id = wanted.value
+CROSS JOIN manifests k ON k.repo_id = c.repo_id AND k.digest = c.child
 WHERE k.state = 1
 UNION
 SELECT s.id
 FROM json_each(?1) wanted
-JOIN manifests m ON m.id = wanted.value
-JOIN manifests s ON s.repo_id = m.repo_id AND s.subject = m.digest  -- referrers
+CROSS JOIN manifests m ON m.id = wanted.value
+CROSS JOIN manifests s ON s.repo_id = m.repo_id AND s.subject = m.digest  -- referrers
 WHERE s.state = 1

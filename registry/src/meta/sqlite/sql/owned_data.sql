@@ -4,9 +4,9 @@
 -- What the generations are: data of a blob, or an open upload.
 SELECT b.gen, b.form, b.tail
 FROM json_each(?1) wanted
-JOIN blobs b ON b.gen = unhex(wanted.value)
+CROSS JOIN blobs b ON b.gen = unhex(wanted.value)
 WHERE b.form <> 0
 UNION ALL
 SELECT u.gen, 0, NULL
 FROM json_each(?1) wanted
-JOIN uploads u ON u.gen = unhex(wanted.value)
+CROSS JOIN uploads u ON u.gen = unhex(wanted.value)

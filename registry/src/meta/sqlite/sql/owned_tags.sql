@@ -4,7 +4,7 @@
 -- Which of the tag records (repository, tag, generation) a row owns: its own, and the one that a tombstone hides.
 SELECT wanted.key
 FROM json_each(?1) wanted
-JOIN repositories r ON r.name = wanted.value ->> 0
-JOIN tags t ON t.repo_id = r.id AND t.name = wanted.value ->> 1
+CROSS JOIN repositories r ON r.name = wanted.value ->> 0
+CROSS JOIN tags t ON t.repo_id = r.id AND t.name = wanted.value ->> 1
 WHERE unhex(wanted.value ->> 2) IN (t.gen, t.prev_gen)
 LIMIT 1

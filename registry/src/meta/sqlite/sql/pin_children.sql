@@ -4,12 +4,12 @@
 -- Children are manifests, or blobs.
 SELECT m.digest
 FROM json_each(?2) wanted
-JOIN manifests m ON m.repo_id = ?1 AND m.digest = unhex(wanted.value)
+CROSS JOIN manifests m ON m.repo_id = ?1 AND m.digest = unhex(wanted.value)
 WHERE m.state = 1  -- live
 UNION
 SELECT l.digest
 FROM json_each(?2) wanted
-JOIN repo_blobs l ON l.repo_id = ?1 AND l.digest = unhex(wanted.value)
-JOIN blobs b ON b.id = l.blob_id
+CROSS JOIN repo_blobs l ON l.repo_id = ?1 AND l.digest = unhex(wanted.value)
+CROSS JOIN blobs b ON b.id = l.blob_id
 WHERE l.gen IS NOT NULL
   AND b.form <> 0

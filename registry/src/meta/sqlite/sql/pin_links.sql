@@ -3,7 +3,7 @@
 
 SELECT l.digest
 FROM json_each(?2) wanted
-JOIN repo_blobs l ON l.repo_id = ?1 AND l.digest = unhex(wanted.value)
-JOIN blobs b ON b.id = l.blob_id
+CROSS JOIN repo_blobs l ON l.repo_id = ?1 AND l.digest = unhex(wanted.value)
+CROSS JOIN blobs b ON b.id = l.blob_id
 WHERE l.gen IS NOT NULL  -- visible
   AND b.form <> 0  -- stored

@@ -4,4 +4,4 @@
 INSERT INTO gc_queue (due, kind, ref)
 SELECT clock.now + ?3, ?2, wanted.value
 FROM json_each(?1) wanted
-JOIN clock
+CROSS JOIN clock

@@ -5,6 +5,6 @@
 INSERT INTO gc_queue (due, kind, ref)
 SELECT max(m.trashed_until, clock.now), 'x', m.id
 FROM json_each(?1) wanted
-JOIN manifests m ON m.id = wanted.value
-JOIN clock
+CROSS JOIN manifests m ON m.id = wanted.value
+CROSS JOIN clock
 WHERE m.state = 2

@@ -3,4 +3,4 @@
 
 SELECT DISTINCT s.step
 FROM json_each(?1) wanted
-JOIN outbox_steps s ON s.step = wanted.value
+CROSS JOIN outbox_steps s ON s.step = wanted.value

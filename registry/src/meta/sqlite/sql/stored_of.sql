@@ -3,5 +3,5 @@
 
 SELECT b.gen, b.form, b.tail
 FROM json_each(?1) wanted
-JOIN blobs b ON b.gen = unhex(wanted.value)
+CROSS JOIN blobs b ON b.gen = unhex(wanted.value)
 WHERE b.form <> 0

@@ -3,5 +3,5 @@
 
 SELECT t.name, t.manifest_id, m.digest, t.epoch, t.seq, t.gen, t.prev_epoch, t.prev_seq, t.prev_gen
 FROM json_each(?2) wanted
-JOIN tags t ON t.repo_id = ?1 AND t.name = wanted.value
-JOIN manifests m ON m.id = t.manifest_id
+CROSS JOIN tags t ON t.repo_id = ?1 AND t.name = wanted.value
+CROSS JOIN manifests m ON m.id = t.manifest_id

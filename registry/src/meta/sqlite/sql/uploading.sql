@@ -3,4 +3,4 @@
 
 SELECT u.gen
 FROM json_each(?1) wanted
-JOIN uploads u ON u.gen = unhex(wanted.value)
+CROSS JOIN uploads u ON u.gen = unhex(wanted.value)

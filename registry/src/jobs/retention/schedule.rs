@@ -1,0 +1,51 @@
+// SPDX-FileCopyrightText: The Stowage authors
+// SPDX-License-Identifier: EUPL-1.2
+
+//! Starts runs of retention policies when they are due, in a process of which no Job does.
+//!
+//! One at a time, in the order of their names: what comes due while one is under way waits for it. A time that is missed
+//! while the process is stopped is not made up for.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use stowage_crds::{Schedule, Termination};
+use tokio_util::sync::CancellationToken;
+
+use crate::jobs::schedule::{came_due, now};
+
+/// How often it is looked at what is due.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A policy, and when its runs are due.
+#[derive(Clone, Debug)]
+pub struct Retaining {
+    /// Its name.
+    pub policy: String,
+    /// When.
+    pub schedule: Schedule,
+}
+
+/// Starts `run` of each policy when it is due, until `stopping`; `policies` may be others at every look. Each run is
+/// `told` when it has ended.
+pub async fn retain_by_schedule(
+    policies: impl Fn() -> Vec<Retaining>,
+    run: impl Fn(String) -> BoxFuture<'static, Termination>,
+    told: impl Fn(&str, Termination),
+    stopping: CancellationToken,
+) {
+    let mut looked = now();
+    while stopping.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+        let now_is = now();
+        for Retaining { policy, schedule } in policies() {
+            if !came_due(Some(&schedule), looked, now_is) {
+                continue;
+            }
+            match stopping.run_until_cancelled(run(policy.clone())).await {
+                Some(termination) => told(&policy, termination),
+                None => return,
+            }
+        }
+        looked = now_is;
+    }
+}

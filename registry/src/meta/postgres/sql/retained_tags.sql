@@ -1,0 +1,34 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
+-- A pull of a child is one of each index above it.
+WITH RECURSIVE below (root, id) AS (
+  SELECT c.parent_id, m.id
+  FROM repositories r
+  JOIN manifest_children c ON c.repo_id = r.id
+  JOIN manifests m ON m.repo_id = c.repo_id AND m.digest = c.child AND m.state = 1
+  WHERE r.name = $1
+  UNION
+  SELECT b.root, m.id
+  FROM below b
+  JOIN manifest_children c ON c.parent_id = b.id
+  JOIN manifests m ON m.repo_id = c.repo_id AND m.digest = c.child AND m.state = 1
+), pulled (id, day) AS (
+  SELECT b.root, max(p.day)
+  FROM below b
+  JOIN pulls p ON p.manifest_id = b.id
+  GROUP BY b.root
+)
+SELECT t.name,
+       m.digest,
+       t.gen AS generation,
+       floor(extract(epoch FROM t.pushed_at) * 1000)::bigint AS pushed,
+       greatest(p.day, c.day) - date '1970-01-01' AS pulled
+FROM repositories r
+JOIN tags t ON t.repo_id = r.id
+JOIN manifests m ON m.id = t.manifest_id
+LEFT JOIN pulls p ON p.manifest_id = m.id
+LEFT JOIN pulled c ON c.id = m.id
+WHERE r.name = $1
+  AND t.trashed_until IS NULL
+ORDER BY t.name

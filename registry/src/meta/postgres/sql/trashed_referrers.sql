@@ -1,0 +1,15 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
+SELECT DISTINCT m.digest
+FROM repositories r
+JOIN manifests m ON m.repo_id = r.id
+WHERE r.name = $1
+  AND m.subject = $2
+  AND m.state = 2  -- trashed
+  AND NOT EXISTS (
+    SELECT FROM manifests other
+    WHERE other.repo_id = m.repo_id
+      AND other.digest = m.digest
+      AND other.state = 1  -- live
+  )

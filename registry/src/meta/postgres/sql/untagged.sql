@@ -1,0 +1,21 @@
+-- SPDX-FileCopyrightText: The Stowage authors
+-- SPDX-License-Identifier: EUPL-1.2
+
+SELECT m.id, m.digest
+FROM repositories r
+JOIN manifests m ON m.repo_id = r.id
+CROSS JOIN meta
+WHERE r.name = $1
+  AND m.id > $2
+  AND m.state = 1
+  AND greatest(m.touched, meta.walked_at) + make_interval(secs => $3) < statement_timestamp()
+  AND NOT ($4 AND m.subject IS NOT NULL)
+  AND NOT EXISTS (SELECT FROM pulls p
+                  WHERE p.manifest_id = m.id AND p.day >= (statement_timestamp() - make_interval(secs => $3))::date)
+  -- Every row holds until it is deleted.
+  AND NOT EXISTS (SELECT FROM tags t WHERE t.manifest_id = m.id)
+  AND NOT EXISTS (SELECT FROM manifest_children c WHERE c.repo_id = m.repo_id AND c.child = m.digest)
+  AND NOT EXISTS (SELECT FROM manifests s WHERE s.repo_id = m.repo_id AND s.digest = m.subject)
+  AND NOT EXISTS (SELECT FROM intents i WHERE i.manifest_id = m.id)
+ORDER BY m.id
+LIMIT $5
