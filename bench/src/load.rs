@@ -1,13 +1,14 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! The load: keep-alive connections over plain HTTP/1.1, each of which sends one request after another.
+//! The load: keep-alive connections over HTTP/1.1, each of which sends one request after another.
 //!
 //! Everything runs on one thread and a connection is driven by the client that uses it, so that the load
 //! generator takes little of the processor that it shares with the registry. Bodies are counted, not kept.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context as Waker, Poll};
 use std::time::{Duration, Instant};
@@ -20,26 +21,41 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{HOST, HeaderName, HeaderValue, LOCATION};
+use hyper::header::{HOST, HeaderName, HeaderValue, LOCATION, RANGE};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use stowage_oci::{Algorithm, Digest, Hasher};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
+use crate::tls::Tls;
 use crate::work::{Data, Work};
 
 /// A body in pieces that are shared, never copied.
 #[derive(Debug, Default)]
-pub(crate) struct Pieces(VecDeque<Bytes>);
+pub(crate) struct Pieces {
+    pieces: VecDeque<Bytes>,
+    is_open_ended: bool,
+}
+
+impl Pieces {
+    /// Does not tell its length: it goes in chunks (RFC 9112, 7.1), one for each piece.
+    pub(crate) fn of_unknown_length(self) -> Self {
+        Self { is_open_ended: true, ..self }
+    }
+}
 
 impl<const N: usize> From<[Bytes; N]> for Pieces {
     fn from(pieces: [Bytes; N]) -> Self {
-        Self(pieces.into_iter().filter(|piece| !piece.is_empty()).collect())
+        pieces.into_iter().collect()
     }
 }
 
 impl FromIterator<Bytes> for Pieces {
     fn from_iter<I: IntoIterator<Item = Bytes>>(pieces: I) -> Self {
-        Self(pieces.into_iter().collect())
+        let pieces = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
+        Self { pieces, is_open_ended: false }
     }
 }
 
@@ -51,20 +67,25 @@ impl Body for Pieces {
         mut self: Pin<&mut Self>,
         _: &mut Waker<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+        Poll::Ready(self.pieces.pop_front().map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
+        self.pieces.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.iter().map(|piece| piece.remaining() as u64).sum())
+        if self.is_open_ended {
+            return SizeHint::default();
+        }
+        SizeHint::with_exact(self.pieces.iter().map(|piece| piece.remaining() as u64).sum())
     }
 }
 
-/// The one header that a request has besides those every request has.
+/// The one header that most requests have besides those every request has.
 pub(crate) type Header = Option<(HeaderName, &'static str)>;
+/// All of them.
+pub(crate) type Headers = Vec<(HeaderName, HeaderValue)>;
 
 /// No such header.
 pub(crate) const NOTHING: Header = None;
@@ -135,7 +156,18 @@ impl Client {
         header: Header,
         body: Pieces,
     ) -> Result<Answer> {
-        let (head, mut body) = self.begin(method, path, header, body).await?.into_parts();
+        self.send_headers(method, path, headers(header), body).await
+    }
+
+    /// Sends a request that has several headers of its own, or one made for it, and drains the answer.
+    pub(crate) async fn send_headers(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: Headers,
+        body: Pieces,
+    ) -> Result<Answer> {
+        let (head, mut body) = self.begin(method, path, headers, body).await?.into_parts();
         let mut length = 0;
         while let Some(frame) = body.frame().await {
             length += frame?.data_ref().map_or(0, |data| data.len() as u64);
@@ -146,10 +178,7 @@ impl Client {
     /// Gets a body of a length and forgets it; when its first bytes came, and its last.
     pub(crate) async fn download(&mut self, path: &str, length: u64) -> Result<Download> {
         let begun = Instant::now();
-        let response = self.begin(Method::GET, path, NOTHING, Pieces::default()).await?;
-        if response.status() != StatusCode::OK {
-            bail!("{} where {} was expected", response.status(), StatusCode::OK);
-        }
+        let response = self.get(path, NOTHING).await?;
         let (mut body, mut first, mut came) = (response.into_body(), None, 0);
         while let Some(frame) = body.frame().await {
             came += frame?.data_ref().map_or(0, |data| data.len() as u64);
@@ -164,22 +193,47 @@ impl Client {
 
     /// Gets a body and keeps it.
     pub(crate) async fn fetch(&mut self, path: &str, header: Header) -> Result<Bytes> {
-        let response = self.begin(Method::GET, path, header, Pieces::default()).await?;
-        if response.status() != StatusCode::OK {
-            bail!("GET {path}: {}", response.status());
+        Ok(self.get(path, header).await?.into_body().collect().await?.to_bytes())
+    }
+
+    /// Gets a body of any length and forgets it; its digest.
+    pub(crate) async fn digest(&mut self, path: &str) -> Result<Digest> {
+        let mut body = self.get(path, NOTHING).await?.into_body();
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        while let Some(frame) = body.frame().await {
+            frame?.data_ref().into_iter().for_each(|data| hasher.update(data));
+        }
+        Ok(hasher.finish())
+    }
+
+    /// Gets a part of a body and keeps it.
+    pub(crate) async fn fetch_range(&mut self, path: &str, range: Range<usize>) -> Result<Bytes> {
+        let range = format!("bytes={}-{}", range.start, range.end - 1);
+        let headers = vec![(RANGE, HeaderValue::try_from(range)?)];
+        let response = self.begin(Method::GET, path, headers, Pieces::default()).await?;
+        if response.status() != StatusCode::PARTIAL_CONTENT {
+            bail!("{} where {} was expected", response.status(), StatusCode::PARTIAL_CONTENT);
         }
         Ok(response.into_body().collect().await?.to_bytes())
+    }
+
+    async fn get(&mut self, path: &str, header: Header) -> Result<Response<Incoming>> {
+        let response = self.begin(Method::GET, path, headers(header), Pieces::default()).await?;
+        if response.status() != StatusCode::OK {
+            bail!("GET {path}: {} where {} was expected", response.status(), StatusCode::OK);
+        }
+        Ok(response)
     }
 
     async fn begin(
         &mut self,
         method: Method,
         path: &str,
-        header: Header,
+        headers: Headers,
         body: Pieces,
     ) -> Result<Response<Incoming>> {
         let mut request = Request::builder().method(method).uri(path).header(HOST, &self.host);
-        if let Some((name, value)) = header {
+        for (name, value) in headers {
             request = request.header(name, value);
         }
         self.sender.ready().await?;
@@ -187,17 +241,33 @@ impl Client {
     }
 }
 
+fn headers(header: Header) -> Headers {
+    header.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value))).collect()
+}
+
+/// As it is, or over TLS.
+type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
 /// A connection and the client that uses it.
 pub(crate) struct Connection {
     client: Client,
-    driver: http1::Connection<TokioIo<TcpStream>, Pieces>,
+    driver: http1::Connection<TokioIo<Stream>, Pieces>,
 }
 
 impl Connection {
     /// Connects to `address` (`host:port`).
     pub(crate) async fn open(address: &str) -> Result<Self> {
+        Self::open_over(None, address).await
+    }
+
+    /// The same, over TLS if there is one.
+    pub(crate) async fn open_over(tls: Option<&Tls>, address: &str) -> Result<Self> {
         let stream = TcpStream::connect(address).await.with_context(|| format!("connect to {address}"))?;
         stream.set_nodelay(true)?;
+        let stream = match tls {
+            None => Either::Left(stream),
+            Some(tls) => Either::Right(Box::new(tls.connect(stream).await?)),
+        };
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
         Ok(Self { client: Client { sender, host: HeaderValue::from_str(address)? }, driver })
     }
@@ -226,9 +296,19 @@ pub(crate) struct Stretch {
 
 /// Opens the connections of `work`; each has answered once, where repeating the work leaves nothing behind.
 pub(crate) async fn connect(address: &str, work: &Work, data: &Data) -> Result<Vec<Connection>> {
+    connect_over(None, address, work, data).await
+}
+
+/// The same, over TLS if there is one.
+pub(crate) async fn connect_over(
+    tls: Option<&Tls>,
+    address: &str,
+    work: &Work,
+    data: &Data,
+) -> Result<Vec<Connection>> {
     let mut connections = Vec::with_capacity(work.clients);
     for _ in 0..work.clients {
-        let mut connection = Connection::open(address).await?;
+        let mut connection = Connection::open_over(tls, address).await?;
         if !work.task.writes() {
             connection.with(async |client| work.task.once(data, client).await).await?;
         }
@@ -282,5 +362,17 @@ async fn again(
         if !goes_on() {
             return Ok(latencies);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_tells_its_length_unless_it_must_not() {
+        let pieces = || Pieces::from([Bytes::from_static(b"ab"), Bytes::new(), Bytes::from_static(b"c")]);
+        assert_eq!(pieces().size_hint().exact(), Some(3));
+        assert_eq!(pieces().of_unknown_length().size_hint().exact(), None);
     }
 }

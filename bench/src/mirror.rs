@@ -14,8 +14,9 @@ use bytes::Bytes;
 use hyper::header::{ACCEPT, CONTENT_TYPE};
 use hyper::{Method, StatusCode};
 use serde_json::json;
-use stowage_oci::{Algorithm, Digest, Hasher};
+use stowage_oci::{Algorithm, Digest};
 
+use crate::large::{Layer, REPOSITORY, begin};
 use crate::load::{Connection, Download, NOTHING, Pieces};
 use crate::measure::{Memory, cpu_of};
 use crate::pace::Paced;
@@ -23,6 +24,7 @@ use crate::progress;
 use crate::report::{MirrorRow, Results};
 use crate::scene::{Backing, Ground};
 use crate::servers::{Kind, Programs, Registry, Storage, Stowage};
+use crate::work::closing;
 
 /// What `--only` knows this work by.
 pub(crate) const NAME: &str = "mirror";
@@ -33,7 +35,6 @@ const LARGE: u64 = 1024 * MIB;
 const SMALL: u64 = 128 * MIB;
 /// The slow line, in bytes a second.
 const PACE: u64 = 40 * MIB;
-const REPOSITORY: &str = "bench/large";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &[u8] = b"{}";
 
@@ -65,7 +66,7 @@ impl Mirrors<'_> {
         let storage = backing.storage(Kind::Stowage, &self.scratch, None)?;
         let urls = lines.each_ref().map(|line| format!("http://{}", line.address));
         let home = self.scratch.join(Kind::Stowage.name());
-        let stowage = Stowage::mirroring(self.programs, &storage, backing.postgres.as_ref(), &home, &urls)?;
+        let stowage = Stowage::mirroring(self.programs, &storage, backing.database(), &home, &urls)?;
         if self.ground == Ground::S3 {
             stowage.run(&["migrate"])?;
         }
@@ -180,21 +181,16 @@ async fn fetch(address: &str, path: &str) -> Result<Bytes> {
 
 /// Pushes an image with one layer of this size, like no other; the digest of the layer.
 async fn push(address: &str, tag: &str, bytes: u64) -> Result<Digest> {
-    let pieces = layer(tag, bytes);
-    let mut hasher = Hasher::new(Algorithm::Sha256);
-    for piece in &pieces {
-        hasher.update(piece);
-    }
-    let (layer, config) = (hasher.finish(), Digest::of(Algorithm::Sha256, CONFIG));
-    push_blob(address, &config, Pieces::from([Bytes::from_static(CONFIG)])).await?;
-    push_blob(address, &layer, pieces.into_iter().collect()).await?;
+    let (layer, config) = (Layer::new(tag, bytes), Digest::of(Algorithm::Sha256, CONFIG));
+    push_config(address, &config).await?;
+    layer.push(address).await?;
     let manifest = json!({
         "schemaVersion": 2, "mediaType": MANIFEST,
         "config": {
             "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config.to_string(), "size": CONFIG.len(),
         },
         "layers": [{
-            "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer.to_string(), "size": bytes,
+            "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer.digest.to_string(), "size": bytes,
         }],
     });
     let body = Pieces::from([Bytes::from(manifest.to_string())]);
@@ -204,26 +200,15 @@ async fn push(address: &str, tag: &str, bytes: u64) -> Result<Digest> {
         client.send_with(Method::PUT, &path, Some((CONTENT_TYPE, MANIFEST)), body).await
     };
     connection.with(put).await?.expect(StatusCode::CREATED)?;
-    Ok(layer)
+    Ok(layer.digest)
 }
 
-async fn push_blob(address: &str, digest: &Digest, body: Pieces) -> Result<()> {
+async fn push_config(address: &str, digest: &Digest) -> Result<()> {
     let mut connection = Connection::open(address).await?;
-    let push = async |client: &mut crate::load::Client| {
-        let opened = client.send(Method::POST, &format!("/v2/{REPOSITORY}/blobs/uploads/")).await?;
-        let opened = opened.expect(StatusCode::ACCEPTED)?;
-        let location = opened.location()?;
-        let joint = if location.contains('?') { '&' } else { '?' };
-        let path = format!("{location}{joint}digest={digest}");
-        client.send_with(Method::PUT, &path, NOTHING, body).await?.expect(StatusCode::CREATED)
-    };
-    connection.with(push).await.map(drop).context("push a blob")
-}
-
-/// A mebibyte that nobody else has, again and again.
-fn layer(tag: &str, bytes: u64) -> Vec<Bytes> {
-    let seed = Digest::of(Algorithm::Sha256, tag.as_bytes());
-    let block: Vec<u8> = seed.hash().iter().copied().cycle().take(1 << 20).collect();
-    let block = Bytes::from(block);
-    (0..bytes / MIB).map(|_| block.clone()).collect()
+    let location = begin(&mut connection).await?;
+    let path = closing(&location, digest);
+    let body = Pieces::from([Bytes::from_static(CONFIG)]);
+    let put =
+        async |client: &mut crate::load::Client| client.send_with(Method::PUT, &path, NOTHING, body).await;
+    connection.with(put).await?.expect(StatusCode::CREATED).map(drop).context("push the config")
 }

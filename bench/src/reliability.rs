@@ -239,7 +239,7 @@ impl Site {
         const KIND: Kind = Kind::Stowage;
         let backing = Backing::start(ground, &[KIND], programs, scratch).await?;
         let storage = backing.storage(KIND, scratch, None)?;
-        let stowage = Stowage::on(programs, &storage, backing.postgres.as_ref(), &scratch.join(KIND.name()))?;
+        let stowage = Stowage::on(programs, &storage, backing.database(), &scratch.join(KIND.name()))?;
         let bucket = match &backing.s3 {
             Some(s3) => s3.create_bucket(KIND.name())?,
             None => scratch.join(KIND.name()).join("data"),

@@ -14,10 +14,12 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::measure::{Figures, median, precise};
+use crate::plot;
 use crate::table::{GIB, MIB, Table, dash, memory, number, ratio, time};
+use crate::targets::{self, Verdict};
 
 /// The peer that others are set in proportion to.
-const BASELINE: &str = "distribution";
+pub(crate) const BASELINE: &str = "distribution";
 
 /// Everything that a run found out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +40,24 @@ pub(crate) struct Results {
     pub(crate) reliability: Vec<ReliabilityRow>,
     #[serde(default)]
     pub(crate) mirrors: Vec<MirrorRow>,
+    #[serde(default)]
+    pub(crate) floors: Vec<FloorRow>,
+    #[serde(default)]
+    pub(crate) idle: Vec<IdleRow>,
+    #[serde(default)]
+    pub(crate) loads: Vec<LoadRow>,
+    #[serde(default)]
+    pub(crate) last_bytes: Vec<LastByteRow>,
+    #[serde(default)]
+    pub(crate) scaling: Vec<ScalingRow>,
+}
+
+/// Results as they are written: with what they are held against, which follows from them.
+#[derive(Serialize)]
+struct Written<'a> {
+    targets: Vec<Verdict>,
+    #[serde(flatten)]
+    results: &'a Results,
 }
 
 /// How long was measured.
@@ -80,12 +100,16 @@ pub(crate) struct ProcessRow {
     pub(crate) peak: u64,
 }
 
-/// How many requests a registry sends to the S3 server for one unit of a task.
+/// How many requests a registry sends to its storage for one unit of a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RequestsRow {
     pub(crate) registry: String,
     pub(crate) task: String,
+    /// To the S3 server.
     pub(crate) per_unit: f64,
+    /// Round trips to Postgres; `None` of a registry that has none.
+    #[serde(default)]
+    pub(crate) round_trips: Option<f64>,
 }
 
 /// What the upkeep of a registry takes, or what it does to those who push. Times are microseconds.
@@ -123,6 +147,104 @@ pub(crate) struct MirrorRow {
     pub(crate) cpu: Vec<f64>,
     /// The most memory of the registry, in bytes.
     pub(crate) peak: Option<u64>,
+}
+
+/// What a plain loop takes, in several rounds. Times are microseconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FloorRow {
+    pub(crate) floor: String,
+    /// What is measured of it.
+    pub(crate) what: String,
+    pub(crate) rounds: Vec<f64>,
+}
+
+impl FloorRow {
+    pub(crate) const CPU: &str = "CPU for 1 GiB";
+    pub(crate) const TIME: &str = "time";
+
+    pub(crate) fn new(floor: &str, what: &str) -> Self {
+        Self { floor: floor.to_owned(), what: what.to_owned(), rounds: Vec::new() }
+    }
+
+    fn same_as(&self, other: &Self) -> bool {
+        self.floor == other.floor
+    }
+}
+
+/// What a registry takes while nobody asks it for anything.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct IdleRow {
+    pub(crate) storage: String,
+    pub(crate) registry: String,
+    /// How long that was.
+    pub(crate) minutes: f64,
+    /// User and system time of the registry, in microseconds.
+    pub(crate) cpu: f64,
+    /// Resident at the end, in bytes.
+    pub(crate) memory: u64,
+    /// Requests to the S3 server; `None` without one.
+    pub(crate) s3_requests: Option<u64>,
+    /// Round trips to Postgres; `None` without one.
+    pub(crate) round_trips: Option<u64>,
+}
+
+impl IdleRow {
+    fn same_as(&self, other: &Self) -> bool {
+        (&self.storage, &self.registry) == (&other.storage, &other.registry)
+    }
+}
+
+/// The most memory of a registry while many pull or push at once, in bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LoadRow {
+    pub(crate) storage: String,
+    pub(crate) registry: String,
+    pub(crate) work: String,
+    pub(crate) peak: u64,
+}
+
+impl LoadRow {
+    fn same_as(&self, other: &Self) -> bool {
+        (&self.storage, &self.registry, &self.work) == (&other.storage, &other.registry, &other.work)
+    }
+}
+
+/// From the last byte of a layer to the answer that it is stored, in several rounds. Times are microseconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LastByteRow {
+    pub(crate) storage: String,
+    pub(crate) registry: String,
+    /// The size of the layer.
+    pub(crate) bytes: u64,
+    pub(crate) rounds: Vec<f64>,
+}
+
+impl LastByteRow {
+    pub(crate) fn new(storage: &str, registry: &str, bytes: u64) -> Self {
+        Self { storage: storage.to_owned(), registry: registry.to_owned(), bytes, rounds: Vec::new() }
+    }
+
+    fn same_as(&self, other: &Self) -> bool {
+        (&self.storage, &self.registry, self.bytes) == (&other.storage, &other.registry, other.bytes)
+    }
+}
+
+/// A piece of work in one of some setups of Stowage that are compared, in several rounds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ScalingRow {
+    pub(crate) experiment: String,
+    /// How large what is large in it is.
+    pub(crate) size: String,
+    pub(crate) work: String,
+    pub(crate) setup: String,
+    pub(crate) rounds: Vec<Figures>,
+}
+
+impl ScalingRow {
+    /// Merged rows must be of the same size.
+    fn same_as(&self, other: &Self) -> bool {
+        (&self.experiment, &self.work, &self.setup) == (&other.experiment, &other.work, &other.setup)
+    }
 }
 
 impl MirrorRow {
@@ -186,15 +308,23 @@ impl Results {
         add(&mut self.requests, earlier.requests, RequestsRow::same_as);
         add(&mut self.reliability, earlier.reliability, ReliabilityRow::same_as);
         add(&mut self.mirrors, earlier.mirrors, MirrorRow::same_as);
+        add(&mut self.floors, earlier.floors, FloorRow::same_as);
+        add(&mut self.idle, earlier.idle, IdleRow::same_as);
+        add(&mut self.loads, earlier.loads, LoadRow::same_as);
+        add(&mut self.last_bytes, earlier.last_bytes, LastByteRow::same_as);
+        add(&mut self.scaling, earlier.scaling, ScalingRow::same_as);
         self.registries.extend(earlier.registries);
         Ok(())
     }
 
-    /// Writes `latest.json` and `latest.md` into a folder.
+    /// Writes `latest.json`, `latest.md` and its pictures into a folder.
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-        let json = serde_json::to_string_pretty(self).context("write the results as JSON")? + "\n";
-        for (name, text) in [("latest.json", json), ("latest.md", self.markdown())] {
+        let written = Written { targets: targets::verdicts(self), results: self };
+        let json = serde_json::to_string_pretty(&written).context("write the results as JSON")? + "\n";
+        let texts = [("latest.json".to_owned(), json), ("latest.md".to_owned(), self.markdown())];
+        let pictures = plot::charts(self).into_iter().map(|chart| (chart.file.clone(), chart.svg()));
+        for (name, text) in texts.into_iter().chain(pictures) {
             let path = folder.join(name);
             fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
         }
@@ -208,22 +338,36 @@ impl Results {
             "# Benchmark results\n\n",
             "Made by `make bench`. `docs/performance.md` says what is measured, how, and how to read it.\n",
         ));
+        section(&mut text, "Targets", &targets::table(self));
+        for storage in self.storages() {
+            section(&mut text, &format!("Work, {storage}"), &self.work(storage));
+        }
+        for chart in plot::charts(self) {
+            write!(text, "\n![{}]({})\n", chart.title, chart.file).expect("a String takes everything");
+        }
+        section(&mut text, "Processes", &self.process_table());
+        section(&mut text, "Requests to the storage for one unit", &self.request_table());
+        section(&mut text, "Idle, for a minute", &self.idle_table());
+        section(&mut text, "Memory under load", &self.load_table());
+        section(&mut text, "From the last byte of a push to its answer", &self.last_byte_table());
+        section(&mut text, "Scale-out and growth", &self.scaling_table());
+        section(&mut text, "Reliability", &self.reliability_table());
+        section(&mut text, "Mirrors", &self.mirror_table());
+        section(&mut text, "Floors", &self.floor_table());
+        section(&mut text, "Registries", &self.about());
+        section(&mut text, "Machine", &self.machine_table());
+        text
+    }
+
+    /// The kinds of storage that work was done on.
+    pub(crate) fn storages(&self) -> Vec<&str> {
         let mut storages: Vec<&str> = Vec::new();
         for row in &self.rows {
             if !storages.contains(&row.storage.as_str()) {
                 storages.push(&row.storage);
             }
         }
-        for storage in storages {
-            section(&mut text, &format!("Work, {storage}"), &self.work(storage));
-        }
-        section(&mut text, "Processes", &self.process_table());
-        section(&mut text, "S3 requests for one unit", &self.request_table());
-        section(&mut text, "Reliability", &self.reliability_table());
-        section(&mut text, "Mirrors", &self.mirror_table());
-        section(&mut text, "Registries", &self.about());
-        section(&mut text, "Machine", &self.machine_table());
-        text
+        storages
     }
 
     fn work(&self, storage: &str) -> Table {
@@ -260,12 +404,10 @@ impl Results {
             return cells;
         };
         let baseline = self.baseline(row);
-        let rates = || row.rounds.iter().map(|round| round.per_second);
-        let (lowest, highest) = (rates().fold(f64::MAX, f64::min), rates().fold(0.0, f64::max));
         let failed = if row.failure.is_some() { " (then failed)" } else { "" };
         cells.extend([
             format!("{}{failed}", number(figures.per_second)),
-            format!("{} to {}", number(lowest), number(highest)),
+            rates(&row.rounds),
             row.bytes.map_or_else(dash, |bytes| number(figures.per_second * precise(bytes) / MIB)),
             time(figures.p50),
             time(figures.p99),
@@ -280,7 +422,7 @@ impl Results {
     }
 
     /// The figures that a row is set in proportion to; `None` for the baseline itself.
-    fn baseline(&self, row: &Row) -> Option<Figures> {
+    pub(crate) fn baseline(&self, row: &Row) -> Option<Figures> {
         let same_work = |other: &&Row| other.storage == row.storage && other.work == row.work;
         let mut others = self.rows.iter().filter(|other| other.registry == BASELINE).filter(same_work);
         others.next().filter(|_| row.registry != BASELINE).and_then(|other| Figures::median(&other.rounds))
@@ -383,10 +525,108 @@ impl Results {
         table
     }
 
+    fn idle_table(&self) -> Table {
+        let header = ["storage", "registry", "CPU", "memory", "S3 requests", "PostgreSQL round trips"];
+        let mut table = Table::new(&header);
+        for row in &self.idle {
+            let a_minute =
+                |count: Option<u64>| count.map_or_else(dash, |count| number(precise(count) / row.minutes));
+            table.add(vec![
+                row.storage.clone(),
+                row.registry.clone(),
+                time(row.cpu / row.minutes),
+                memory(precise(row.memory)),
+                a_minute(row.s3_requests),
+                a_minute(row.round_trips),
+            ]);
+        }
+        table
+    }
+
+    fn load_table(&self) -> Table {
+        let mut table = Table::new(&["storage", "work", "registry", "peak memory"]);
+        let mut rows: Vec<&LoadRow> = self.loads.iter().collect();
+        rows.sort_by_key(|row| (&row.storage, std::cmp::Reverse(&row.work)));
+        for row in rows {
+            let peak = memory(precise(row.peak));
+            table.add(vec![row.storage.clone(), row.work.clone(), row.registry.clone(), peak]);
+        }
+        table
+    }
+
+    fn last_byte_table(&self) -> Table {
+        let mut table = Table::new(&["storage", "size", "registry", "median", "lowest to highest"]);
+        let mut rows: Vec<&LastByteRow> = self.last_bytes.iter().collect();
+        rows.sort_by_key(|row| (&row.storage, row.bytes));
+        for row in rows {
+            let Some(middle) = median(row.rounds.clone()) else { continue };
+            table.add(vec![
+                row.storage.clone(),
+                memory(precise(row.bytes)),
+                row.registry.clone(),
+                time(middle),
+                spread(&row.rounds),
+            ]);
+        }
+        table
+    }
+
+    fn scaling_table(&self) -> Table {
+        let mut table = Table::new(&[
+            "experiment",
+            "work",
+            "setup",
+            "per second",
+            "lowest to highest",
+            "p99",
+            "CPU",
+            "storage CPU",
+            "rate ratio",
+            "CPU ratio",
+        ]);
+        for row in &self.scaling {
+            let Some(figures) = Figures::median(&row.rounds) else { continue };
+            // The setup that others are compared with comes first.
+            let same = |first: &&ScalingRow| (&first.experiment, &first.work) == (&row.experiment, &row.work);
+            let first = self.scaling.iter().find(same).filter(|first| first.setup != row.setup);
+            let first = first.and_then(|first| Figures::median(&first.rounds));
+            let experiment = [row.experiment.as_str(), &row.size];
+            let experiment: Vec<&str> = experiment.into_iter().filter(|text| !text.is_empty()).collect();
+            table.add(vec![
+                experiment.join(", "),
+                row.work.clone(),
+                row.setup.clone(),
+                number(figures.per_second),
+                rates(&row.rounds),
+                time(figures.p99),
+                figures.cpu.map_or_else(dash, time),
+                figures.storage_cpu.map_or_else(dash, time),
+                first.as_ref().map_or_else(dash, |first| ratio(figures.per_second, first.per_second)),
+                first.and_then(|first| Some(ratio(figures.cpu?, first.cpu?))).unwrap_or_else(dash),
+            ]);
+        }
+        table
+    }
+
+    fn floor_table(&self) -> Table {
+        let mut table = Table::new(&["floor", "what", "median", "lowest to highest", "GB/s of one core"]);
+        for row in &self.floors {
+            let Some(middle) = median(row.rounds.clone()) else { continue };
+            let speed = if row.what == FloorRow::CPU { number(GIB / 1e3 / middle) } else { dash() };
+            table.add(vec![row.floor.clone(), row.what.clone(), time(middle), spread(&row.rounds), speed]);
+        }
+        table
+    }
+
     fn request_table(&self) -> Table {
-        let mut table = Table::new(&["task", "registry", "S3 requests"]);
+        let mut table = Table::new(&["task", "registry", "S3 requests", "PostgreSQL round trips"]);
         for row in &self.requests {
-            table.add(vec![row.task.clone(), row.registry.clone(), number(row.per_unit)]);
+            table.add(vec![
+                row.task.clone(),
+                row.registry.clone(),
+                number(row.per_unit),
+                row.round_trips.map_or_else(dash, number),
+            ]);
         }
         table
     }
@@ -419,6 +659,21 @@ impl Results {
         }
         table
     }
+}
+
+/// The lowest and the highest rate of some rounds.
+fn rates(rounds: &[Figures]) -> String {
+    extent(rounds.iter().map(|round| round.per_second), number)
+}
+
+/// The shortest and the longest of some times.
+fn spread(times: &[f64]) -> String {
+    extent(times.iter().copied(), time)
+}
+
+fn extent(values: impl Iterator<Item = f64> + Clone, spell: fn(f64) -> String) -> String {
+    let (lowest, highest) = (values.clone().fold(f64::MAX, f64::min), values.fold(0.0, f64::max));
+    format!("{} to {}", spell(lowest), spell(highest))
 }
 
 fn add<T>(rows: &mut Vec<T>, earlier: Vec<T>, same: impl Fn(&T, &T) -> bool) {
@@ -486,10 +741,10 @@ fn section(text: &mut String, title: &str, table: &Table) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn row(work: &str, registry: &str, rates: &[f64]) -> Row {
+    pub(crate) fn row(work: &str, registry: &str, rates: &[f64]) -> Row {
         let round = |&per_second| Figures {
             units: per_second,
             per_second,
@@ -510,7 +765,7 @@ mod tests {
         }
     }
 
-    fn results(rows: Vec<Row>) -> Results {
+    pub(crate) fn results(rows: Vec<Row>) -> Results {
         Results {
             taken: "2026-01-01T00:00:00Z".to_owned(),
             load: 0.0,
@@ -537,6 +792,11 @@ mod tests {
             requests: Vec::new(),
             mirrors: Vec::new(),
             reliability: Vec::new(),
+            floors: Vec::new(),
+            idle: Vec::new(),
+            loads: Vec::new(),
+            last_bytes: Vec::new(),
+            scaling: Vec::new(),
         }
     }
 
@@ -605,6 +865,18 @@ mod tests {
         let written = results(vec![row("a", "stowage", &[1.5])]);
         written.write(folder.path()).unwrap();
         assert_eq!(Results::read(&folder.path().join("latest.json")).unwrap(), written);
+    }
+
+    #[test]
+    fn every_picture_that_is_shown_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let rows = vec![row("a", "stowage", &[2.0]), row("a", "distribution", &[1.0])];
+        results(rows).write(folder.path()).unwrap();
+        let text = fs::read_to_string(folder.path().join("latest.md")).unwrap();
+        let shown: Vec<&str> =
+            text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0)).collect();
+        assert_eq!(shown, ["filesystem-rate.svg", "filesystem-cpu.svg"]);
+        assert!(shown.iter().all(|name| folder.path().join(name).exists()));
     }
 
     #[test]

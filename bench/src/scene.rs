@@ -12,16 +12,18 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::Pid;
 
-use crate::counting::Counter;
+use crate::counting::{Counters, during};
+use crate::lists;
 use crate::load;
 use crate::measure::{Figures, Memory, Used, cpu_of, own_cpu, precise};
 use crate::progress;
 use crate::report::{ProcessRow, RequestsRow, Results, Row, Settings};
-use crate::servers::{Kind, Postgres, Programs, Registry, S3, Storage};
-use crate::work::{COUNTED, Data, Work};
+use crate::servers::{DATABASE, Kind, Postgres, Programs, Registry, S3, Storage};
+use crate::tls::Tls;
+use crate::work::{COUNTED, Data, Stage, Task, Work};
 
 /// How long deferred work may take to be charged to those who caused it.
-const AFTERMATH: Duration = Duration::from_millis(100);
+pub(crate) const AFTERMATH: Duration = Duration::from_millis(100);
 /// How long a registry does nothing before its idle memory is read.
 const REST: Duration = Duration::from_secs(2);
 /// How many units of a task the requests to the storage are counted over.
@@ -59,6 +61,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) peers: &'a [Peer],
     pub(crate) programs: &'a Programs,
     pub(crate) data: &'a Data,
+    pub(crate) stage: Stage,
+    pub(crate) tls: Option<&'a Tls>,
     pub(crate) works: Vec<Work>,
     pub(crate) counts: bool,
     pub(crate) settings: Settings,
@@ -111,6 +115,19 @@ impl Backing {
         Ok(Storage::S3 { endpoint, bucket: kind.name().to_owned() })
     }
 
+    /// The folder in which the storage of a registry lies: the bucket, if it has one.
+    pub(crate) fn folder(&self, kind: Kind, scratch: &Path) -> Result<PathBuf> {
+        match &self.s3 {
+            Some(s3) => s3.create_bucket(kind.name()),
+            None => Ok(scratch.join(kind.name()).join("data")),
+        }
+    }
+
+    /// The URL of the database.
+    pub(crate) fn database(&self) -> Option<&str> {
+        self.postgres.as_ref().map(Postgres::url)
+    }
+
     pub(crate) fn cpu(&self) -> Result<Option<Duration>> {
         let pids = self.s3.iter().map(S3::pid).chain(self.postgres.iter().map(Postgres::pid));
         let pids: Vec<Pid> = pids.collect();
@@ -125,20 +142,20 @@ impl Scene<'_> {
         let mut contenders = self.contenders(&backing).await?;
         tokio::time::sleep(REST).await;
         let mut processes = self.at_rest(&contenders)?;
-        if !self.works.is_empty() || self.counts {
-            for contender in &contenders {
-                progress(&format!("{}: giving {} its content", self.ground.name(), contender.name));
-                let given = self.data.give(&contender.address).await;
-                given.with_context(|| format!("give {} its content", contender.name))?;
-            }
+        for contender in &contenders {
+            progress(&format!("{}: giving {} its content", self.ground.name(), contender.name));
+            let given = self.give(contender, &backing).await;
+            given.with_context(|| format!("give {} its content", contender.name))?;
         }
         let mut rows = self.empty_rows(&contenders);
         for round in 0..self.settings.rounds {
             self.round(round, &contenders, &backing, &mut rows).await?;
         }
         after_work(&contenders, &rows, &mut processes).await?;
-        results.rows.extend(rows);
-        results.processes.extend(processes);
+        results.rows.extend(rows.into_iter().filter(|row| !row.rounds.is_empty() || row.failure.is_some()));
+        if self.stage == Stage::Plain {
+            results.processes.extend(processes);
+        }
         if self.counts && self.ground == Ground::S3 {
             contenders.clear();
             results.requests.extend(self.count(&backing).await?);
@@ -149,7 +166,8 @@ impl Scene<'_> {
     async fn contenders(&self, backing: &Backing) -> Result<Vec<Contender>> {
         let mut contenders = Vec::new();
         for &kind in self.kinds {
-            let registry = self.start(kind, backing, None).await?;
+            let storage = backing.storage(kind, &self.scratch, None)?;
+            let registry = self.start(kind, &storage, backing.database()).await?;
             let (name, address) = (kind.name().to_owned(), registry.address.clone());
             contenders.push(Contender { name, address, own: Some((kind, registry)) });
         }
@@ -161,10 +179,18 @@ impl Scene<'_> {
         Ok(contenders)
     }
 
-    async fn start(&self, kind: Kind, backing: &Backing, endpoint: Option<String>) -> Result<Registry> {
-        let storage = backing.storage(kind, &self.scratch, endpoint)?;
+    async fn start(&self, kind: Kind, storage: &Storage, database: Option<&str>) -> Result<Registry> {
         let home = self.scratch.join(kind.name());
-        Registry::start(kind, self.programs, &storage, backing.postgres.as_ref(), &home).await
+        Registry::start_over(self.tls, kind, self.programs, storage, database, &home).await
+    }
+
+    async fn give(&self, contender: &Contender, backing: &Backing) -> Result<()> {
+        if let (Stage::Lists, Some((kind, registry))) = (self.stage, &contender.own) {
+            return lists::fill(*kind, &registry.address, self.ground, backing, &self.scratch).await;
+        }
+        let counted = COUNTED.into_iter().filter(|_| self.counts);
+        let tasks: Vec<Task> = self.works.iter().map(|work| work.task).chain(counted).collect();
+        self.data.give(self.tls, &contender.address, &tasks).await
     }
 
     fn at_rest(&self, contenders: &[Contender]) -> Result<Vec<ProcessRow>> {
@@ -209,7 +235,7 @@ impl Scene<'_> {
             for turn in 0..contenders.len() {
                 let index = (turn + round) % contenders.len();
                 let (contender, row) = (&contenders[index], &mut rows[index]);
-                if row.failure.is_some() {
+                if row.failure.is_some() || !self.suits(work.task, contender) {
                     continue;
                 }
                 match self.measure(work, contender, backing).await {
@@ -221,8 +247,12 @@ impl Scene<'_> {
         Ok(())
     }
 
+    fn suits(&self, task: Task, contender: &Contender) -> bool {
+        contender.own.as_ref().is_none_or(|(kind, _)| task.suits(*kind, self.ground))
+    }
+
     async fn measure(&self, work: &Work, contender: &Contender, backing: &Backing) -> Result<Figures> {
-        let mut connections = load::connect(&contender.address, work, self.data).await?;
+        let mut connections = load::connect_over(self.tls, &contender.address, work, self.data).await?;
         let used = || -> Result<Used> {
             let registry = contender.pid().map(|pid| cpu_of(&[pid])).transpose()?;
             Ok(Used { registry, storage: backing.cpu()?, client: own_cpu() })
@@ -244,43 +274,57 @@ impl Scene<'_> {
         Ok(Figures::of(&stretch, after.since(before), peak))
     }
 
-    /// Counts requests to the S3 server, with every registry started anew behind a counter.
+    /// Counts requests to the storage, with every registry started anew behind counters.
     async fn count(&self, backing: &Backing) -> Result<Vec<RequestsRow>> {
         let mut rows = Vec::new();
-        let Some(s3) = &backing.s3 else { return Ok(rows) };
         for &kind in self.kinds {
-            progress(&format!("counting the S3 requests of {}", kind.name()));
-            let counter = Counter::listen(s3.address()).await?;
-            let endpoint = counter.address()?;
-            let registry = counter.during(self.start(kind, backing, Some(endpoint))).await?;
-            for task in COUNTED {
-                let work = Work { task, clients: 1 };
-                let units = async {
-                    let mut connections = load::connect(&registry.address, &work, self.data).await?;
-                    let before = counter.requests();
-                    for connection in &mut connections {
-                        for _ in 0..COUNTED_UNITS {
-                            connection.with(async |client| task.once(self.data, client).await).await?;
-                        }
-                    }
-                    tokio::time::sleep(AFTERMATH).await;
-                    Ok(counter.requests() - before)
-                };
-                let requests = counter.during(units).await?;
-                rows.push(RequestsRow {
-                    registry: kind.name().to_owned(),
-                    task: task.to_string(),
-                    per_unit: precise(requests) / precise(COUNTED_UNITS),
-                });
-            }
+            progress(&format!("counting the requests of {} to its storage", kind.name()));
+            let postgres = backing.postgres.as_ref().filter(|_| kind == Kind::Stowage);
+            let counters =
+                Counters::listen(backing.s3.as_ref().map(S3::address), postgres.map(Postgres::address))
+                    .await?;
+            let storage = backing.storage(kind, &self.scratch, counters.s3()?)?;
+            let database = counters.postgres()?.map(|address| Postgres::url_at(&address, DATABASE));
+            rows.extend(during([&counters], self.counted(kind, &storage, database, &counters)).await?);
         }
         rows.sort_by_key(|row| COUNTED.iter().position(|task| task.to_string() == row.task));
+        Ok(rows)
+    }
+
+    async fn counted(
+        &self,
+        kind: Kind,
+        storage: &Storage,
+        database: Option<String>,
+        counters: &Counters,
+    ) -> Result<Vec<RequestsRow>> {
+        let registry = self.start(kind, storage, database.as_deref()).await?;
+        let mut rows = Vec::new();
+        for task in COUNTED {
+            let work = Work { task, clients: 1 };
+            let mut connections = load::connect(&registry.address, &work, self.data).await?;
+            let before = counters.counts();
+            for connection in &mut connections {
+                for _ in 0..COUNTED_UNITS {
+                    connection.with(async |client| task.once(self.data, client).await).await?;
+                }
+            }
+            tokio::time::sleep(AFTERMATH).await;
+            let counts = counters.counts().since(before);
+            let each = |count: u64| precise(count) / precise(COUNTED_UNITS);
+            rows.push(RequestsRow {
+                registry: kind.name().to_owned(),
+                task: task.to_string(),
+                per_unit: counts.s3.map_or(0.0, each),
+                round_trips: counts.postgres.map(each),
+            });
+        }
         Ok(rows)
     }
 }
 
 impl Used {
-    fn since(self, before: Self) -> Self {
+    pub(crate) fn since(self, before: Self) -> Self {
         let between =
             |after: Option<Duration>, before: Option<Duration>| Some(after?.saturating_sub(before?));
         Self {

@@ -15,14 +15,19 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use aws_sdk_s3 as s3;
+use aws_sdk_s3::presigning::PresigningConfig;
 use hyper::{Method, StatusCode};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tokio::net::TcpStream;
 
 use crate::load::Connection;
+use crate::tls::Tls;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOPBACK: &str = "127.0.0.1";
+/// The database of a registry.
+pub(crate) const DATABASE: &str = "postgres";
 const ACCESS_KEY: &str = "stowage-bench";
 const SECRET_KEY: &str = "stowage-bench-secret";
 
@@ -119,6 +124,7 @@ fn write(path: PathBuf, text: &str) -> Result<PathBuf> {
 pub(crate) struct Programs {
     pub(crate) stowage: PathBuf,
     pub(crate) distribution: PathBuf,
+    pub(crate) docker_registry: PathBuf,
     pub(crate) versitygw: PathBuf,
 }
 
@@ -153,16 +159,48 @@ impl S3 {
         self.process.pid()
     }
 
+    /// How anybody can get and put an object of this key.
+    pub(crate) async fn presigned(&self, bucket: &str, key: &str) -> Result<Presigned> {
+        let config = s3::config::Config::builder()
+            .behavior_version(s3::config::BehaviorVersion::v2026_01_12())
+            .region(s3::config::Region::from_static("us-east-1"))
+            .credentials_provider(s3::config::Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "bench"))
+            .endpoint_url(format!("http://{}", self.address))
+            .request_checksum_calculation(s3::config::RequestChecksumCalculation::WhenRequired)
+            .force_path_style(true);
+        let client = s3::Client::from_conf(config.build());
+        let signing = PresigningConfig::expires_in(Duration::from_mins(10))?;
+        let get = client.get_object().bucket(bucket).key(key).presigned(signing.clone()).await?;
+        let put = client.put_object().bucket(bucket).key(key).presigned(signing).await?;
+        let target = |url: &str| {
+            let target = url.strip_prefix("http://").and_then(|url| url.strip_prefix(&self.address));
+            target.map(ToOwned::to_owned).with_context(|| format!("{url} is no URL of the S3 server"))
+        };
+        let (get, put) = (target(get.uri())?, target(put.uri())?);
+        Ok(Presigned { address: self.address.clone(), get, put })
+    }
+
     /// Makes an empty bucket, and says where it lies: in versitygw's posix backend a bucket is a folder.
     pub(crate) fn create_bucket(&self, name: &str) -> Result<PathBuf> {
         folder(self.folder.join(name))
     }
 }
 
+/// How an object is reached by those who have no credentials.
+#[derive(Clone, Debug)]
+pub(crate) struct Presigned {
+    pub(crate) address: String,
+    /// Path and query of a `GET`.
+    pub(crate) get: String,
+    /// Path and query of a `PUT`.
+    pub(crate) put: String,
+}
+
 /// A private Postgres as it comes: no setting that trades safety for speed.
 #[derive(Debug)]
 pub(crate) struct Postgres {
     process: Process,
+    address: String,
     url: String,
 }
 
@@ -209,8 +247,17 @@ impl Postgres {
             })
             .await
             .context("start Postgres")?;
-        let url = format!("postgres://postgres:{}@{address}/postgres", Self::PASSWORD);
-        Ok(Self { process, url })
+        let url = Self::url_at(&address, DATABASE);
+        Ok(Self { process, address, url })
+    }
+
+    /// The URL of a database that is reached by an address.
+    pub(crate) fn url_at(address: &str, database: &str) -> String {
+        format!("postgres://postgres:{}@{address}/{database}?sslmode=disable", Self::PASSWORD)
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -261,15 +308,18 @@ pub(crate) enum Storage {
 pub(crate) enum Kind {
     Stowage,
     Distribution,
+    /// distribution 2.8, as Debian 12 has it.
+    DockerRegistry,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 2] = [Self::Stowage, Self::Distribution];
+    pub(crate) const ALL: [Self; 3] = [Self::Stowage, Self::Distribution, Self::DockerRegistry];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Stowage => "stowage",
             Self::Distribution => "distribution",
+            Self::DockerRegistry => "docker-registry",
         }
     }
 
@@ -277,6 +327,7 @@ impl Kind {
         match self {
             Self::Stowage => &programs.stowage,
             Self::Distribution => &programs.distribution,
+            Self::DockerRegistry => &programs.docker_registry,
         }
     }
 }
@@ -296,42 +347,64 @@ impl Registry {
         kind: Kind,
         programs: &Programs,
         storage: &Storage,
-        postgres: Option<&Postgres>,
+        database: Option<&str>,
+        home: &Path,
+    ) -> Result<Self> {
+        Self::start_over(None, kind, programs, storage, database, home).await
+    }
+
+    /// The same, over TLS if there is one.
+    pub(crate) async fn start_over(
+        tls: Option<&Tls>,
+        kind: Kind,
+        programs: &Programs,
+        storage: &Storage,
+        database: Option<&str>,
         home: &Path,
     ) -> Result<Self> {
         let home = folder(home.to_owned())?;
         let address = free_address()?;
         let command = match kind {
             Kind::Stowage => {
-                let stowage = Stowage::prepare(programs, storage, postgres, &home, &address)?;
+                let stowage = Stowage::prepare(tls, programs, storage, database, &home, &address)?;
                 if matches!(storage, Storage::S3 { .. }) {
-                    stowage.run(&["migrate"])?;
+                    // On a thread of its own: the way to the database may lead through this one.
+                    let migrating = stowage.clone();
+                    tokio::task::spawn_blocking(move || migrating.run(&["migrate"])).await??;
                 }
                 stowage.serve()?
             }
-            Kind::Distribution => distribution(&programs.distribution, storage, &home, &address)?,
+            Kind::Distribution | Kind::DockerRegistry => {
+                distribution(tls, kind.program(programs), storage, &home, &address)?
+            }
         };
-        Self::from_command(command, &home, address).await.with_context(|| format!("start {kind:?}"))
+        Self::from_command(tls, command, &home, address).await.with_context(|| format!("start {kind:?}"))
     }
 
-    async fn from_command(command: Command, home: &Path, address: String) -> Result<Self> {
+    async fn from_command(tls: Option<&Tls>, command: Command, home: &Path, address: String) -> Result<Self> {
         let begun = Instant::now();
         let mut process = Process::start(command, Signal::KILL, home.join("log"))?;
-        process.until(async || answers(&address).await).await?;
+        process.until(async || answers(tls, &address).await).await?;
         Ok(Self { process, address, started_in: begun.elapsed() })
     }
 }
 
 /// Some registries invite to log in at `/v2/` even where nobody has to.
-async fn answers(address: &str) -> Option<()> {
-    let mut connection = Connection::open(address).await.ok()?;
+async fn answers(tls: Option<&Tls>, address: &str) -> Option<()> {
+    let mut connection = Connection::open_over(tls, address).await.ok()?;
     let answer = connection.with(async |client| client.send(Method::GET, "/v2/").await).await.ok()?;
     [StatusCode::OK, StatusCode::UNAUTHORIZED].contains(&answer.status()).then_some(())
 }
 
-/// distribution with the settings of its own example, less what costs it time: access log and tracing are
+/// distribution, of either release, with the settings of its own example, less what costs it time: access log and tracing are
 /// off, and content goes through the registry, as it does with Stowage.
-fn distribution(program: &Path, storage: &Storage, home: &Path, address: &str) -> Result<Command> {
+fn distribution(
+    tls: Option<&Tls>,
+    program: &Path,
+    storage: &Storage,
+    home: &Path,
+    address: &str,
+) -> Result<Command> {
     let driver = match storage {
         Storage::Filesystem(folder) => serde_json::json!({ "filesystem": { "rootdirectory": folder } }),
         Storage::S3 { endpoint, bucket } => serde_json::json!({
@@ -352,6 +425,11 @@ fn distribution(program: &Path, storage: &Storage, home: &Path, address: &str) -
     for (name, value) in driver.as_object().into_iter().flatten() {
         settings["storage"][name] = value.clone();
     }
+    if let Some(tls) = tls {
+        let certificate = write(home.join("tls.crt"), &tls.certificate)?;
+        let key = write(home.join("tls.key"), &tls.key)?;
+        settings["http"]["tls"] = serde_json::json!({ "certificate": certificate, "key": key });
+    }
     // Every JSON document is a YAML document.
     let path = write(home.join("config.yaml"), &settings.to_string())?;
     let mut serve = guarded(program, None);
@@ -370,22 +448,23 @@ pub(crate) struct Stowage {
 
 impl Stowage {
     fn prepare(
+        tls: Option<&Tls>,
         programs: &Programs,
         storage: &Storage,
-        postgres: Option<&Postgres>,
+        database: Option<&str>,
         home: &Path,
         address: &str,
     ) -> Result<Self> {
-        let flags = match storage {
-            Storage::Filesystem(folder) => vec!["--data-dir".into(), folder.clone()],
-            Storage::S3 { endpoint, bucket } => {
-                let postgres = postgres.context("Stowage on S3 needs a Postgres")?;
-                let (config, secrets) = stowage_resources(endpoint, bucket, postgres, home, address)?;
-                let data = home.join("data");
-                ["--config".into(), config, "--secrets-dir".into(), secrets, "--data-dir".into(), data]
-                    .to_vec()
-            }
+        let data = match storage {
+            Storage::Filesystem(folder) => folder.clone(),
+            Storage::S3 { .. } => home.join("data"),
         };
+        let mut flags = vec!["--data-dir".into(), data];
+        // Plain HTTP on files is what it does without being told.
+        if tls.is_some() || matches!(storage, Storage::S3 { .. }) {
+            let (config, secrets) = stowage_resources(tls, storage, database, home, address)?;
+            flags.extend(["--config".into(), config, "--secrets-dir".into(), secrets]);
+        }
         let (program, home, address) = (programs.stowage.clone(), home.to_owned(), address.to_owned());
         Ok(Self { program, flags, home, address })
     }
@@ -394,11 +473,11 @@ impl Stowage {
     pub(crate) fn mirroring(
         programs: &Programs,
         storage: &Storage,
-        postgres: Option<&Postgres>,
+        database: Option<&str>,
         home: &Path,
         upstreams: &[String],
     ) -> Result<Self> {
-        let mut stowage = Self::on(programs, storage, postgres, home)?;
+        let mut stowage = Self::on(programs, storage, database, home)?;
         let mut resources = vec![];
         if matches!(storage, Storage::Filesystem(_)) {
             resources.push(serde_json::json!({
@@ -434,10 +513,10 @@ impl Stowage {
     pub(crate) fn on(
         programs: &Programs,
         storage: &Storage,
-        postgres: Option<&Postgres>,
+        database: Option<&str>,
         home: &Path,
     ) -> Result<Self> {
-        Self::prepare(programs, storage, postgres, &folder(home.to_owned())?, &free_address()?)
+        Self::prepare(None, programs, storage, database, &folder(home.to_owned())?, &free_address()?)
     }
 
     fn serve(&self) -> Result<Command> {
@@ -450,7 +529,7 @@ impl Stowage {
 
     /// Starts to serve; returns when it answers.
     pub(crate) async fn start(&self) -> Result<Registry> {
-        Registry::from_command(self.serve()?, &self.home, self.address.clone()).await
+        Registry::from_command(None, self.serve()?, &self.home, self.address.clone()).await
     }
 
     /// Runs a command to its end; what it printed.
@@ -467,30 +546,45 @@ impl Stowage {
 
 /// The `Registry` resource and its Secrets, as files.
 fn stowage_resources(
-    endpoint: &str,
-    bucket: &str,
-    postgres: &Postgres,
+    tls: Option<&Tls>,
+    storage: &Storage,
+    database: Option<&str>,
     home: &Path,
     address: &str,
 ) -> Result<(PathBuf, PathBuf)> {
-    let secrets = home.join("secrets");
-    let s3 = folder(secrets.join("s3"))?;
-    write(s3.join("accessKeyId"), ACCESS_KEY)?;
-    write(s3.join("secretAccessKey"), SECRET_KEY)?;
-    write(folder(secrets.join("postgres"))?.join("uri"), &postgres.url)?;
-    let resource = serde_json::json!({
-        "apiVersion": "stowage.dev/v1alpha1",
-        "kind": "Registry",
-        "metadata": { "name": "bench" },
-        "spec": {
-            "externalURL": format!("http://{address}"),
-            "storage": { "s3": {
+    let secrets = folder(home.join("secrets"))?;
+    // Without `auth` a registry that listens on this machine alone is open to all, its catalog too.
+    let mut spec = serde_json::json!({});
+    match storage {
+        Storage::Filesystem(_) => {
+            spec["storage"] = serde_json::json!({ "filesystem": {} });
+            spec["database"] = serde_json::json!({ "sqlite": {} });
+        }
+        Storage::S3 { endpoint, bucket } => {
+            let database = database.context("Stowage on S3 needs a Postgres")?;
+            let s3 = folder(secrets.join("s3"))?;
+            write(s3.join("accessKeyId"), ACCESS_KEY)?;
+            write(s3.join("secretAccessKey"), SECRET_KEY)?;
+            write(folder(secrets.join("postgres"))?.join("uri"), database)?;
+            spec["storage"] = serde_json::json!({ "s3": {
                 "bucket": bucket, "endpoint": format!("http://{endpoint}"), "forcePathStyle": true,
                 "credentialsSecretRef": { "name": "s3" },
-            } },
-            "database": { "postgres": { "urlSecretRef": { "name": "postgres", "key": "uri" } } },
-            "auth": { "anonymous": "PullPush" },
-        },
+            } });
+            spec["database"] =
+                serde_json::json!({ "postgres": { "urlSecretRef": { "name": "postgres", "key": "uri" } } });
+        }
+    }
+    let mut scheme = "http";
+    if let Some(tls) = tls {
+        let secret = folder(secrets.join("tls"))?;
+        write(secret.join("tls.crt"), &tls.certificate)?;
+        write(secret.join("tls.key"), &tls.key)?;
+        spec["tls"] = serde_json::json!({ "secretRef": { "name": "tls" } });
+        scheme = "https";
+    }
+    spec["externalURL"] = format!("{scheme}://{address}").into();
+    let resource = serde_json::json!({
+        "apiVersion": "stowage.dev/v1alpha1", "kind": "Registry", "metadata": { "name": "bench" }, "spec": spec,
     });
     Ok((write(home.join("registry.yaml"), &resource.to_string())?, secrets))
 }
