@@ -13,10 +13,11 @@
 mod folders;
 mod multipart;
 mod names;
+mod reading;
 mod walk;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek, SeekFrom, Write as _};
+use std::io::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,20 +25,15 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::{self, StreamExt, TryStreamExt};
 
 use self::folders::Folders;
 use self::multipart::Uploads;
+use self::reading::Reading;
 use super::{
-    ByteStream, Content, Error, MultipartId, Object, OpenMultipart, Part, Read, Request, Store, Sweep, Write,
-    content_of,
+    Content, Error, MultipartId, Object, OpenMultipart, Part, Read, Request, Store, Sweep, Write, content_of,
 };
 use crate::ops::clock;
 
-/// What one trip to the disk brings.
-const PIECE: u64 = 512 << 10;
-/// What is read at once when an object is opened.
-const FIRST_PIECE: u64 = 64 << 10;
 /// After this time a file that was on its way to an object has no writer any more.
 const ABANDONED: Duration = Duration::from_hours(24);
 /// The beginning of the names of such files.
@@ -142,7 +138,7 @@ impl Inner {
     fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Option<Reading>, Error> {
         let path = self.path(Request::Get, key)?;
         let failed = |error| classify(Request::Get, key, error);
-        let mut file = match File::open(path) {
+        let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if is_missing(&error) => return Ok(None),
             Err(error) => return Err(failed(error)),
@@ -153,13 +149,7 @@ impl Inner {
         }
         let size = metadata.len();
         let range = content_of(key, size, range)?;
-        if range.start > 0 {
-            file.seek(SeekFrom::Start(range.start)).map_err(failed)?;
-        }
-        let length = range.end - range.start;
-        let first = read_piece(&mut file, length.min(FIRST_PIECE)).map_err(failed)?;
-        let left = length - first.len() as u64;
-        Ok(Some(Reading { size, length, first, file, left }))
+        Reading::begin(file, size, range).map(Some).map_err(failed)
     }
 
     fn put(&self, key: &str, segments: &[Bytes]) -> Result<(), Error> {
@@ -237,51 +227,6 @@ fn remove_abandoned(folder: &Path) -> io::Result<()> {
 /// A path that leads through a file is as missing as one that leads nowhere.
 fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-/// An object that is being read.
-struct Reading {
-    size: u64,
-    length: u64,
-    first: Bytes,
-    file: File,
-    left: u64,
-}
-
-impl Reading {
-    fn into_content(self, key: &str) -> Content {
-        let first = stream::iter((!self.first.is_empty()).then_some(Ok(self.first)));
-        let stream = match self.left {
-            0 => first.boxed(),
-            left => first.chain(rest(key.to_owned(), self.file, left)).boxed(),
-        };
-        Content { length: self.length, size: self.size, stream }
-    }
-}
-
-/// What is left of the file, read piece by piece as it is asked for.
-fn rest(key: String, file: File, left: u64) -> ByteStream {
-    let pieces = stream::try_unfold((file, left), |(mut file, left)| async move {
-        if left == 0 {
-            return Ok(None);
-        }
-        let reading = tokio::task::spawn_blocking(move || {
-            let piece = read_piece(&mut file, left.min(PIECE))?;
-            Ok::<_, io::Error>((piece, file))
-        });
-        let (piece, file) = reading.await.map_err(io::Error::other)??;
-        let left = left - piece.len() as u64;
-        Ok::<_, io::Error>(Some((piece, (file, left))))
-    });
-    pieces.map_err(move |error| classify(Request::Get, &key, error)).boxed()
-}
-
-/// Exactly the next `length` bytes.
-fn read_piece(file: &mut File, length: u64) -> io::Result<Bytes> {
-    let capacity = usize::try_from(length).expect("a piece fits into memory");
-    let mut piece = Vec::with_capacity(capacity);
-    file.take(length).read_to_end(&mut piece)?;
-    if piece.len() == capacity { Ok(Bytes::from(piece)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 #[async_trait]

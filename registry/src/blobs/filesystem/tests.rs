@@ -1,6 +1,7 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
+use futures::TryStreamExt as _;
 use futures::future::join_all;
 use tempfile::TempDir;
 
