@@ -10,6 +10,7 @@ mod floors;
 mod large;
 mod lists;
 mod load;
+mod machine;
 mod measure;
 mod mirror;
 mod pace;
@@ -28,6 +29,7 @@ mod tls;
 mod work;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io::{Write, stderr, stdout};
 use std::os::unix::fs::PermissionsExt;
@@ -42,9 +44,10 @@ use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::floors::Floors;
+use crate::machine::{Machine, load_average};
 use crate::mirror::Mirrors;
 use crate::reliability::Reliability;
-use crate::report::{About, Machine, Results, Settings, load_average};
+use crate::report::{About, Results, Settings};
 use crate::scaling::Scaling;
 use crate::scene::{Ground, Peer, Scene};
 use crate::servers::{Kind, Programs};
@@ -159,18 +162,96 @@ async fn bench(arguments: &Arguments) -> Result<()> {
     // Before the work, not after it.
     earlier.iter().try_for_each(|earlier| results.comparable(earlier)).context("cannot merge")?;
 
-    let mut nothing = true;
-    let stages = Ground::ALL.into_iter().flat_map(|ground| Stage::ALL.map(|stage| (ground, stage)));
-    for (ground, stage) in stages {
-        let wanted = |work: &Work| work.task.stage() == stage && arguments.wants(ground, &work.to_string());
-        let works: Vec<Work> = work::all().into_iter().filter(wanted).collect();
-        let counts = (ground, stage) == (Ground::S3, Stage::Plain) && arguments.wants(ground, "requests");
-        if works.is_empty() && !counts {
-            continue;
+    let scenes: Vec<(Ground, Stage)> = Ground::ALL
+        .into_iter()
+        .flat_map(|ground| Stage::ALL.map(|stage| (ground, stage)))
+        .filter(|&(ground, stage)| {
+            !arguments.works(ground, stage).is_empty() || arguments.counts(ground, stage)
+        })
+        .collect();
+    let costs = costs(arguments, &kinds);
+    ensure!(!scenes.is_empty() || !costs.is_empty(), "no work has a name like {:?}", arguments.only);
+    let bench = Bench { arguments, kinds: &kinds, programs: &programs, data: &data };
+    // What has failed is not in the results; the rest took too long to be thrown away.
+    let mut failures = Vec::new();
+    for (ground, stage) in scenes {
+        let played = bench.play_scene(ground, stage, &mut results).await;
+        failures.extend(played.with_context(|| format!("measure on {}", ground.name())).err());
+    }
+    for cost in costs {
+        let played = bench.play_cost(&cost, &mut results).await;
+        failures.extend(played.with_context(|| format!("measure {cost}")).err());
+    }
+    for earlier in earlier {
+        results.merge(earlier).context("cannot merge")?;
+    }
+    results.write(&arguments.results)?;
+    stdout().write_all(results.markdown().as_bytes()).context("print the results")?;
+    let failures: Vec<String> = failures.iter().map(|failure| format!("{failure:#}")).collect();
+    ensure!(failures.is_empty(), "the results lack what has failed:\n{}", failures.join("\n"));
+    Ok(())
+}
+
+/// What is no work of clients.
+enum Cost {
+    Reliability(Ground),
+    Mirror(Ground),
+    Floors,
+    Idle(Vec<Ground>),
+    Memory(Ground),
+    ScaleOut,
+    Growth,
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reliability(ground) => write!(f, "{} on {}", reliability::NAME, ground.name()),
+            Self::Mirror(ground) => write!(f, "{} on {}", mirror::NAME, ground.name()),
+            Self::Floors => f.write_str(floors::NAME),
+            Self::Idle(_) => f.write_str(standing::IDLE),
+            Self::Memory(ground) => write!(f, "{} on {}", standing::MEMORY, ground.name()),
+            Self::ScaleOut => f.write_str(scaling::SCALE_OUT),
+            Self::Growth => f.write_str(scaling::GROWTH),
         }
-        nothing = false;
+    }
+}
+
+/// Those that were asked for.
+fn costs(arguments: &Arguments, kinds: &[Kind]) -> Vec<Cost> {
+    let grounds = |name| Ground::ALL.into_iter().filter(move |&ground| arguments.wants(ground, name));
+    let ours = kinds.contains(&Kind::Stowage);
+    // Distribution is the upstream.
+    let both = ours && kinds.contains(&Kind::Distribution);
+    let floors = arguments.wants(Ground::S3, floors::NAME).then_some(Cost::Floors);
+    let idle: Vec<Ground> = grounds(standing::IDLE).collect();
+    let grown = |name| ours && arguments.wants(Ground::S3, name);
+    grounds(reliability::NAME)
+        .filter(|_| ours)
+        .map(Cost::Reliability)
+        .chain(grounds(mirror::NAME).filter(|_| both).map(Cost::Mirror))
+        .chain(floors)
+        .chain((!idle.is_empty()).then_some(Cost::Idle(idle)))
+        .chain(grounds(standing::MEMORY).map(Cost::Memory))
+        .chain(grown(scaling::SCALE_OUT).then_some(Cost::ScaleOut))
+        .chain(grown(scaling::GROWTH).then_some(Cost::Growth))
+        .collect()
+}
+
+/// What all parts of a run share.
+struct Bench<'a> {
+    arguments: &'a Arguments,
+    kinds: &'a [Kind],
+    programs: &'a Programs,
+    data: &'a Data,
+}
+
+impl Bench<'_> {
+    async fn play_scene(&self, ground: Ground, stage: Stage, results: &mut Results) -> Result<()> {
+        let Self { arguments, programs, data, .. } = *self;
+        let (works, counts) = (arguments.works(ground, stage), arguments.counts(ground, stage));
         let suits = |kind: &Kind| counts || works.iter().any(|work| work.task.suits(*kind, ground));
-        let kinds: Vec<Kind> = kinds.iter().copied().filter(suits).collect();
+        let kinds: Vec<Kind> = self.kinds.iter().copied().filter(suits).collect();
         let scratch = scratch(&arguments.scratch)?;
         let tls = if stage == Stage::Tls { Some(Tls::make()?) } else { None };
         let scene = Scene {
@@ -178,8 +259,8 @@ async fn bench(arguments: &Arguments) -> Result<()> {
             kinds: &kinds,
             // Nothing is known of their certificates, nor of what they keep lists in.
             peers: if stage == Stage::Plain { &arguments.peer } else { &[] },
-            programs: &programs,
-            data: &data,
+            programs,
+            data,
             stage,
             tls: tls.as_ref(),
             works,
@@ -187,88 +268,51 @@ async fn bench(arguments: &Arguments) -> Result<()> {
             settings: results.settings,
             scratch: scratch.path().to_owned(),
         };
-        scene.play(&mut results).await.with_context(|| format!("measure on {}", ground.name()))?;
+        scene.play(results).await
     }
-    nothing &= !costs(arguments, &kinds, &programs, &data, &mut results).await?;
-    ensure!(!nothing, "no work has a name like {:?}", arguments.only);
-    for earlier in earlier {
-        results.merge(earlier).context("cannot merge")?;
-    }
-    results.write(&arguments.results)?;
-    stdout().write_all(results.markdown().as_bytes()).context("print the results")
-}
 
-/// All that is not work of clients, repeated in rounds; whether anything was asked for.
-async fn costs(
-    arguments: &Arguments,
-    kinds: &[Kind],
-    programs: &Programs,
-    data: &Data,
-    results: &mut Results,
-) -> Result<bool> {
-    let grounds = |name| Ground::ALL.into_iter().filter(move |&ground| arguments.wants(ground, name));
-    let ours = kinds.contains(&Kind::Stowage);
-    let mut anything = false;
-    for ground in grounds(reliability::NAME).filter(|_| ours) {
-        anything = true;
-        let scratch = scratch(&arguments.scratch)?;
-        let images = arguments.images;
-        let upkeep = Reliability { ground, programs, data, images, scratch: scratch.path().to_owned() };
-        upkeep.play(results).await.with_context(|| format!("measure on {}", ground.name()))?;
+    async fn play_cost(&self, cost: &Cost, results: &mut Results) -> Result<()> {
+        let Self { arguments, kinds, programs, data } = *self;
+        let folder = scratch(&arguments.scratch)?;
+        let scratch = folder.path().to_owned();
+        let (rounds, settings) = (arguments.rounds, results.settings);
+        let idle = Duration::from_secs(arguments.idle);
+        match cost {
+            &Cost::Reliability(ground) => {
+                let images = arguments.images;
+                Reliability { ground, programs, data, images, scratch }.play(results).await
+            }
+            &Cost::Mirror(ground) => Mirrors { ground, programs, rounds, scratch }.play(results).await,
+            Cost::Floors => Floors { programs, rounds, scratch }.play(results).await,
+            Cost::Idle(grounds) => {
+                Standing { kinds, programs, data, idle, scratch }.play_idle(grounds, results).await
+            }
+            &Cost::Memory(ground) => {
+                Standing { kinds, programs, data, idle, scratch }.play_memory(ground, results).await
+            }
+            Cost::ScaleOut => Scaling { programs, data, settings, scratch }.play_scale_out(results).await,
+            Cost::Growth => {
+                Scaling { programs, data, settings, scratch }.play_growth(arguments.grown, results).await
+            }
+        }
     }
-    // Distribution is the upstream.
-    let both = ours && kinds.contains(&Kind::Distribution);
-    for ground in grounds(mirror::NAME).filter(|_| both) {
-        anything = true;
-        let scratch = scratch(&arguments.scratch)?;
-        let rounds = arguments.rounds;
-        let mirrors = Mirrors { ground, programs, rounds, scratch: scratch.path().to_owned() };
-        mirrors.play(results).await.with_context(|| format!("measure on {}", ground.name()))?;
-    }
-    if arguments.wants(Ground::S3, floors::NAME) {
-        anything = true;
-        let scratch = scratch(&arguments.scratch)?;
-        let floors = Floors { programs, rounds: arguments.rounds, scratch: scratch.path().to_owned() };
-        floors.play(results).await.context("measure the floors")?;
-    }
-    let idle = Duration::from_secs(arguments.idle);
-    let standing = |scratch: &TempDir| {
-        let scratch = scratch.path().to_owned();
-        Standing { kinds, programs, data, idle, scratch }
-    };
-    let still: Vec<Ground> = grounds(standing::IDLE).collect();
-    if !still.is_empty() {
-        anything = true;
-        let scratch = scratch(&arguments.scratch)?;
-        standing(&scratch).play_idle(&still, results).await.context("measure what is idle")?;
-    }
-    for ground in grounds(standing::MEMORY) {
-        anything = true;
-        let scratch = scratch(&arguments.scratch)?;
-        let played = standing(&scratch).play_memory(ground, results).await;
-        played.with_context(|| format!("measure memory on {}", ground.name()))?;
-    }
-    let settings = results.settings;
-    let scaling =
-        |scratch: &TempDir| Scaling { programs, data, settings, scratch: scratch.path().to_owned() };
-    if ours && arguments.wants(Ground::S3, scaling::SCALE_OUT) {
-        anything = true;
-        let scratch = scratch(&arguments.scratch)?;
-        scaling(&scratch).play_scale_out(results).await.context("measure two replicas")?;
-    }
-    if ours && arguments.wants(Ground::S3, scaling::GROWTH) {
-        anything = true;
-        let scratch = scratch(&arguments.scratch)?;
-        let played = scaling(&scratch).play_growth(arguments.grown, results).await;
-        played.context("measure a registry that has grown")?;
-    }
-    Ok(anything)
 }
 
 impl Arguments {
     fn wants(&self, ground: Ground, name: &str) -> bool {
         let name = format!("{}/{name}", ground.name());
         self.only.is_empty() || self.only.iter().any(|pattern| name.contains(pattern))
+    }
+
+    /// The work of a scene that was asked for.
+    fn works(&self, ground: Ground, stage: Stage) -> Vec<Work> {
+        let wanted = |work: &Work| work.task.stage() == stage && self.wants(ground, &work.to_string());
+        work::all().into_iter().filter(wanted).collect()
+    }
+
+    /// Whether requests to the storage are to be counted there.
+    fn counts(&self, ground: Ground, stage: Stage) -> bool {
+        (ground, stage) == (Ground::S3, Stage::Plain) && self.wants(ground, "requests")
     }
 }
 

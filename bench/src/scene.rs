@@ -189,7 +189,8 @@ impl Scene<'_> {
             return lists::fill(*kind, &registry.address, self.ground, backing, &self.scratch).await;
         }
         let counted = COUNTED.into_iter().filter(|_| self.counts);
-        let tasks: Vec<Task> = self.works.iter().map(|work| work.task).chain(counted).collect();
+        let works = self.works.iter().map(|work| work.task);
+        let tasks: Vec<Task> = works.chain(counted).filter(|task| self.suits(*task, contender)).collect();
         self.data.give(self.tls, &contender.address, &tasks).await
     }
 

@@ -22,6 +22,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tokio::net::TcpStream;
 
 use crate::load::Connection;
+use crate::scene::Ground;
 use crate::tls::Tls;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -329,6 +330,11 @@ impl Kind {
             Self::Distribution => &programs.distribution,
             Self::DockerRegistry => &programs.docker_registry,
         }
+    }
+
+    /// Whether it is given blobs of a gibibyte. Release 2.8 of distribution takes minutes to put one together on S3.
+    pub(crate) fn takes_large(self, ground: Ground) -> bool {
+        self != Self::DockerRegistry || ground == Ground::Filesystem
     }
 }
 

@@ -116,7 +116,7 @@ impl Standing<'_> {
     pub(crate) async fn play_memory(&self, ground: Ground, results: &mut Results) -> Result<()> {
         let backing = Backing::start(ground, self.kinds, self.programs, &self.scratch).await?;
         let layer = Layer::new("large", LARGE);
-        for &kind in self.kinds {
+        for kind in self.kinds.iter().copied().filter(|kind| kind.takes_large(ground)) {
             let storage = backing.storage(kind, &self.scratch, None)?;
             let home = self.scratch.join(kind.name());
             // Each time anew: memory that was in use before may not be given back.

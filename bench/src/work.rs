@@ -176,6 +176,7 @@ impl Task {
     pub(crate) fn suits(self, kind: Kind, ground: Ground) -> bool {
         match (kind, self) {
             (Kind::Distribution, Self::Referrers) => false,
+            (Kind::DockerRegistry, Self::BlobGet(GIB)) => kind.takes_large(ground),
             (Kind::DockerRegistry, _) => self.stage() != Stage::Lists,
             (Kind::Distribution, Self::Tags(1_000_000..) | Self::Catalog) => ground == Ground::Filesystem,
             (Kind::Stowage | Kind::Distribution, _) => true,
