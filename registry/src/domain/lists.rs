@@ -111,14 +111,16 @@ impl Domain {
         let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut repositories: Vec<Name> = Vec::new();
         let mut after = page.after.clone();
+        // Who sees all has a page at once; where little is visible, few questions must do.
+        let mut batch = limit + 1;
         while repositories.len() <= wanted && limit > 0 {
             // What exists is known when all is compared.
             let epoch = self.trust.trusted().await?;
-            let read = self.meta.repositories(epoch, after.as_deref(), MOST_REPOSITORIES);
-            let read = self.step(epoch, read).await?;
+            let read = self.step(epoch, self.meta.repositories(epoch, after.as_deref(), batch)).await?;
             let Some(last) = read.last() else { break };
             after = Some(last.to_string());
             repositories.extend(read.into_iter().filter(&visible));
+            batch = MOST_REPOSITORIES;
         }
         let (repositories, more) = cut(repositories, limit);
         Ok(RepositoryList { repositories, more })
