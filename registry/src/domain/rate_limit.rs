@@ -222,11 +222,12 @@ fn uncounted(error: &crate::meta::Error) -> NotNow {
 /// What is to be noted after an answer with this budget. `was_scarce`: few requests were left before.
 fn told(budget: &Budget, kind: Option<Kind>, was_scarce: bool) -> Option<NewLimits> {
     let pause = match kind {
-        Some(Kind::RateLimited { retry_after }) => {
-            Some(retry_after.unwrap_or(UNTOLD).max(Duration::from_secs(1)))
-        }
+        Some(Kind::RateLimited { retry_after }) => Some(retry_after.unwrap_or(UNTOLD)),
+        // Without a time it is asked again by who needs something.
+        Some(Kind::Unavailable { retry_after }) => retry_after,
         _ => None,
     };
+    let pause = pause.map(|pause| pause.max(Duration::from_secs(1)));
     let scarce_for = match (budget.remaining, budget.limit) {
         (Some(remaining), Some(limit)) if remaining.saturating_mul(10) < limit => {
             Some(budget.window.unwrap_or(UNTOLD_WINDOW))
@@ -250,6 +251,16 @@ mod tests {
         assert_eq!(told(Some(Duration::from_secs(7))), Some(Duration::from_secs(7)));
         assert_eq!(told(Some(Duration::ZERO)), Some(Duration::from_secs(1)));
         assert_eq!(told(None), Some(UNTOLD));
+    }
+
+    #[test]
+    fn p18_who_is_away_is_left_alone_as_long_as_it_says() {
+        let told = |retry_after| {
+            let away = Kind::Unavailable { retry_after };
+            told(&Budget::default(), Some(away), false).and_then(|limits| limits.pause)
+        };
+        assert_eq!(told(Some(Duration::from_secs(7))), Some(Duration::from_secs(7)));
+        assert_eq!(told(None), None);
     }
 
     #[test]

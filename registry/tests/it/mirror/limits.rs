@@ -20,6 +20,7 @@ both_stores!(
     p18_f38b_that_few_requests_are_left_holds_for_all_replicas,
     p18_without_the_database_nobody_is_asked_whose_requests_are_counted,
     p18_without_the_database_a_replica_remembers_what_it_was_told,
+    p18_f38b_an_upstream_that_says_for_how_long_it_is_away_is_left_alone_by_all_replicas,
 );
 
 async fn p18_replicas_ask_no_more_often_together_than_their_mirror_allows(mut site: Site) {
@@ -98,11 +99,23 @@ async fn p18_without_the_database_nobody_is_asked_whose_requests_are_counted(mut
 async fn p18_without_the_database_a_replica_remembers_what_it_was_told(site: Site) {
     let (replica, faults) = site.newcomer_over_faults().await;
     faults.cut();
-    site.line.set(Way::Refused(429));
+    site.line.set(Way::Later(429));
     assert_eq!(get(&replica, TAG).await.status, 429);
     assert_eq!(site.line.asked().len(), 1);
     site.line.set(Way::Open);
     let refused = get(&replica, "/v2/hub/team/app/manifests/2.0").await;
     assert_eq!(refused.status, 429, "{refused:?}");
+    assert_eq!(site.line.asked(), [""; 0]);
+}
+
+async fn p18_f38b_an_upstream_that_says_for_how_long_it_is_away_is_left_alone_by_all_replicas(site: Site) {
+    site.line.set(Way::Later(503));
+    assert_eq!(get(&site.one, TAG).await.status, 503);
+    site.line.asked();
+    site.line.set(Way::Open);
+    let refused = get(&site.other, TAG).await;
+    assert!((429..=503).contains(&refused.status), "{refused:?}");
+    let seconds: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=60).contains(&seconds), "{refused:?}");
     assert_eq!(site.line.asked(), [""; 0]);
 }

@@ -18,8 +18,10 @@ pub(crate) enum Way {
     Open,
     /// Connections are closed.
     Gone,
-    /// They are answered with this status, and a `Retry-After` of a minute.
+    /// They are answered with this status.
     Refused(u16),
+    /// The same, and a `Retry-After` of a minute.
+    Later(u16),
     /// After so many bytes of a body nothing comes, until the way is another.
     Withheld(usize),
     /// The last byte of a body is another.
@@ -83,8 +85,9 @@ async fn carry(
         let now = *way.borrow();
         match now {
             Way::Gone => return Ok(()),
-            Way::Refused(status) => {
-                let answer = format!("HTTP/1.1 {status} X\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n");
+            Way::Refused(status) | Way::Later(status) => {
+                let later = if now == Way::Later(status) { "Retry-After: 60\r\n" } else { "" };
+                let answer = format!("HTTP/1.1 {status} X\r\n{later}Content-Length: 0\r\n\r\n");
                 to_client.write_all(answer.as_bytes()).await?;
                 continue;
             }
@@ -151,7 +154,7 @@ const fn left(way: Way) -> Option<u32> {
     match way {
         Way::Scarce => Some(9),
         Way::Plenty => Some(90),
-        Way::Open | Way::Gone | Way::Refused(_) | Way::Withheld(_) | Way::Wrong => None,
+        Way::Open | Way::Gone | Way::Refused(_) | Way::Later(_) | Way::Withheld(_) | Way::Wrong => None,
     }
 }
 

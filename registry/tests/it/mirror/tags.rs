@@ -109,7 +109,7 @@ async fn p18_w875_a_limit_that_one_replica_met_holds_for_all(mut site: Site) {
     let image = push(site.upstream.address(), "", "team/app", "1.0", b"layer");
     assert_eq!(get(&site.one, TAG).await.status, 200);
     site.set(|mirror| mirror.cache.tag_ttl = Duration::from_millis(1));
-    site.line.set(Way::Refused(429));
+    site.line.set(Way::Later(429));
     site.line.asked();
     let stale = get(&site.one, TAG).await;
     assert_eq!((stale.status, &stale.body[..]), (200, &image.manifest[..]));
@@ -194,7 +194,7 @@ async fn w116_what_is_not_here_and_cannot_be_fetched_says_why(mut site: Site) {
         (Way::Refused(401), 404),
         (Way::Refused(403), 404),
         (Way::Wrong, 502),
-        (Way::Refused(429), 429),
+        (Way::Later(429), 429),
     ] {
         site.line.set(way);
         let answer = get(&site.one, TAG).await;

@@ -68,7 +68,7 @@ async fn w882_l47_what_is_pulled_through_it_is_kept_and_compared_by_the_mirror(m
 
 async fn w434_p19_o2_while_the_first_is_down_the_second_serves_with_a_warning(site: Site) {
     let image = push_upstream(&site.quay.address(), "", "acme/base", "1.0", b"layer");
-    for way in [Way::Refused(503), Way::Refused(429), Way::Gone] {
+    for way in [Way::Refused(503), Way::Later(429), Way::Gone] {
         site.hub_line.set(way);
         let pulled = get(&site.one, "/v2/all/acme/base/manifests/1.0").await;
         assert_eq!((pulled.status, &pulled.body[..]), (200, &image.manifest[..]), "{way:?}");
@@ -84,8 +84,7 @@ async fn w434_p19_o2_while_the_first_is_down_the_second_serves_with_a_warning(si
 
 async fn w434_h7_what_nobody_has_while_a_member_fails_is_the_failure_and_never_unknown(site: Site) {
     push(&site.one, "team-a/app", "1.0", b"ours").await;
-    for (replica, way, status) in [(&site.one, Way::Refused(500), 503), (&site.other, Way::Refused(429), 429)]
-    {
+    for (replica, way, status) in [(&site.one, Way::Refused(500), 503), (&site.other, Way::Later(429), 429)] {
         site.hub_line.set(way);
         for content in ["manifests/1.0".to_owned(), format!("blobs/{}", sha256(b"none"))] {
             let failed = get(replica, &format!("/v2/all/acme/none/{content}")).await;
