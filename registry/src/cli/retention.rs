@@ -165,9 +165,16 @@ pub(super) fn keep(
         known.expect(&current.retention);
         due(&current.retention)
     };
-    let run = move |policy: String| {
+    let run = move |policy: String, due| {
         let (retainer, settings, usage) = (retainer.clone(), settings(), asking());
-        async move { once(&retainer, &settings, &policy, usage).await }.boxed()
+        async move {
+            // What cannot be asked is what the run itself fails by.
+            if retainer.has_run(&policy, due).await.unwrap_or(false) {
+                return None;
+            }
+            Some(once(&retainer, &settings, &policy, usage).await)
+        }
+        .boxed()
     };
     let told = move |policy: &str, run: Termination| {
         drop(facts.rcu(|facts| facts.with_retention(policy, &run)));

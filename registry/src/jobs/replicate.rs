@@ -104,7 +104,9 @@ impl Runs {
         let last = self.ended.get(&mirror.replication.name);
         match (&mirror.due, last) {
             (None, _) | (Some(_), Some(None)) => false,
-            (Some(Due::By(schedule)), None | Some(Some(_))) => came_due(Some(schedule), self.looked, now),
+            (Some(Due::By(schedule)), None | Some(Some(_))) => {
+                came_due(Some(schedule), self.looked, now).is_some()
+            }
             (Some(Due::After(_)), None) => true,
             (Some(Due::After(pause)), Some(Some(ended))) => ended.elapsed() >= *pause,
         }

@@ -33,7 +33,7 @@ pub async fn collect_by_schedule<'a>(
     let mut looked = now();
     while stopping.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
         let now_is = now();
-        if !came_due(schedule().as_ref(), looked, now_is) {
+        if came_due(schedule().as_ref(), looked, now_is).is_none() {
             looked = now_is;
             continue;
         }
@@ -46,9 +46,9 @@ pub async fn collect_by_schedule<'a>(
     }
 }
 
-/// Whether a time of the schedule lies after `looked`, and not after `now`.
-pub(super) fn came_due(schedule: Option<&Schedule>, looked: Timestamp, now: Timestamp) -> bool {
-    schedule.and_then(|schedule| schedule.next_after(looked)).is_some_and(|due| due <= now)
+/// The first time of the schedule after `looked`, if it is not after `now`.
+pub(super) fn came_due(schedule: Option<&Schedule>, looked: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    schedule.and_then(|schedule| schedule.next_after(looked)).filter(|due| *due <= now)
 }
 
 /// One run, as a Job would sum it up.
@@ -103,8 +103,9 @@ mod tests {
             // The clock was put back.
             ("03:20:00", "03:10:00", false),
         ] {
-            assert_eq!(came_due(Some(&nightly), at(looked), at(now)), due, "{looked} {now}");
+            let came_due = came_due(Some(&nightly), at(looked), at(now));
+            assert_eq!(came_due, due.then(|| at("03:17:00")), "{looked} {now}");
         }
-        assert!(!came_due(None, at("01:00:00"), at("09:00:00")), "it is suspended");
+        assert_eq!(came_due(None, at("01:00:00"), at("09:00:00")), None, "it is suspended");
     }
 }

@@ -21,6 +21,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Serialize;
 use stowage_crds::{Outcome, Summary};
 use stowage_oci::{Digest, Name, Tag};
@@ -41,6 +42,9 @@ pub use schedule::{Retaining, retain_by_schedule};
 
 /// How many repositories are listed at a time.
 const PAGE: u32 = 500;
+/// How far the clocks of the database and of processes may be apart, in milliseconds: less than the shortest time between
+/// two runs.
+const CLOCKS: u64 = 30_000;
 
 /// Why a run has no plan, or did not carry it out to its end.
 #[derive(Debug, thiserror::Error)]
@@ -313,6 +317,14 @@ impl Retainer {
         }
     }
 
+    /// Whether a run of the policy that was due at `due` has begun and ended, in whatever process.
+    pub async fn has_run(&self, name: &str, due: Timestamp) -> Result<bool, meta::Error> {
+        let Ok(name) = name.parse::<RunName>() else { return Ok(false) };
+        let last = self.meta.runs(RunKind::Retention, &name, 1).await?.pop();
+        let since = u64::try_from(due.as_millisecond()).unwrap_or_default();
+        Ok(last.is_some_and(|run| run.started + CLOCKS >= since))
+    }
+
     /// One run of the policy `name`. `usage` is what clusters run, `None` where that protects nothing. Each line of the
     /// plan is told.
     pub async fn run(
@@ -438,10 +450,11 @@ impl Pass<'_> {
         })
     }
 
-    /// Whether the last plan that was made was made by these rules.
+    /// Whether the last plan that was made was made by these rules, and was there to be read before this run began.
     async fn was_told(&self, rules: Digest) -> Result<bool, RetentionError> {
         let Ok(name) = self.policy.name.parse::<RunName>() else { return Ok(false) };
         let runs = self.retainer.meta.runs(RunKind::Retention, &name, reports::KEPT).await?;
-        Ok(runs.into_iter().find_map(|run| run.rules) == Some(rules))
+        let last = runs.into_iter().find(|run| run.rules.is_some());
+        Ok(last.is_some_and(|run| run.rules == Some(rules) && run.ended <= self.clock.now))
     }
 }

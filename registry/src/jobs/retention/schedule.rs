@@ -4,11 +4,13 @@
 //! Starts runs of retention policies when they are due, in a process of which no Job does.
 //!
 //! One at a time, in the order of their names: what comes due while one is under way waits for it. A time that is missed
-//! while the process is stopped is not made up for.
+//! while the process is stopped is not made up for. Of several processes over one database one runs at each time, or
+//! those that begin before it has ended.
 
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use stowage_crds::{Schedule, Termination};
 use tokio_util::sync::CancellationToken;
 
@@ -26,11 +28,11 @@ pub struct Retaining {
     pub schedule: Schedule,
 }
 
-/// Starts `run` of each policy when it is due, until `stopping`; `policies` may be others at every look. Each run is
-/// `told` when it has ended.
+/// Starts `run` of each policy when it is due, with the time at which it was, until `stopping`; `policies` may be others
+/// at every look. Each run is `told` when it has ended; `None`: another process had it.
 pub async fn retain_by_schedule(
     policies: impl Fn() -> Vec<Retaining>,
-    run: impl Fn(String) -> BoxFuture<'static, Termination>,
+    run: impl Fn(String, Timestamp) -> BoxFuture<'static, Option<Termination>>,
     told: impl Fn(&str, Termination),
     stopping: CancellationToken,
 ) {
@@ -38,11 +40,10 @@ pub async fn retain_by_schedule(
     while stopping.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
         let now_is = now();
         for Retaining { policy, schedule } in policies() {
-            if !came_due(Some(&schedule), looked, now_is) {
-                continue;
-            }
-            match stopping.run_until_cancelled(run(policy.clone())).await {
-                Some(termination) => told(&policy, termination),
+            let Some(due) = came_due(Some(&schedule), looked, now_is) else { continue };
+            match stopping.run_until_cancelled(run(policy.clone(), due)).await {
+                Some(Some(termination)) => told(&policy, termination),
+                Some(None) => {}
                 None => return,
             }
         }
