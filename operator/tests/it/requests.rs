@@ -17,7 +17,7 @@ use stowage_crds::{
 };
 
 use crate::admission::{allow_user, promotions};
-use crate::support::scene::{Scene, shared_registry, wait};
+use crate::support::scene::{Scene, mirror, shared_registry, wait};
 
 const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
@@ -113,6 +113,7 @@ async fn prepared(scene: &Scene, fields: &Value) {
 async fn n5_a_promotion_waits_for_its_gates_and_is_carried_out_once() {
     let Some(scene) = Scene::set().await else { return };
     let operator = scene.operator();
+    scene.apply(mirror("hub", "hub", json!({ "secretRef": { "name": "login" } }))).await;
     scene.apply(shared_registry(json!({ "replicas": 1 }))).await;
     scene.ready().await;
     scene.apply(promotion()).await;
@@ -146,6 +147,9 @@ async fn n5_a_promotion_waits_for_its_gates_and_is_carried_out_once() {
     let pod = jobs(&scene).await.remove(0).spec.unwrap().template.spec.unwrap();
     let args = pod.containers[0].args.clone().unwrap();
     assert_eq!((args[0].as_str(), args[args.len() - 2].as_str()), ("promote", "--request"));
+    let mut secrets = pod.volumes.iter().flatten().filter_map(|volume| volume.secret.as_ref());
+    let login = secrets.find(|secret| secret.secret_name.as_deref() == Some("login"));
+    assert_eq!(login.unwrap().optional, Some(true), "it may fetch through the mirror");
     scene.assert_quiet(&operator, Duration::from_secs(5)).await;
 
     patch(&scene, json!({ "ttlSecondsAfterFinished": 0 })).await;

@@ -236,6 +236,13 @@ impl Valid {
             .collect()
     }
 
+    /// The same for one that fetches through mirrors, too.
+    #[must_use]
+    pub fn fetching_job_secrets(&self) -> Vec<String> {
+        let own: BTreeSet<String> = self.job_secrets().into_iter().collect();
+        own.union(&self.mirror_secrets).cloned().collect()
+    }
+
     /// Every Secret that a replica reads: those of the Registry and of its mirrors.
     #[must_use]
     pub fn replica_secrets(&self) -> Vec<String> {

@@ -76,7 +76,7 @@ fn document(valid: &Valid, asked: &Asked<'_>) -> Value {
 fn run(valid: &Valid, asked: &Asked<'_>) -> Object {
     let mut args = pod::command(COMMAND);
     args.extend(["--request".to_owned(), format!("{REQUEST_DIR}/{REQUEST}")]);
-    let mut template = pod::job(valid, Component::Promote, args, &valid.job_secrets());
+    let mut template = pod::job(valid, Component::Promote, args, &valid.fetching_job_secrets());
     mount(&mut template, &PromotionNames::of(asked.name).request());
     let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
     labels.extend([label(asked.name)]);
