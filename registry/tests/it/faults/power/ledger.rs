@@ -96,6 +96,12 @@ impl Ledger {
         self.0.lock().unwrap()
     }
 
+    /// Whether something of each kind was acknowledged.
+    pub(super) fn has_all(&self, kinds: &[&str]) -> bool {
+        let acknowledged = &self.books().acknowledged;
+        kinds.iter().all(|kind| acknowledged.get(kind).is_some_and(|count| *count > 0))
+    }
+
     /// A number that nobody had before.
     pub(super) fn number(&self) -> u64 {
         let mut books = self.books();
