@@ -172,8 +172,8 @@ pub fn below(name: &Name, path: &Name) -> Option<Name> {
     name.as_str().strip_prefix(path.as_str())?.strip_prefix('/')?.parse().ok()
 }
 
-/// The hosts (`host[:port]`) under which a Registry answers, the external one first; in a cluster those of its Service
-/// too.
+/// The hosts (`host[:port]`) under which a Registry answers or is asked for, the external one first; in a cluster those
+/// of its Service too.
 #[must_use]
 pub fn hosts(registry: &Registry) -> Vec<String> {
     let spec = &registry.spec;
@@ -186,6 +186,7 @@ pub fn hosts(registry: &Registry) -> Vec<String> {
     written
         .map(|url| host_of(url.as_str()).to_owned())
         .chain(service.map(|host| format!("{host}:{SERVICE_PORT}")))
+        .chain(spec.aliases.iter().map(ToString::to_string))
         .collect()
 }
 

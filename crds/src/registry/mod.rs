@@ -37,7 +37,7 @@ pub use workload::{
 };
 
 use crate::{
-    BaseUrl, Freeform, Glob,
+    BaseUrl, Freeform, Glob, HostName,
     check::{FieldPath, Violation},
 };
 
@@ -108,6 +108,11 @@ pub struct RegistrySpec {
     #[serde(rename = "alternateURLs", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "set"))]
     pub alternate_urls: Vec<BaseUrl>,
+    /// Other hosts whose content this registry answers for, where a client says by `ns` which it means, as containerd does
+    /// for the host in the name of an image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "set"))]
+    pub aliases: Vec<HostName>,
     /// Which changes clients may make.
     #[serde(default)]
     pub mode: Mode,

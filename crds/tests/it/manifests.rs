@@ -64,6 +64,7 @@ fn every_field_for_the_operator_alone_exists() {
         fields.iter().partition(|field| OPERATOR_FIELDS.contains(field));
     assert_eq!(operators.len(), OPERATOR_FIELDS.len());
     let expected = [
+        "aliases",
         "alternateURLs",
         "auth",
         "database",

@@ -39,11 +39,13 @@ pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> R
     let replications = replications::replications(&document, secrets)?;
     let virtuals = virtuals::virtuals(&document)?;
     let retention = retention::retention(&document, &virtuals, mode(spec.mode))?;
-    let hosts: Vec<String> = urls(&document).iter().map(|url| host(url).to_owned()).collect();
+    let mut hosts: Vec<String> = urls(&document).iter().map(|url| host(url).to_owned()).collect();
+    let redirect = redirect(spec, &hosts)?;
+    hosts.extend(spec.aliases.iter().map(ToString::to_string));
     Ok(Config {
         registry: document.registry.name.clone(),
         hash: document.encode().hash,
-        redirect: redirect(spec, &hosts)?,
+        redirect,
         hosts,
         storage: storage(spec, secrets)?,
         database: database(spec, secrets)?,

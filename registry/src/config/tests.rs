@@ -507,6 +507,17 @@ fn w149_a_redirect_to_the_registrys_own_host_or_below_it_is_refused() {
 }
 
 #[test]
+fn w446_aliases_are_hosts_that_are_asked_for_here_and_nowhere_to_go() {
+    let folder = Folder::with(&format!("{REGISTRY}  aliases: [docker.io]\n"));
+    let config = folder.load().unwrap();
+    assert_eq!(config.hosts.last().map(String::as_str), Some("docker.io"));
+    assert_ne!(config.hosts.first(), config.hosts.last(), "the external one stays the first");
+    assert_eq!(config.redirect, None);
+    let broken = Folder::with(&format!("{REGISTRY}  aliases: [\"https://docker.io\"]\n")).error();
+    assert!(broken.contains("spec.aliases[0]"), "{broken}");
+}
+
+#[test]
 fn w023_blobs_are_proxied_unless_the_configuration_says_otherwise() {
     assert_eq!(Folder::with(REGISTRY).load().unwrap().redirect, None);
     let text =
