@@ -39,5 +39,5 @@ pub use product::{Sample, install};
 pub use services::{Distribution, Postgres, S3};
 pub use soak::soak_length;
 pub use state::State;
-pub use tools::{binary, repository, tool};
+pub use tools::{binary, repository, tool, tools_folder};
 pub use wait::until;

@@ -21,7 +21,7 @@ use crate::files::{fill, write};
 use crate::network::NODE_ADDRESS;
 use crate::process::{Process, command, succeed};
 use crate::state::State;
-use crate::tools::tool;
+use crate::tools::{binary, tool};
 use crate::wait::until;
 
 /// Where the registry that nodes pull their first images from listens.
@@ -29,12 +29,17 @@ pub(crate) const REGISTRY: &str = "10.200.0.1:5000";
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Starts the registry that nodes pull their first images from.
+/// Starts the registry that nodes pull their first images from: ours, from a folder.
 pub(crate) async fn start_registry(state: &State) -> Result<()> {
-    let images = state.path("images");
-    fs::create_dir_all(&images).context("make the folder of images")?;
-    let mut serve = command(tool("crane")?);
-    serve.args(["registry", "serve", "--address", REGISTRY, "--disk"]).arg(images);
+    fill(
+        state,
+        "images/config/registry.yaml",
+        include_str!("../cluster/images.yaml"),
+        &[("@REGISTRY@", REGISTRY)],
+    )?;
+    let mut serve = command(binary("stowage-registry")?);
+    serve.args(["serve", "--listen", REGISTRY, "--config"]).arg(state.path("images/config"));
+    serve.arg("--data-dir").arg(state.path("images/data"));
     start(state, "registry", &serve, REGISTRY).await
 }
 

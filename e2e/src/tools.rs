@@ -18,13 +18,14 @@ pub fn repository() -> &'static Path {
 }
 
 /// The folder of the pinned tools: `$STOWAGE_TOOLS`, or `target/tools/bin`.
-pub(crate) fn folder() -> PathBuf {
+#[must_use]
+pub fn tools_folder() -> PathBuf {
     env::var_os("STOWAGE_TOOLS").map_or_else(|| repository().join("target/tools/bin"), PathBuf::from)
 }
 
 /// `PATH` for everything that is started: the pinned tools before the system's.
 pub(crate) fn search_path() -> String {
-    format!("{}:{SYSTEM_PATH}", folder().display())
+    format!("{}:{SYSTEM_PATH}", tools_folder().display())
 }
 
 /// A program of the product, from `$STOWAGE_BINARIES` or the release folder of the target.
@@ -41,7 +42,7 @@ pub fn binary(name: &str) -> Result<PathBuf> {
 
 /// The path of a pinned tool; an error says how to build it.
 pub fn tool(name: &str) -> Result<PathBuf> {
-    let path = folder().join(name);
+    let path = tools_folder().join(name);
     if !path.is_file() {
         bail!("{} is missing: `make tools` builds it", path.display());
     }

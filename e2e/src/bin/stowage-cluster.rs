@@ -5,13 +5,13 @@
 
 use std::io::{Read, stdin};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use stowage_e2e::{
-    Cluster, Sample, State, command, down, forward, install, open_door, repository, up, within,
+    Cluster, Sample, State, command, down, forward, install, open_door, repository, tools_folder, up, within,
 };
 use tokio::net::TcpListener;
 use tokio::select;
@@ -102,18 +102,24 @@ fn install_product(state: &State) -> Result<()> {
             Sample::apply(&cluster, "default").await.map(drop)
         })
     })?;
-    println!("{TO_TRY}");
+    println!("{}", to_try(&tools_folder()));
     Ok(())
 }
 
-const TO_TRY: &str = "
+fn to_try(tools: &Path) -> String {
+    let tools = tools.display();
+    format!(
+        "
 The registry `main` is ready. Try:
 
+  export PATH={tools}:$PATH
   kubectl get registries,pods
   kubectl port-forward service/main 5000 &
-  curl http://127.0.0.1:5000/v2/_catalog
-  kubectl patch registry main --type=merge --patch '{\"spec\":{\"replicas\":3}}'
-";
+  curl -i http://127.0.0.1:5000/v2/
+  kubectl patch registry main --type=merge --patch '{{\"spec\":{{\"replicas\":3}}}}'
+"
+    )
+}
 
 #[expect(clippy::print_stdout, reason = "the command-line door")]
 async fn hold(state: &State) -> Result<()> {
