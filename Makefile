@@ -13,9 +13,9 @@ help: ## show the targets
 run: ## build and start the embedded registry on 127.0.0.1:5000
 	cargo build --locked --release -p stowage-registry
 	@printf '%s\n' '' 'The registry answers on 127.0.0.1:5000. Try, in another terminal:' '' \
-	  '  curl http://127.0.0.1:5000/v2/library/alpine/tags/list' \
 	  '  skopeo copy --dest-tls-verify=false docker://docker.io/library/alpine docker://127.0.0.1:5000/library/alpine' \
-	  '  curl http://127.0.0.1:5001/readyz?verbose' ''
+	  '  curl http://127.0.0.1:5000/v2/library/alpine/tags/list' \
+	  '  curl "http://127.0.0.1:5001/readyz?verbose"' ''
 	$(TARGET)/release/stowage-registry serve --config config/samples/standalone
 
 test: ## install what is missing, then check and test everything
