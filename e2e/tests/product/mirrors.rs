@@ -21,18 +21,20 @@ fn w445_w447_o23_p40_nodes_pull_through_two_replicas_and_go_on_when_the_upstream
         let (host, helper, upstream) =
             (registry.host(), cluster.images(), cluster.own_distribution("mirror", 5050));
         upstream.start().await?;
-        let theirs = publish(cluster, &upstream.address(), "library/echo", "theirs").await?;
-        let others = publish(cluster, helper, "library/other", "others").await?;
+        let origin = upstream.address();
+        let theirs = publish(cluster, &origin, "library/echo", "theirs").await?;
+        let others = publish(cluster, &origin, "library/other", "others").await?;
         // What has the same name here is not meant.
         for name in ["library/echo", "library/other"] {
             publish(cluster, &host, name, "ours").await?;
         }
-        cluster.apply_in(&namespace, &mirror(&upstream.address())).await?;
+        cluster.apply_in(&namespace, &mirror(&origin)).await?;
         let inside = format!("--namespace={namespace}");
         cluster.kubectl(["wait", &inside, "--for=condition=Ready", "mirror/hub", "--timeout=120s"]).await?;
         // Before us stands who has nothing of it, as a peer-to-peer helper may.
         cluster.pull_by(UPSTREAM, &asking([helper, &host]))?;
-        cluster.pull_by(OTHER, &asking([&host, helper]))?;
+        // After us who knows no hosts but answers by name alone.
+        cluster.pull_by(OTHER, &asking([&host, &origin]))?;
 
         let [first, second] = cluster.nodes();
         let pulls = async |name: &str, node, image: &str, digest: &str| {

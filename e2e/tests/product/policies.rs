@@ -171,6 +171,68 @@ fn n5_what_is_pushed_to_dev_is_in_prod_by_the_sample_policies_alone() {
     });
 }
 
+#[test]
+fn n5_a_promotion_that_is_asked_for_and_approved_by_somebody_else_is_carried_out_by_a_job() {
+    on_cluster(async |cluster| {
+        let (namespace, registry) = registry(cluster, "asked").await?;
+        let inside = format!("--namespace={namespace}");
+        cluster.apply_in(&namespace, &with_approval()).await?;
+        let policy = ["wait", &inside, "--for=condition=Ready", "promotionpolicy/to-prod", "--timeout=120s"];
+        cluster.kubectl(policy).await?;
+        let may =
+            ["create", "rolebinding", "alice", &inside, "--clusterrole=stowage-approver", "--user=alice"];
+        cluster.kubectl(may).await?;
+        let pushed = publish(cluster, &registry, "staging/app", "1.0").await?;
+        cluster.apply_in(&namespace, &asked()).await?;
+        until("the promotion to wait for its gates", PATIENCE, async || {
+            let status = cluster.get(["promotion", &inside, "app-1-0"]).await?["status"].clone();
+            Ok((status["artifact"]["digest"] == json!(pushed)).then_some(()))
+        })
+        .await?;
+        let prod = format!("{}/prod/app:1.0", registry.host());
+        ensure!(digest_of(cluster, &prod).await.is_err(), "nobody has approved it");
+
+        let approval =
+            json!({ "spec": { "approvals": [{ "user": "alice", "digest": pushed }] } }).to_string();
+        let approve = async |user: &str| {
+            let name = format!("--as={user}");
+            let patch = ["patch", &name, &inside, "promotion/app-1-0", "--type=merge", "--patch", &approval];
+            cluster.kubectl(patch).await
+        };
+        ensure!(approve("mallory").await.is_err(), "anybody may approve");
+        approve("alice").await?;
+        let succeeded = ["wait", &inside, "--for=condition=Succeeded", "promotion/app-1-0", "--timeout=180s"];
+        cluster.kubectl(succeeded).await?;
+        ensure!(digest_of(cluster, &prod).await? == pushed, "it is another one");
+        let [node, _] = cluster.nodes();
+        run(cluster, &namespace, "0", node, &prod).await.map(drop)
+    });
+}
+
+fn with_approval() -> String {
+    json!({
+        "apiVersion": "stowage.dev/v1alpha1", "kind": "PromotionPolicy", "metadata": { "name": "to-prod" },
+        "spec": {
+            "registryRef": { "name": "main" }, "from": { "repositories": ["staging/**"] },
+            "to": { "repository": "prod/{path}" },
+            "gates": [{ "name": "approved", "approval": { "required": 1 } }],
+        },
+    })
+    .to_string()
+}
+
+/// In the name of who asks here.
+fn asked() -> String {
+    json!({
+        "apiVersion": "stowage.dev/v1alpha1", "kind": "Promotion", "metadata": { "name": "app-1-0" },
+        "spec": {
+            "policyRef": { "name": "to-prod" }, "requestedBy": "admin", "reason": "CHG-1",
+            "artifact": { "repository": "staging/app", "tag": "1.0" },
+        },
+    })
+    .to_string()
+}
+
 async fn becomes(cluster: &Cluster, image: &str, digest: &str) -> Result<()> {
     until("a promotion", PATIENCE, async || {
         let found = digest_of(cluster, image).await.ok();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use stowage_oci::Digest;
 use stowage_registry::domain::Limits as DomainLimits;
@@ -100,6 +101,19 @@ async fn n3_enforcing_deletes_exactly_what_the_first_run_of_its_rules_told(site:
     // A tag that comes again is a tag like others.
     push(&site, "team/app", &["a"]).await;
     assert_eq!(site.tags("team/app").await, ["a", "b", "d"]);
+}
+
+async fn n3_what_is_due_in_several_processes_runs_once(site: Site) {
+    push(&site, "team/app", &["a", "b"]).await;
+    let settings = settings(vec![policy("team", "team/**", vec![keeps(&["b"])])]);
+    let now = i64::try_from(site.meta.retention_clock().await.unwrap().now).unwrap();
+    let at = |seconds| Timestamp::from_millisecond(now + 1000 * seconds).unwrap();
+    assert!(!site.retainer().has_run("team", at(0)).await.unwrap());
+    site.ran(&settings, "team", None, RetentionRun::Act).await.unwrap();
+    let other = site.retainer();
+    assert!(other.has_run("team", at(0)).await.unwrap(), "else it would delete what was told this moment");
+    assert!(!other.has_run("team", at(60)).await.unwrap(), "that is due a minute later");
+    assert!(!other.has_run("other", at(0)).await.unwrap());
 }
 
 async fn changed_rules_are_told_before_they_delete_also_when_anothers_keep_goes(site: Site) {
@@ -386,6 +400,7 @@ both_sites!(
     f27_p13_n3_a_dry_run_gives_a_reason_for_each_tag_and_changes_nothing,
     p13_a_policy_in_mode_dry_run_reports_and_deletes_nothing,
     n3_enforcing_deletes_exactly_what_the_first_run_of_its_rules_told,
+    n3_what_is_due_in_several_processes_runs_once,
     changed_rules_are_told_before_they_delete_also_when_anothers_keep_goes,
     l48_a_run_beyond_its_limits_deletes_nothing,
     h8_exactly_what_was_never_promoted_and_is_older_than_its_grace_goes,
