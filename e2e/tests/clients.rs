@@ -9,10 +9,13 @@ mod archives;
 mod clients;
 mod support;
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use clients::{Site, file_system};
 use stowage_e2e::{command, succeed};
-use support::{Docker, Registry};
+use support::{Docker, Registry, USER};
+use tokio::process::Command;
 
 /// An embedded registry, and clients on the machine itself.
 async fn on_embedded(client: impl AsyncFnOnce(&Site<'_>) -> Result<()>) -> Result<()> {
@@ -87,7 +90,10 @@ async fn o9_what_the_classic_docker_engine_saved_is_imported() -> Result<()> {
 
 #[tokio::test]
 async fn the_classic_docker_engine_pushes_and_pulls_the_same_image() -> Result<()> {
-    let (registry, docker) = (Registry::start().await?, Docker::start().await?);
+    docker(&Registry::start().await?, &Docker::start().await?).await
+}
+
+async fn docker(registry: &Registry, docker: &Docker) -> Result<()> {
     let folder = tempfile::tempdir().context("make a folder")?;
     let root = file_system(folder.path()).await?;
     let image = format!("{}/docker/image:1", registry.host());
@@ -99,4 +105,88 @@ async fn the_classic_docker_engine_pushes_and_pulls_the_same_image() -> Result<(
     let again = succeed(docker.client().args(["images", "--quiet", "--no-trunc", &image])).await?;
     ensure!(id == again, "pushed {id}, pulled {again}");
     Ok(())
+}
+
+/// A client of a private registry: it is refused, also with a wrong password, until it has logged in.
+async fn logs_in(
+    login: impl Fn(&Site<'_>) -> Result<Command>,
+    client: impl AsyncFn(&Site<'_>) -> Result<()>,
+) -> Result<()> {
+    let folder = tempfile::tempdir().context("make a folder")?;
+    let registry = Registry::start_private(folder.path()).await?;
+    let credentials = folder.path().join("config.json");
+    // All but the classic engine's client and oras read this one file.
+    let start = |program: &Path| {
+        let mut client = command(program);
+        client.env("DOCKER_CONFIG", folder.path()).env("REGISTRY_AUTH_FILE", &credentials);
+        Ok(client)
+    };
+    let site = Site { host: registry.host().to_owned(), start: &start };
+    ensure!(client(&site).await.is_err(), "somebody without a name was served");
+    let [user, password] = USER;
+    let wrong = succeed(login(&site)?.args(["--username", user, "--password", "wrong", &site.host])).await;
+    ensure!(wrong.is_err() || client(&site).await.is_err(), "a wrong password was taken");
+    succeed(login(&site)?.args(["--username", user, "--password", password, &site.host])).await?;
+    client(&site).await
+}
+
+#[tokio::test]
+async fn crane_is_served_once_it_has_logged_in() -> Result<()> {
+    let login = |site: &Site<'_>| {
+        let mut crane = site.pinned("crane")?;
+        crane.args(["auth", "login"]);
+        Ok(crane)
+    };
+    logs_in(login, clients::crane).await
+}
+
+#[tokio::test]
+async fn skopeo_is_served_once_it_has_logged_in() -> Result<()> {
+    let login = |site: &Site<'_>| {
+        let mut skopeo = site.program("skopeo")?;
+        skopeo.args(["login", "--tls-verify=false"]);
+        Ok(skopeo)
+    };
+    logs_in(login, clients::skopeo).await
+}
+
+#[tokio::test]
+async fn podman_is_served_once_it_has_logged_in() -> Result<()> {
+    let login = |site: &Site<'_>| {
+        let mut podman = site.program("podman")?;
+        podman.args(["login", "--tls-verify=false"]);
+        Ok(podman)
+    };
+    logs_in(login, clients::podman).await
+}
+
+#[tokio::test]
+async fn oras_is_served_with_a_password() -> Result<()> {
+    let folder = tempfile::tempdir().context("make a folder")?;
+    let registry = Registry::start_private(folder.path()).await?;
+    let with = async |password: &str| {
+        let start = |program: &Path| {
+            let mut client = command(program);
+            client.env("ORAS_USER", USER[0]).env("ORAS_PASSWORD", password);
+            Ok(client)
+        };
+        clients::oras(&Site { host: registry.host().to_owned(), start: &start }).await
+    };
+    ensure!(with("wrong").await.is_err(), "a wrong password was taken");
+    with(USER[1]).await
+}
+
+#[tokio::test]
+async fn the_classic_docker_engine_is_served_once_it_has_logged_in() -> Result<()> {
+    let folder = tempfile::tempdir().context("make a folder")?;
+    let (registry, engine) = (Registry::start_private(folder.path()).await?, Docker::start().await?);
+    ensure!(docker(&registry, &engine).await.is_err(), "somebody without a name was served");
+    let login = async |password: &str| {
+        let mut login = engine.client();
+        login.args(["login", "--username", USER[0], "--password", password, registry.host()]);
+        succeed(&mut login).await
+    };
+    ensure!(login("wrong").await.is_err(), "a wrong password was taken");
+    login(USER[1]).await?;
+    docker(&registry, &engine).await
 }

@@ -4,6 +4,7 @@
 //! Servers that a test starts for itself on the machine's loopback. They end with their guard.
 
 use std::env;
+use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -17,7 +18,10 @@ use tokio::process::{Child, Command};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The embedded registry: files and SQLite in a temporary folder, anonymous pull and push.
+/// The only user of a private registry, and the password.
+pub(crate) const USER: [&str; 2] = ["alice", "secret"];
+
+/// The embedded registry: files and SQLite in a temporary folder.
 pub(crate) struct Registry {
     host: String,
     _process: Child,
@@ -25,16 +29,31 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Starts a registry; returns when it answers.
+    /// Starts a registry that everybody may pull from and push to; returns when it answers.
     pub(crate) async fn start() -> Result<Self> {
-        let data = tempfile::tempdir().context("make the data folder")?;
+        Self::start_at(free_address()?, &[]).await
+    }
+
+    /// Starts a registry that serves nobody but [`USER`].
+    pub(crate) async fn start_private(folder: &Path) -> Result<Self> {
         let host = free_address()?;
+        let (config, secrets) = (folder.join("private.yaml"), folder.join("secrets"));
+        fs::write(&config, private(&host)).context("write the configuration")?;
+        fs::create_dir_all(secrets.join("users")).context("make the folder of the Secret")?;
+        fs::write(secrets.join("users/htpasswd"), HTPASSWD).context("write the Secret")?;
+        let flags = [Path::new("--config"), &config, Path::new("--secrets-dir"), &secrets];
+        Self::start_at(host, &flags).await
+    }
+
+    async fn start_at(host: String, flags: &[&Path]) -> Result<Self> {
+        let data = tempfile::tempdir().context("make the data folder")?;
         let mut serve = command(binary("stowage-registry")?);
         serve
             .env("STOWAGE_LOG", "warn")
             .arg("serve")
             .args(["--listen", &host, "--data-dir"])
-            .arg(data.path());
+            .arg(data.path())
+            .args(flags);
         for flag in ["--ops-listen", "--admin-listen"] {
             serve.args([flag, &free_address()?]);
         }
@@ -54,6 +73,35 @@ impl Registry {
         beside.env("STOWAGE_LOG", "warn").arg(name).arg("--data-dir").arg(self.data.path());
         Ok(beside)
     }
+}
+
+/// What `htpasswd -B` makes of [`USER`], with little work.
+const HTPASSWD: &str = "alice:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
+
+fn private(host: &str) -> String {
+    format!(
+        r#"
+apiVersion: stowage.dev/v1alpha1
+kind: Registry
+metadata: {{name: main}}
+spec:
+  externalURL: http://{host}
+  storage: {{filesystem: {{}}}}
+  database: {{sqlite: {{}}}}
+  auth:
+    htpasswd: {{secretRef: {{name: users, key: htpasswd}}}}
+---
+apiVersion: stowage.dev/v1alpha1
+kind: AccessPolicy
+metadata: {{name: users}}
+spec:
+  registryRef: {{name: main}}
+  repositories: ["**"]
+  subjects: [{{user: {user}}}]
+  actions: [Pull, Push]
+"#,
+        user = USER[0],
+    )
 }
 
 /// A Docker engine of its own: no network, its data in a temporary folder.
