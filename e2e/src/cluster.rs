@@ -151,6 +151,12 @@ impl Cluster {
         Postgres::of_a_test(&self.state, owner, port)
     }
 
+    /// An S3 server that a test may crash, on a port of its own. The test starts it.
+    #[must_use]
+    pub fn own_s3(&self, owner: &str, port: u16) -> S3<'_> {
+        S3::of_a_test(&self.state, owner, port)
+    }
+
     /// A registry that is not ours, and that a test may crash, on a port of its own. The test starts it.
     #[must_use]
     pub fn own_distribution(&self, owner: &'static str, port: u16) -> Distribution<'_> {
@@ -188,11 +194,20 @@ impl Cluster {
     pub async fn namespace(&self, prefix: &str) -> Result<String> {
         let manifest =
             format!(r#"{{"apiVersion":"v1","kind":"Namespace","metadata":{{"generateName":"{prefix}-"}}}}"#);
-        let file = tempfile(&self.state, &manifest)?;
-        let created = ["create", "--output=jsonpath={.metadata.name}", "--filename"];
-        let name = succeed(control_plane::kubectl(&self.state)?.args(created).arg(&file)).await;
+        self.create(&["--output=jsonpath={.metadata.name}"], &manifest).await
+    }
+
+    /// Posts an object to a path of the API, as to a subresource; what the server answers.
+    pub async fn post(&self, path: &str, object: &str) -> Result<String> {
+        self.create(&["--raw", path], object).await
+    }
+
+    async fn create(&self, options: &[&str], object: &str) -> Result<String> {
+        let file = tempfile(&self.state, object)?;
+        let mut create = control_plane::kubectl(&self.state)?;
+        let answer = succeed(create.arg("create").args(options).arg("--filename").arg(&file)).await;
         std::fs::remove_file(&file).context("remove the manifest")?;
-        name
+        answer
     }
 
     /// Pushes an image layout to the registry that nodes pull from; returns the reference a pod names it by.

@@ -50,20 +50,25 @@ pub struct Sample<'a> {
 impl<'a> Sample<'a> {
     /// Applies the sample; returns when the registry is ready.
     pub async fn apply(cluster: &'a Cluster, namespace: &str) -> Result<Self> {
-        Self::apply_over(cluster, namespace, &cluster.postgres()).await
+        Self::apply_over(cluster, namespace, &cluster.postgres(), &cluster.s3()).await
     }
 
-    /// The same with its database on a certain server.
-    pub async fn apply_over(cluster: &'a Cluster, namespace: &str, postgres: &Postgres<'_>) -> Result<Self> {
+    /// The same with its database and its bucket on certain servers.
+    pub async fn apply_over(
+        cluster: &'a Cluster,
+        namespace: &str,
+        postgres: &Postgres<'_>,
+        s3: &S3<'_>,
+    ) -> Result<Self> {
         let registry = Self { cluster, namespace: namespace.to_owned() };
-        cluster.s3().create_bucket(&registry.bucket())?;
+        s3.create_bucket(&registry.bucket())?;
         postgres.create_database(&registry.database()).await?;
         registry
             .secret("s3-creds", [("accessKeyId", S3::ACCESS_KEY), ("secretAccessKey", S3::SECRET_KEY)])
             .await?;
         let uri = postgres.url(&registry.database());
         registry.secret("registry-pg-app", [("uri", &uri)]).await?;
-        cluster.apply_in(namespace, &registry.manifest()?).await?;
+        cluster.apply_in(namespace, &registry.manifest(s3)?).await?;
         registry.wait_until_ready().await?;
         cluster.pull_plainly(&registry.host(), &registry.host())?;
         Ok(registry)
@@ -95,11 +100,15 @@ impl<'a> Sample<'a> {
     }
 
     /// The sample as it is shipped, but for the names that would be somebody else's.
-    fn manifest(&self) -> Result<String> {
+    fn manifest(&self, s3: &S3<'_>) -> Result<String> {
         let path = repository().join("config/samples/registry-s3.yaml");
         let mut text = fs::read_to_string(path).context("read the sample")?;
         let own_bucket = format!("bucket: {}", self.bucket());
-        for (shipped, own) in [("main.default.svc:5000", self.host()), ("bucket: blobs", own_bucket)] {
+        for (shipped, own) in [
+            ("main.default.svc:5000", self.host()),
+            ("bucket: blobs", own_bucket),
+            ("http://s3.default.svc:9000", s3.endpoint()),
+        ] {
             ensure!(text.contains(shipped), "the sample no longer says {shipped:?}");
             text = text.replace(shipped, &own);
         }

@@ -191,10 +191,12 @@ fn program(name: &str) -> Result<PathBuf> {
     Ok(PathBuf::from(format!("/usr/lib/postgresql/{newest}/bin/{name}")))
 }
 
-/// The S3 server of a cluster.
+/// An S3 server of a cluster.
 #[derive(Clone, Debug)]
 pub struct S3<'a> {
     state: &'a State,
+    name: String,
+    port: u16,
 }
 
 impl<'a> S3<'a> {
@@ -203,17 +205,20 @@ impl<'a> S3<'a> {
     /// The secret key of its only user.
     pub const SECRET_KEY: &'static str = "stowage-secret";
 
-    const NAME: &'static str = "s3";
-    const PORT: u16 = 9000;
-
+    /// The one that all share.
     pub(crate) fn of(state: &'a State) -> Self {
-        Self { state }
+        Self { state, name: "s3".to_owned(), port: 9000 }
+    }
+
+    /// One that a test has for itself, and whose end is nobody else's affair. It is not started.
+    pub(crate) fn of_a_test(state: &'a State, owner: &str, port: u16) -> Self {
+        Self { state, name: format!("s3-{owner}"), port }
     }
 
     /// The address of the server, as clients want it.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://{}", Self::address())
+        format!("http://{}", self.address())
     }
 
     /// Makes an empty bucket.
@@ -224,29 +229,33 @@ impl<'a> S3<'a> {
     /// The folder that holds the objects of a bucket as files.
     #[must_use]
     pub fn bucket(&self, name: &str) -> PathBuf {
-        self.state.path("s3").join(name)
+        self.folder().join(name)
     }
 
     /// Starts the server; returns when it answers.
     pub async fn start(&self) -> Result<()> {
-        let folder = self.state.path("s3");
+        let folder = self.folder();
         fs::create_dir_all(&folder).context("make the folder of buckets")?;
         let mut serve = command(tool("versitygw")?);
         serve
             .env("ROOT_ACCESS_KEY", Self::ACCESS_KEY)
             .env("ROOT_SECRET_KEY", Self::SECRET_KEY)
-            .args(["--keep-alive", "--quiet", "--port", &Self::address(), "posix"])
+            .args(["--keep-alive", "--quiet", "--port", &self.address(), "posix"])
             .arg(folder);
-        start(self.state, Self::NAME, &serve, &Self::address()).await
+        start(self.state, &self.name, &serve, &self.address()).await
     }
 
     /// Ends the server at once, as a crash would.
     pub async fn crash(&self) -> Result<()> {
-        stop(self.state, Self::NAME, Signal::KILL).await
+        stop(self.state, &self.name, Signal::KILL).await
     }
 
-    fn address() -> String {
-        format!("{NODE_ADDRESS}:{}", Self::PORT)
+    fn folder(&self) -> PathBuf {
+        self.state.path(&self.name)
+    }
+
+    fn address(&self) -> String {
+        format!("{NODE_ADDRESS}:{}", self.port)
     }
 }
 

@@ -6,6 +6,7 @@
 #[path = "../support/clients.rs"]
 mod clients;
 mod copies;
+mod disturbances;
 mod mirrors;
 mod policies;
 mod storm;

@@ -34,7 +34,7 @@ fn w473_h5_l_07_l_63_rollouts_collections_and_restarts_of_the_database_at_once_b
         // Other tests go on while this one's server is down.
         let postgres = cluster.own_postgres("storm", 5433);
         postgres.start().await?;
-        let registry = Sample::apply_over(cluster, &namespace, &postgres).await?;
+        let registry = Sample::apply_over(cluster, &namespace, &postgres, &cluster.s3()).await?;
         let inside = format!("--namespace={namespace}");
         cluster.apply_in(&namespace, &users()).await?;
         let patch = json!({ "spec": {

@@ -18,7 +18,7 @@ pub(crate) struct Site<'a> {
 }
 
 impl Site<'_> {
-    fn program(&self, name: &str) -> Result<Command> {
+    pub(crate) fn program(&self, name: &str) -> Result<Command> {
         (self.start)(Path::new(name))
     }
 

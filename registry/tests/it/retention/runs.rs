@@ -107,7 +107,7 @@ async fn n3_what_is_due_in_several_processes_runs_once(site: Site) {
     push(&site, "team/app", &["a", "b"]).await;
     let settings = settings(vec![policy("team", "team/**", vec![keeps(&["b"])])]);
     let now = i64::try_from(site.meta.retention_clock().await.unwrap().now).unwrap();
-    let at = |seconds| Timestamp::from_millisecond(now + 1000 * seconds).unwrap();
+    let at = |seconds: i64| Timestamp::from_millisecond(now + 1000 * seconds).unwrap();
     assert!(!site.retainer().has_run("team", at(0)).await.unwrap());
     site.ran(&settings, "team", None, RetentionRun::Act).await.unwrap();
     let other = site.retainer();
