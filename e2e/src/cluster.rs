@@ -6,6 +6,7 @@
 //! The cluster belongs to a keeper process (`stowage-cluster hold`) that takes it down when its standard input closes:
 //! so it goes when the test process ends, by whatever end.
 
+use std::cell::RefCell;
 use std::env;
 use std::future::Future;
 use std::io::{BufRead, BufReader, Read};
@@ -36,14 +37,28 @@ pub struct Cluster {
     keeper: Option<Child>,
 }
 
+tokio::task_local! {
+    /// The namespaces that a claim has made.
+    static MADE: RefCell<Vec<String>>;
+}
+
 /// Runs a claim about a real cluster, on threads that are in its network. The tests of one process share one cluster,
-/// or the one whose state folder `$STOWAGE_CLUSTER` names; when a claim fails, what the cluster knows is printed.
+/// or the one whose state folder `$STOWAGE_CLUSTER` names; when a claim fails, what the cluster knows is printed. The
+/// namespaces of one that holds are deleted, since nodes have room for a few registries only.
 pub fn on_cluster<F>(claim: impl FnOnce(&'static Cluster) -> F + Send)
 where
     F: Future<Output = Result<()>>,
 {
     let outcome = Cluster::shared().and_then(|cluster| {
-        let outcome = within(&cluster.state, || claim(cluster));
+        let outcome = within(&cluster.state, || {
+            MADE.scope(RefCell::default(), async {
+                claim(cluster).await?;
+                for namespace in MADE.with(RefCell::take) {
+                    cluster.kubectl(["delete", "namespace", &namespace, "--wait=false"]).await?;
+                }
+                Ok(())
+            })
+        });
         outcome.with_context(|| cluster.diagnosis())
     });
     if let Err(error) = outcome {
@@ -190,11 +205,13 @@ impl Cluster {
         applied
     }
 
-    /// Makes a namespace that no other test has.
+    /// Makes a namespace that no other test has. That of a claim goes with it.
     pub async fn namespace(&self, prefix: &str) -> Result<String> {
         let manifest =
             format!(r#"{{"apiVersion":"v1","kind":"Namespace","metadata":{{"generateName":"{prefix}-"}}}}"#);
-        self.create(&["--output=jsonpath={.metadata.name}"], &manifest).await
+        let name = self.create(&["--output=jsonpath={.metadata.name}"], &manifest).await?;
+        let _there_is_no_claim_to_go_with = MADE.try_with(|made| made.borrow_mut().push(name.clone()));
+        Ok(name)
     }
 
     /// Posts an object to a path of the API, as to a subresource; what the server answers.
