@@ -6,7 +6,7 @@
 //! `UPDATE=1` writes the expected files anew.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -76,22 +76,111 @@ fn every_object_is_named_once_labelled_and_owned() {
     }
 }
 
-#[test]
-fn o17_every_alert_names_a_page_that_is_there() {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let mut alerts = 0;
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+/// The rules of every case.
+fn alerts() -> Vec<Value> {
     let all: Vec<Value> = cases().iter().flat_map(|case| objects(case)).collect();
     let rules = all.iter().filter(|object| object["kind"] == "PrometheusRule");
     let groups = rules.flat_map(|object| object["spec"]["groups"].as_array().unwrap());
-    for rule in groups.flat_map(|group| group["rules"].as_array().unwrap()) {
-        let runbook = rule["annotations"]["runbook"].as_str().unwrap();
-        let (page, section) = runbook.split_once('#').unwrap_or((runbook, ""));
-        let text = fs::read_to_string(docs.join(page)).unwrap_or_else(|error| panic!("{page}: {error}"));
-        let heading = |line: &str| line.trim_start_matches("## ").to_lowercase().replace(' ', "-");
-        assert!(section.is_empty() || text.lines().any(|line| heading(line) == section), "{runbook}");
-        alerts += 1;
+    groups.flat_map(|group| group["rules"].as_array().unwrap().clone()).collect()
+}
+
+#[test]
+fn o17_every_alert_has_its_section_and_no_section_is_left_over() {
+    let mut named = BTreeSet::new();
+    for rule in alerts() {
+        let (name, runbook) = (&rule["alert"], rule["annotations"]["runbook"].as_str().unwrap());
+        let (page, section) = runbook.split_once('#').unwrap();
+        let name = name.as_str().unwrap();
+        assert_eq!(section, name.to_lowercase(), "{runbook}");
+        assert!(read(page).lines().any(|line| line == format!("## {name}")), "{page} has no section {name}");
+        named.insert(name.to_owned());
     }
-    assert!(alerts > 0);
+    let page = read("docs/how-to/alerts.md");
+    let sections = page.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_owned);
+    assert_eq!(sections.collect::<BTreeSet<_>>(), named);
+}
+
+/// The metrics that the two programs expose and their labels, from the page that is compared with them.
+fn served() -> BTreeMap<String, BTreeSet<String>> {
+    let page = read("docs/reference/metrics.md");
+    let rows = page.lines().filter(|line| line.starts_with("| `stowage_"));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let mut labels: BTreeSet<String> = cells[3].split(", ").map(str::to_owned).collect();
+        if cells[2] == "histogram" {
+            labels.insert("le".to_owned());
+        }
+        (cells[1].trim_matches('`').to_owned(), labels)
+    })
+    .collect()
+}
+
+/// What Prometheus makes a label of each thing that it reads, by objects of the Prometheus operator.
+const OF_TARGETS: [&str; 7] = ["namespace", "service", "pod", "container", "endpoint", "job", "instance"];
+
+/// The metrics that an expression names, and by which labels it chooses.
+fn asked(expression: &str) -> Vec<(String, Vec<String>)> {
+    let of = |rest: &str| {
+        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
+        let (name, after) = rest.split_at(end);
+        let chosen = after.strip_prefix('{').and_then(|inner| inner.split_once('}'));
+        let matchers = chosen.map_or("", |(matchers, _)| matchers).split("\",");
+        let labels = matchers.filter_map(|matcher| Some(matcher.split_once('=')?.0.to_owned()));
+        (format!("stowage_{name}"), labels.collect())
+    };
+    expression.split("stowage_").skip(1).map(of).collect()
+}
+
+/// The queries of every dashboard.
+fn panels() -> Vec<String> {
+    let all: Vec<Value> = cases().iter().flat_map(|case| objects(case)).collect();
+    let boards = all.iter().filter(|object| object["metadata"]["labels"]["grafana_dashboard"].is_string());
+    let files = boards.flat_map(|board| board["data"].as_object().unwrap().values());
+    let files: Vec<Value> = files.map(|file| serde_json::from_str(file.as_str().unwrap()).unwrap()).collect();
+    let panels = files.iter().flat_map(|file| file["panels"].as_array().unwrap());
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().unwrap());
+    targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn o17_alerts_and_panels_ask_for_metrics_that_are_served() {
+    let served = served();
+    let of_rules = alerts().into_iter().map(|rule| rule["expr"].as_str().unwrap().to_owned());
+    let mut compared = 0;
+    for expression in of_rules.chain(panels()) {
+        for (name, labels) in asked(&expression) {
+            let part = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+            let found = served.get(&name).or_else(|| served.get(part?));
+            let known = found.unwrap_or_else(|| panic!("nothing serves {name}: {expression}"));
+            for label in labels {
+                let is_known = known.contains(&label) || OF_TARGETS.contains(&label.as_str());
+                assert!(is_known, "{name} has no label {label}: {expression}");
+            }
+            compared += 1;
+        }
+    }
+    assert!(compared >= 12, "only {compared} metrics found: was the form of the expressions changed?");
+}
+
+#[test]
+fn o17_labels_that_prometheus_would_overwrite_are_honoured() {
+    let served = served();
+    let taken = |name: &&String| served[*name].iter().any(|label| OF_TARGETS.contains(&label.as_str()));
+    let honoured: Vec<&String> = served.keys().filter(taken).collect();
+    // Of the operator. One of the registry would need the same of the ServiceMonitor.
+    assert_eq!(honoured, ["stowage_resource_condition"]);
+    let shipped = read("config/manager/podmonitor.yaml");
+    let (_, endpoints) = shipped.split_once("  podMetricsEndpoints:\n").unwrap();
+    assert!(endpoints.contains("honorLabels: true"));
+    assert!(read("charts/stowage/templates/podmonitor.yaml").contains(endpoints.trim_end()), "they differ");
 }
 
 #[test]

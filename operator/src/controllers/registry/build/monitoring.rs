@@ -49,84 +49,125 @@ fn service_monitor(valid: &Valid) -> Value {
     })
 }
 
+/// An alert, before it is written as a rule.
+struct Alert {
+    name: &'static str,
+    expression: String,
+    wait: String,
+    severity: &'static str,
+    /// Whom it is about, and what is wrong.
+    summary: String,
+}
+
+impl Alert {
+    fn warning(name: &'static str, wait: &str, expression: String, summary: String) -> Self {
+        Self { name, expression, wait: wait.to_owned(), severity: "warning", summary }
+    }
+
+    /// `runbook`: the section of the documentation that says what to do. It has no address that holds everywhere.
+    fn rule(&self) -> Value {
+        json!({
+            "alert": self.name,
+            "expr": self.expression,
+            "for": self.wait,
+            "labels": { "severity": self.severity },
+            "annotations": {
+                "summary": self.summary,
+                "runbook": format!("docs/how-to/alerts.md#{}", self.name.to_lowercase()),
+            },
+        })
+    }
+}
+
 fn alerts(valid: &Valid) -> Value {
     let (namespace, name) = (&valid.namespace, &valid.name);
-    let condition = |kind: &str, status: &str| {
-        format!(
-            "max by (namespace, name) (stowage_resource_condition{{kind=\"Registry\",namespace=\"{namespace}\",\
-             name=\"{name}\",type=\"{kind}\",status=\"{status}\"}}) == 1"
-        )
-    };
-    let errors = "sum by (reason) (increase(stowage_operator_reconcile_errors_total{controller=\"registry\"}[15m])) > 5";
-    let own = format!("{namespace}/{name}");
+    let alerts = of_registry(valid).into_iter().chain(of_collections(valid)).chain(of_others(namespace));
+    let rules: Vec<Value> = alerts.map(|alert| alert.rule()).collect();
+    json!({ "spec": { "groups": [{ "name": format!("stowage-{namespace}-{name}"), "rules": rules }] } })
+}
+
+/// Whether the Registry has a condition.
+fn has(valid: &Valid, condition: &str, status: &str) -> String {
+    let (namespace, name) = (&valid.namespace, &valid.name);
+    format!(
+        "max by (namespace, name) (stowage_resource_condition{{kind=\"Registry\",namespace=\"{namespace}\",\
+         name=\"{name}\",type=\"{condition}\",status=\"{status}\"}}) == 1"
+    )
+}
+
+fn of_registry(valid: &Valid) -> [Alert; 2] {
+    let own = format!("Registry {}/{}", valid.namespace, valid.name);
+    [
+        Alert {
+            severity: "critical",
+            ..Alert::warning(
+                "RegistryNotReady",
+                "10m",
+                has(valid, "Ready", "False"),
+                format!("{own} is not ready"),
+            )
+        },
+        Alert::warning(
+            "RegistryStalled",
+            "5m",
+            has(valid, "Stalled", "True"),
+            format!("{own} waits for a human"),
+        ),
+    ]
+}
+
+fn of_collections(valid: &Valid) -> [Alert; 2] {
+    let own = format!("Registry {}/{}", valid.namespace, valid.name);
     // Two runs in a row failed if the next one after a failure did not end it.
     let gap = valid.collections.longest_gap();
     let two_runs = format!("{}s", (gap + COLLECTION).as_secs());
     let behind = format!(
-        "max(stowage_gc_oldest_due_seconds{{namespace=\"{namespace}\",service=\"{}\"}}) > {}",
+        "max(stowage_gc_oldest_due_seconds{{namespace=\"{}\",service=\"{}\"}}) > {}",
+        valid.namespace,
         valid.names().ops(),
         (2 * gap + COLLECTION).as_secs()
     );
-    let rules = [
-        alert(
-            "RegistryNotReady",
-            &condition("Ready", "False"),
-            "10m",
-            "critical",
-            &format!("{own} is not ready"),
-            REASONS,
-        ),
-        alert(
-            "RegistryStalled",
-            &condition("Stalled", "True"),
-            "5m",
-            "warning",
-            &format!("{own} waits for a human"),
-            REASONS,
-        ),
-        alert(
+    [
+        Alert::warning(
             "GCFailing",
-            &condition("GarbageCollectionHealthy", "False"),
             &two_runs,
-            "warning",
-            &format!("{own} failed to collect garbage twice"),
-            "docs/errors/LastRunFailed.md",
+            has(valid, "GarbageCollectionHealthy", "False"),
+            format!("{own} failed to collect garbage twice"),
         ),
-        alert(
-            "GCBehind",
-            &behind,
-            "15m",
-            "warning",
-            &format!("{own} does not get rid of its garbage"),
-            "docs/explanation/garbage-collection.md#running-it",
-        ),
-        alert(
-            "OperatorReconcileErrors",
-            errors,
-            "15m",
-            "warning",
-            "reconciliation fails again and again",
-            REASONS,
-        ),
-    ];
-    json!({ "spec": { "groups": [{ "name": format!("stowage-{namespace}-{name}"), "rules": rules }] } })
+        Alert::warning("GCBehind", "15m", behind, format!("{own} does not get rid of its garbage")),
+    ]
 }
 
-/// Where each reason of a condition has its page.
-const REASONS: &str = "docs/errors/README.md#reasons-of-conditions";
-
-/// `runbook`: the page of the documentation that says what to do. It has no address that holds everywhere.
-fn alert(name: &str, expression: &str, wait: &str, severity: &str, what: &str, runbook: &str) -> Value {
-    json!({
-        "alert": name,
-        "expr": expression,
-        "for": wait,
-        "labels": { "severity": severity },
-        "annotations": {
-            "summary": format!("Registry {what}"),
-            "runbook": runbook,
-        },
-    })
+/// What is beside the Registry in its namespace, and the operator. A condition does not say which Registry a resource
+/// names; where two of a namespace ask for alerts, both give the same one, with the same labels.
+fn of_others(namespace: &str) -> [Alert; 3] {
+    let condition = |kind: &str, of: &str| {
+        format!("stowage_resource_condition{{kind{kind},namespace=\"{namespace}\",{of}}}")
+    };
+    let failing = condition("=\"Mirror\"", "type=~\"Ready|Synced\",status=\"False\"");
+    let stalled = condition("=~\"Promotion|PromotionPolicy\"", "type=\"Stalled\",status=\"True\"");
+    let not_taken = condition("=\"Promotion\"", "type=\"Accepted\",status=\"False\"");
+    let errors = "sum by (reason) (increase(stowage_operator_reconcile_errors_total{controller=\"registry\"}[15m])) > 5";
+    [
+        Alert::warning(
+            "MirrorFailing",
+            "15m",
+            format!("max by (namespace, name) ({failing}) == 1"),
+            "Mirror {{ $labels.namespace }}/{{ $labels.name }} does not work, or did not copy all".to_owned(),
+        ),
+        Alert::warning(
+            "PromotionStuck",
+            "15m",
+            format!("max by (kind, namespace, name) ({stalled} or {not_taken}) == 1"),
+            "{{ $labels.kind }} {{ $labels.namespace }}/{{ $labels.name }} promotes nothing".to_owned(),
+        ),
+        Alert::warning(
+            "OperatorReconcileErrors",
+            "15m",
+            errors.to_owned(),
+            "Registry reconciliation fails again and again".to_owned(),
+        ),
+    ]
 }
 
 fn dashboard(valid: &Valid) -> Object {
