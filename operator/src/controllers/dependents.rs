@@ -30,7 +30,7 @@ use kube::{
 use serde::Serialize;
 use serde_json::json;
 use stowage_crds::{
-    Dependent, Dependents, Mirror, PromotionPolicy, Registry, VirtualRepository, check,
+    Dependent, Dependents, Mirror, PromotionPolicy, Registry, Summary, VirtualRepository, check,
     conditions::{self, ConditionType, Finding, Reason, Verdict},
     document::{Document, Schedules, Sources, compile},
     paths::{self, Conflict},
@@ -66,6 +66,10 @@ pub trait Reconciled: Dependent + Send + Sync + 'static {
     fn status(&self) -> Option<&Self::Status>;
     /// The fields that every status has.
     fn common(status: &mut Self::Status) -> Common<'_>;
+    /// What its last run did, if it has runs.
+    fn last_run(_status: &Self::Status) -> Option<&Summary> {
+        None
+    }
     /// What it means that it is suspended, if it is.
     fn suspended(&self) -> Option<&'static str>;
     /// Writes what only this kind has. Where it stands can be worse for it.
@@ -201,7 +205,9 @@ async fn look_and_write<K: Reconciled>(resource: &K, cx: &Context) -> Result<(),
     let params = PatchParams::apply(MANAGER).force();
     cx.api::<K>(&namespace).patch_status(&name, &params, &Patch::Apply(body)).await?;
     let mut before = resource.status().cloned().unwrap_or_default();
-    let notices = events::of_dependent(K::common(&mut before).conditions, K::common(&mut status).conditions);
+    let run = events::of_run(K::last_run(&before), K::last_run(&status));
+    let (before, after) = (K::common(&mut before).conditions, K::common(&mut status).conditions);
+    let notices = events::of_dependent(before, after, run);
     events::publish(&cx.recorder, &resource.object_ref(&()), notices).await;
     Ok(())
 }

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use stowage_operator::events::Happening;
 use stowage_operator::ops::metrics::{ConditionState, Metrics};
 
 /// Compares the part of a page between its markers with what it should be, or writes it.
@@ -88,4 +89,17 @@ fn the_page_of_metrics_lists_what_the_operator_counts() {
         writeln!(table, "| `{name}{end}` | {kind} | {} | {help} |", labels.join(", ")).unwrap();
     }
     compare("metrics.md", &table);
+}
+
+#[test]
+fn every_event_is_described() {
+    let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/conditions.md");
+    let text = fs::read_to_string(&page).unwrap();
+    let (_, events) = text.split_once("\n## Events\n").unwrap();
+    for happening in Happening::ALL {
+        let word = happening.as_str();
+        assert!(events.contains(&format!("| `{word}` |")), "{} does not speak of {word}", page.display());
+    }
+    let rows = events.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(rows, Happening::ALL.len(), "{} speaks of what is never told", page.display());
 }

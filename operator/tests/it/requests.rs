@@ -138,6 +138,7 @@ async fn n5_a_promotion_waits_for_its_gates_and_is_carried_out_once() {
     until(&scene, ConditionType::Succeeded, "True", Reason::Promoted).await;
     until(&scene, ConditionType::Ready, "True", Reason::Promoted).await;
     until(&scene, ConditionType::GatesPassed, "True", Reason::AllPassed).await;
+    scene.told("Promoted").await;
     let ended = status(&scene).await;
     assert_eq!((ended.evaluations, ended.result.as_ref().unwrap().referrers), (Some(2), 3));
     let request = scene.typed::<ConfigMap>().get("x-request").await.unwrap().data.unwrap();
@@ -169,6 +170,7 @@ async fn n5_a_promotion_that_failed_is_stalled_and_not_tried_again() {
     until(&scene, ConditionType::Succeeded, "False", Reason::TagConflict).await;
     let ended = status(&scene).await;
     assert!(ended.completion_time.is_some() && ended.expires_at.is_some());
+    scene.told("PromotionFailed").await;
     says(&scene, 0, "Promoted", true);
     approve(&scene).await;
     tokio::time::sleep(Duration::from_secs(3)).await;

@@ -115,13 +115,31 @@ async fn l_48_a_run_beyond_its_limits_stalls_its_policy_until_that_is_edited() {
     for condition in [ConditionType::LimitExceeded, ConditionType::Stalled] {
         scene.until_dependent::<RetentionPolicy>("team", condition, Reason::LimitExceeded).await;
     }
-    assert!(wait(async || scene.events().await.iter().any(|event| event.contains("LimitExceeded"))).await);
+    scene.told("LimitExceeded").await;
+    assert!(!scene.events().await.iter().any(|event| event == "RunRefused"), "the same is told once");
     scene.apply(policy(&json!({ "limits": { "maxDeletePercent": 90 } }))).await;
     in_force(&scene).await;
     let found = scene.typed::<RetentionPolicy>().get("team").await.unwrap();
     let conditions = conditions_of(&found);
     assert!(find(&conditions, ConditionType::LimitExceeded).is_none(), "{conditions:?}");
     assert!(find(&conditions, ConditionType::Stalled).is_none(), "{conditions:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_fails_is_an_event_and_so_is_the_next_one_that_does_not() {
+    let Some(scene) = Scene::set().await else { return };
+    let _operator = scene.operator();
+    scene.apply(shared_registry(json!({ "replicas": 1 }))).await;
+    scene.apply(policy(&json!({}))).await;
+    in_force(&scene).await;
+    says(&scene, 2, &json!({ "command": "retention", "result": "Failed", "message": "no such host" }));
+    ask(&scene, "one").await;
+    scene.told("RunFailed").await;
+    says(&scene, 0, &json!({ "command": "retention", "result": "Succeeded" }));
+    ask(&scene, "two").await;
+    scene.told("RunRecovered").await;
+    let told = scene.events().await;
+    assert_eq!(told.iter().filter(|event| event.starts_with("Run")).count(), 2, "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

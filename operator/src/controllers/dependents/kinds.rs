@@ -10,8 +10,8 @@ use k8s_openapi::{
 use kube::ResourceExt as _;
 use stowage_crds::{
     AccessPolicy, AccessPolicyStatus, LastPromotion, MemberStatus, Mirror, MirrorMode, MirrorStatus,
-    PromotionPolicy, PromotionPolicyStatus, RetentionPolicy, RetentionPolicyStatus, VirtualRepository,
-    VirtualRepositoryStatus,
+    PromotionPolicy, PromotionPolicyStatus, RetentionPolicy, RetentionPolicyStatus, Summary,
+    VirtualRepository, VirtualRepositoryStatus,
     conditions::{self, ConditionType, Reason},
     report::ResourceReport,
 };
@@ -117,6 +117,10 @@ impl Reconciled for Mirror {
         common!(status)
     }
 
+    fn last_run(status: &MirrorStatus) -> Option<&Summary> {
+        status.last_result.as_ref()
+    }
+
     fn suspended(&self) -> Option<&'static str> {
         self.spec.suspend.then_some(match self.spec.mode {
             MirrorMode::PullThrough => "it asks nothing of its upstream",
@@ -193,6 +197,10 @@ impl Reconciled for RetentionPolicy {
 
     fn common(status: &mut RetentionPolicyStatus) -> Common<'_> {
         common!(status)
+    }
+
+    fn last_run(status: &RetentionPolicyStatus) -> Option<&Summary> {
+        status.last_result.as_ref()
     }
 
     fn suspended(&self) -> Option<&'static str> {

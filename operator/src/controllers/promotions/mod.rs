@@ -40,6 +40,7 @@ use super::{
 use crate::{
     apply::{self, Applier, Live},
     context::Context,
+    events,
     names::{MANAGER, PROMOTION_LABEL, PromotionNames},
     policy::{RESYNC, jittered},
     reports::Key,
@@ -196,6 +197,9 @@ async fn write(promotion: &Promotion, status: &PromotionStatus, cx: &Context) ->
     });
     let params = PatchParams::apply(MANAGER).force();
     cx.api::<Promotion>(&namespace).patch_status(&name, &params, &Patch::Apply(body)).await?;
+    let before = promotion.status.as_ref().map(|status| status.conditions.as_slice());
+    let notices = events::of_promotion(before.unwrap_or_default(), &status.conditions);
+    events::publish(&cx.recorder, &promotion.object_ref(&()), notices).await;
     Ok(())
 }
 

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     apply::{self, Applier},
     context::Context,
-    events::Notice,
+    events::{Happening, Notice},
     names::{Component, DATA_FINALIZER},
     objects::Kind,
 };
@@ -41,8 +41,8 @@ pub(super) async fn advance(
         return Ok(Stage::Deleting(DONE));
     }
     if is_abandoned(registry) {
-        return let_go(registry, outcome, cx, Notice::warning("DataRetained", "the data were left as asked"))
-            .await;
+        let notice = Notice::warning(Happening::DataRetained, "the data were left as asked");
+        return let_go(registry, outcome, cx, notice).await;
     }
     let Some(valid) = outcome.valid.clone() else {
         let message = "the Registry cannot be rendered, so its data cannot be purged; correct the spec, or annotate \
@@ -66,13 +66,14 @@ async fn delete_data(
 ) -> Result<Stage, Failure> {
     match purged(&valid.stopped(), id, outcome, applier, cx).await {
         Ok(None) => {
-            let notice = Notice::normal("DataPurged", "every object and table of the registry was deleted");
+            let notice =
+                Notice::normal(Happening::DataPurged, "every object and table of the registry was deleted");
             let_go(registry, outcome, cx, notice).await
         }
         Ok(Some(what)) => Ok(Stage::Deleting(what)),
         Err(failure) if is_end_of_namespace(&failure) => {
             let notice = Notice::warning(
-                "DataRetained",
+                Happening::DataRetained,
                 "the namespace is being deleted, so no purge could be started",
             );
             let_go(registry, outcome, cx, notice).await

@@ -51,7 +51,7 @@ use crate::{
     apply::Applier,
     context::Context,
     controllers::{Retry, condition_states},
-    events::{self, Notice},
+    events::{self, Happening, Notice},
     names::{ABANDON_DATA, Component, DATA_FINALIZER, HANDOVER_MANAGER, MANAGER, RECONCILE},
     objects::Kind,
     policy::{Class, RESYNC, jittered},
@@ -302,7 +302,8 @@ fn without_policies(registry: &Registry, outcome: &Outcome, status: &RegistrySta
     let was_ready = registry.status.as_ref().is_some_and(|status| is_ready(&status.conditions));
     let alone = outcome.valid.as_ref().is_some_and(|valid| !valid.has_policies);
     (has_users && alone && !was_ready && is_ready(&status.conditions)).then(|| {
-        Notice::warning("NoAccessPolicy", "users can log in, but no AccessPolicy grants them anything")
+        let text = "users can log in, but no AccessPolicy grants them anything";
+        Notice::warning(Happening::NoAccessPolicy, text)
     })
 }
 

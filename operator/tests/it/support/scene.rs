@@ -154,6 +154,17 @@ impl Scene {
         events.items.into_iter().filter_map(|event| event.reason).collect()
     }
 
+    /// Waits for an event.
+    pub(crate) async fn told(&self, what: &str) {
+        let mut last = Vec::new();
+        let found = wait(async || {
+            last = self.events().await;
+            last.iter().any(|event| event == what)
+        })
+        .await;
+        assert!(found, "{what} is told: {last:?}");
+    }
+
     /// How many pods of replicas there are.
     pub(crate) async fn replicas(&self) -> usize {
         let pods: Api<k8s_openapi::api::core::v1::Pod> = self.typed();
