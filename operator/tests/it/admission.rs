@@ -8,12 +8,12 @@ use std::time::Duration;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::{
     Api, Client,
-    api::{Patch, PatchParams, PostParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use stowage_crds::{Mirror, Promotion};
+use stowage_crds::{AccessPolicy, Mirror, Promotion, Registry};
 
-use crate::support::scene::{Scene, mirror};
+use crate::support::scene::{Scene, mirror, shared_registry, wait};
 
 const AUTHOR: &str = "author-of-mirrors";
 
@@ -102,6 +102,48 @@ async fn a_mirror_may_name_only_secrets_that_its_author_may_read() {
     let changed = json!({ "spec": { "suspend": true } });
     let refused = api.patch("theirs", &PatchParams::default(), &Patch::Merge(&changed)).await;
     assert!(refused.unwrap_err().to_string().contains("spec.upstream.secretRef"));
+}
+
+/// Gives a user a role of the whole cluster in the namespace of the scene.
+async fn bind(scene: &Scene, user: &str, role: &str) {
+    let binding: RoleBinding = serde_json::from_value(json!({
+        "metadata": { "name": role },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role },
+        "subjects": [{ "kind": "User", "name": user }],
+    }))
+    .unwrap();
+    scene.typed::<RoleBinding>().create(&PostParams::default(), &binding).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_edits_a_namespace_writes_all_kinds_but_registries_and_access_policies() {
+    let Some(scene) = Scene::set().await else { return };
+    let tried = PostParams { dry_run: true, ..PostParams::default() };
+    let registry: Registry = serde_json::from_value(shared_registry(json!({}))).unwrap();
+    let policy: AccessPolicy = serde_json::from_value(json!({
+        "apiVersion": "stowage.dev/v1alpha1", "kind": "AccessPolicy", "metadata": { "name": "team" },
+        "spec": {
+            "registryRef": { "name": "main" }, "repositories": ["team/**"],
+            "subjects": [{ "user": "alice" }], "actions": ["Pull"],
+        },
+    }))
+    .unwrap();
+    let mirror: Mirror = serde_json::from_value(mirror("hub", "hub", json!({}))).unwrap();
+    // By the built-in role, to which ours is added, and by ours alone.
+    for role in ["edit", "stowage-edit"] {
+        let user = format!("has-{role}");
+        bind(&scene, &user, role).await;
+        let client = scene.cluster.user(&user);
+        let mirrors: Api<Mirror> = Api::namespaced(client.clone(), &scene.namespace);
+        assert!(wait(async || mirrors.create(&tried, &mirror).await.is_ok()).await, "{role}");
+        let registries: Api<Registry> = Api::namespaced(client.clone(), &scene.namespace);
+        registries.list(&ListParams::default()).await.unwrap();
+        let refused = registries.create(&tried, &registry).await.unwrap_err().to_string();
+        assert!(refused.contains("cannot create resource"), "{role}: {refused}");
+        let policies: Api<AccessPolicy> = Api::namespaced(client, &scene.namespace);
+        let refused = policies.create(&tried, &policy).await.unwrap_err().to_string();
+        assert!(refused.contains("cannot create resource"), "{role}: {refused}");
+    }
 }
 
 const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";

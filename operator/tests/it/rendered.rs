@@ -285,8 +285,8 @@ fn what_cannot_be_rendered_is_refused_with_its_place() {
 }
 
 #[test]
-fn the_chart_carries_the_definitions_and_the_rights_that_ship() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+fn the_chart_carries_the_definitions_and_the_policies_that_ship() {
+    let root = root();
     let mut compared = 0;
     for entry in fs::read_dir(root.join("config/crd")).unwrap() {
         let file = entry.unwrap().path();
@@ -303,11 +303,6 @@ fn the_chart_carries_the_definitions_and_the_rights_that_ship() {
     }
     assert_eq!(compared, stowage_crds::Kind::ALL.len());
 
-    let shipped = fs::read_to_string(root.join("config/rbac/operator.yaml")).unwrap();
-    let rules = shipped.split("rules:\n").nth(1).unwrap().split("---").next().unwrap();
-    let chart = fs::read_to_string(root.join("charts/stowage/templates/rbac.yaml")).unwrap();
-    assert!(chart.contains(rules.trim_end()), "the chart's rules differ from config/rbac/operator.yaml");
-
     let chart = fs::read_to_string(root.join("charts/stowage/templates/admission.yaml")).unwrap();
     for file in ["secret-references.yaml", "promotions.yaml"] {
         let shipped = fs::read_to_string(root.join("config/admission").join(file)).unwrap();
@@ -316,5 +311,63 @@ fn the_chart_carries_the_definitions_and_the_rights_that_ship() {
             chart.contains(policies.trim_end()),
             "the chart's policies differ from config/admission/{file}"
         );
+    }
+}
+
+fn documents(text: &str) -> Vec<Value> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+    documents.into_iter().filter(|document| !document.is_null()).collect()
+}
+
+/// What a template of the chart gives for the release `stowage`: for all namespaces, or for the one named `one`. Labels
+/// that only a release has are left out.
+fn of_chart(template: &str, all: bool) -> Vec<Value> {
+    let text = read(&format!("charts/stowage/templates/{template}"));
+    let (_, text) = text.split_once("*/ -}}\n").unwrap();
+    let chosen = match text.split_once("{{- if .Values.watchNamespaces }}\n") {
+        None => text.to_owned(),
+        Some((before, rest)) => {
+            let (named, rest) = rest.split_once("{{- else }}\n").unwrap();
+            let (bound, after) = rest.split_once("{{- end }}\n").unwrap();
+            [before, if all { bound } else { named }, after].concat()
+        }
+    };
+    let lines = chosen.lines().filter(|line| !line.trim_start().starts_with("{{-"));
+    let mut filled = lines.collect::<Vec<_>>().join("\n");
+    for (value, with) in [
+        ("{{ .Release.Name }}", "stowage"),
+        ("{{ $.Release.Name }}", "stowage"),
+        ("{{ .Release.Namespace }}", "stowage-system"),
+        ("{{ $.Release.Namespace }}", "stowage-system"),
+        ("{{ . }}", "one"),
+    ] {
+        filled = filled.replace(value, with);
+    }
+    documents(&filled)
+}
+
+/// Without the labels that only one of the two has.
+fn unlabelled(mut documents: Vec<Value>) -> Vec<Value> {
+    for document in &mut documents {
+        document["metadata"].as_object_mut().unwrap().remove("labels");
+    }
+    documents
+}
+
+#[test]
+fn the_chart_gives_the_rights_that_ship() {
+    assert_eq!(of_chart("users.yaml", true), documents(&read("config/rbac/users.yaml")));
+    for (template, shipped) in [("rbac.yaml", "operator.yaml"), ("usage.yaml", "usage.yaml")] {
+        let shipped = unlabelled(documents(&read(&format!("config/rbac/{shipped}"))));
+        assert!(!shipped.is_empty());
+        assert_eq!(unlabelled(of_chart(template, true)), shipped, "{template}");
+        // Where only some namespaces are watched, the same is bound in each of them.
+        let mut bound = unlabelled(of_chart(template, false));
+        for binding in bound.iter_mut().filter(|document| document["metadata"]["namespace"] == "one") {
+            assert_eq!(binding["kind"], "RoleBinding", "{template}");
+            binding["kind"] = "ClusterRoleBinding".into();
+            binding["metadata"].as_object_mut().unwrap().remove("namespace");
+        }
+        assert_eq!(bound, shipped, "{template} for some namespaces");
     }
 }

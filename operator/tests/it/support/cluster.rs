@@ -198,7 +198,8 @@ impl Cluster {
                 format!(
                     "--controllers={}",
                     "deployment-controller,replicaset-controller,job-controller,cronjob-controller,\
-                 garbage-collector-controller,namespace-controller,horizontal-pod-autoscaler-controller"
+                 garbage-collector-controller,namespace-controller,horizontal-pod-autoscaler-controller,\
+                 clusterrole-aggregation-controller"
                 ),
             ],
         );
