@@ -29,7 +29,7 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    log_to_stderr(cli.log_format);
+    log_to_stderr(cli.log_format, &cli.log);
     let (ended, code) = match cli.command {
         Command::Run(args) => (run(args), FAILED),
         Command::Crds => (print_definitions(), FAILED),
@@ -46,8 +46,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn log_to_stderr(format: Option<LogFormat>) {
-    let filter = EnvFilter::try_from_env("STOWAGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+/// The filter was read with the command line, which refuses one that says nothing.
+fn log_to_stderr(format: Option<LogFormat>, filter: &str) {
+    let filter = EnvFilter::new(filter);
     let text = format.map_or_else(|| stderr().is_terminal(), |format| format == LogFormat::Text);
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     if text { log.init() } else { log.json().flatten_event(true).init() }

@@ -24,7 +24,12 @@ use crate::support::{cluster::Cluster, scene::Scene, scene::wait};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_stowage-operator");
 
 fn run(args: &[&str], input: &str) -> Output {
+    run_with(&[], args, input)
+}
+
+fn run_with(variables: &[(&str, &str)], args: &[&str], input: &str) -> Output {
     let mut child = Command::new(PROGRAM)
+        .envs(variables.iter().copied())
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -56,6 +61,29 @@ fn render_prints_objects_and_names_what_is_wrong() {
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("document 1") && said.contains("spec.storage.s3.buket"), "{said}");
+}
+
+#[test]
+fn what_to_render_can_be_said_by_the_environment() {
+    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/full/in.yaml");
+    let file = case.to_str().unwrap();
+    let by_flags = run(&["render", "--file", file, "--apis", "gateway,monitoring"], "");
+    let variables = [("STOWAGE_FILE", file), ("STOWAGE_APIS", "gateway,monitoring")];
+    let by_variables = run_with(&variables, &["render"], "");
+    assert!(by_variables.status.success(), "{by_variables:?}");
+    assert!(String::from_utf8_lossy(&by_variables.stdout).contains("kind: ServiceMonitor"));
+    assert_eq!(by_variables.stdout, by_flags.stdout);
+}
+
+#[test]
+fn o27_a_filter_of_the_log_that_says_nothing_is_refused() {
+    for (filter, named) in [("warning", "warning"), ("info,stowage_operator=loud", "loud")] {
+        let output = run_with(&[("STOWAGE_LOG", filter)], &["crds"], "");
+        assert_eq!(output.status.code(), Some(2), "{filter}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(named), "{filter}: {said}");
+        assert!(output.stdout.is_empty());
+    }
 }
 
 #[test]

@@ -248,7 +248,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Some(LogFormat::Json) => telemetry::Format::Json,
         None => telemetry::Format::fitting(),
     };
-    let traces = telemetry::init(format, &cli.log)?;
+    let traces = match telemetry::init(format, &cli.log) {
+        Ok(traces) => traces,
+        Err(error) => return termination::told(Err(error.into())),
+    };
     match cli.command {
         Command::Serve(serve) => termination::told(runtime()?.block_on(serve.run(traces))),
         Command::Migrate(common) => termination::summed_up("migrate", || migrate(&common)),

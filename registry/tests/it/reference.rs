@@ -107,6 +107,19 @@ fn completions_and_manual_come_from_the_command_line() {
     assert!(manual.contains(".TH") && manual.contains("stowage\\-registry"), "{manual}");
 }
 
+#[test]
+fn o27_a_filter_of_the_log_that_says_nothing_is_refused() {
+    for (filter, named) in
+        [("warning", "\"warning\""), ("info,stowage_registry=loud", "stowage_registry=loud")]
+    {
+        let output = program().env("STOWAGE_LOG", filter).args(["config", "show"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{filter}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.lines().last().unwrap().contains(named), "{filter}: {said}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
 /// A process that serves on free ports, ended with its guard.
 struct Server {
     process: Child,
