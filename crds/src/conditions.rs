@@ -70,6 +70,8 @@ words! {
         GarbageCollectionHealthy,
         /// Registry: runs that delete are answered what the cluster runs. Absent where they do not ask.
         UsageProtected,
+        /// Registry, Mirror, RetentionPolicy: a run that was asked for, or is due, cannot begin. Absent otherwise.
+        RunBlocked,
         /// Mirror: the upstream answers, and takes our credential.
         UpstreamReachable,
         /// Mirror: the last run copied all that it was to.
@@ -185,6 +187,8 @@ words! {
         Refused,
         /// A Job ended without a summary.
         SummaryMissing,
+        /// No node takes the pod of a Job.
+        Unschedulable,
 
         /// Runs that ask what the cluster runs are answered.
         Watching,

@@ -45,6 +45,8 @@ pub enum Happening {
     RunRefused,
     /// A run succeeded after one that did not.
     RunRecovered,
+    /// A run that was asked for or is due cannot begin.
+    RunBlocked,
     /// An artifact was promoted.
     Promoted,
     /// A promotion ended without one.
@@ -55,7 +57,7 @@ pub enum Happening {
 
 impl Happening {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::MigrationFailed,
         Self::MigrationRequired,
         Self::DocumentRejected,
@@ -70,6 +72,7 @@ impl Happening {
         Self::RunFailed,
         Self::RunRefused,
         Self::RunRecovered,
+        Self::RunBlocked,
         Self::Promoted,
         Self::PromotionFailed,
         Self::Stalled,
@@ -93,6 +96,7 @@ impl Happening {
             Self::RunFailed => "RunFailed",
             Self::RunRefused => "RunRefused",
             Self::RunRecovered => "RunRecovered",
+            Self::RunBlocked => "RunBlocked",
             Self::Promoted => "Promoted",
             Self::PromotionFailed => "PromotionFailed",
             Self::Stalled => "Stalled",
@@ -141,6 +145,7 @@ pub fn of_registry(before: Option<&RegistryStatus>, after: &RegistryStatus) -> V
         let found = entered(before, after, condition, reason);
         notices.extend(found.map(|found| Notice::warning(happening, found.message.clone())));
     }
+    notices.extend(blocked(before, after));
     notices.extend(stalled(before, after));
     if has(before, ConditionType::Ready, Reason::RollingOut) && is_true(after, ConditionType::Ready) {
         notices.push(Notice::normal(Happening::RolloutFinished, "every replica runs the wanted version"));
@@ -158,7 +163,7 @@ pub fn of_registry(before: Option<&RegistryStatus>, after: &RegistryStatus) -> V
 pub fn of_dependent(before: &[Condition], after: &[Condition], run: Option<Notice>) -> Vec<Notice> {
     let exceeded = entered(before, after, ConditionType::LimitExceeded, Reason::LimitExceeded);
     let exceeded = exceeded.map(|found| Notice::warning(Happening::LimitExceeded, found.message.clone()));
-    once([exceeded, run, stalled(before, after)])
+    once([exceeded, run, blocked(before, after), stalled(before, after)])
 }
 
 /// What the next known run has to tell after the one that was known before: that it ended another way.
@@ -197,9 +202,24 @@ pub fn of_promotion(before: &[Condition], after: &[Condition]) -> Vec<Notice> {
 
 /// It waits for a human, and did not before, or for another reason.
 fn stalled(before: &[Condition], after: &[Condition]) -> Option<Notice> {
-    let found = find(after, ConditionType::Stalled)?;
-    let is_new = find(before, ConditionType::Stalled).is_none_or(|old| old.reason != found.reason);
-    is_new.then(|| Notice::warning(Happening::Stalled, found.message.clone()))
+    appeared(before, after, ConditionType::Stalled)
+        .map(|found| Notice::warning(Happening::Stalled, found.message.clone()))
+}
+
+/// A run of it cannot begin, and could before, or for another reason.
+fn blocked(before: &[Condition], after: &[Condition]) -> Option<Notice> {
+    appeared(before, after, ConditionType::RunBlocked)
+        .map(|found| Notice::warning(Happening::RunBlocked, found.message.clone()))
+}
+
+/// A condition that is absent when all is well, if it was absent before, or there for another reason.
+fn appeared<'a>(
+    before: &[Condition],
+    after: &'a [Condition],
+    condition: ConditionType,
+) -> Option<&'a Condition> {
+    let found = find(after, condition)?;
+    find(before, condition).is_none_or(|old| old.reason != found.reason).then_some(found)
 }
 
 /// What there is to tell, without what says again what was said.
@@ -300,6 +320,16 @@ mod tests {
         assert_eq!(of_dependent(&invalid, &invalid, None), []);
         assert_eq!(of_dependent(&invalid, &conflict, None), told);
         assert_eq!(of_dependent(&conflict, &[], None), []);
+    }
+
+    #[test]
+    fn a_run_that_cannot_begin_is_told_once() {
+        let blocked = status(ConditionType::RunBlocked, true, Reason::NoJobs);
+        let told = [Notice::warning(Happening::RunBlocked, "text")];
+        assert_eq!(of_registry(None, &blocked), told);
+        assert_eq!(of_registry(Some(&blocked), &blocked), []);
+        assert_eq!(of_dependent(&[], &blocked.conditions, None), told);
+        assert_eq!(of_dependent(&blocked.conditions, &[], None), []);
     }
 
     #[test]

@@ -38,11 +38,14 @@ use stowage_crds::{
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Retry, condition_states, registry::build::document};
+use super::{
+    Retry, condition_states,
+    registry::{blocked::blocked, build::document},
+};
 use crate::{
     context::Context,
     events,
-    names::{MANAGER, Names, RECONCILE_REQUESTED_AT, label_value},
+    names::{MANAGER, Names, RECONCILE_REQUESTED_AT, RUN_REQUESTED_AT, label_value},
     policy::{RESYNC, jittered},
     reports::{Key, Snapshot},
 };
@@ -286,9 +289,20 @@ fn status<K: Reconciled>(resource: &K, seen: &Seen, now: &Time) -> K::Status {
         }
         None => conditions::clear(common.conditions, ConditionType::Suspended),
     }
+    match blocked(vain_request(resource, seen), &seen.pods) {
+        Some(finding) => conditions::set(common.conditions, finding, set.generation, now),
+        None => conditions::clear(common.conditions, ConditionType::RunBlocked),
+    }
     *common.observed_generation = set.generation;
     *common.last_handled_reconcile_at = resource.annotations().get(RECONCILE_REQUESTED_AT).cloned();
     status
+}
+
+/// The annotation that asks for a run, where its Registry is on a volume: the replica runs it, by the schedule.
+fn vain_request<K: Reconciled>(resource: &K, seen: &Seen) -> Option<&'static str> {
+    let on_a_volume = seen.registry.as_ref().is_some_and(|registry| registry.spec.is_single_replica());
+    let asks = resource.has_runs() && resource.annotations().contains_key(RUN_REQUESTED_AT);
+    (on_a_volume && asks).then_some(RUN_REQUESTED_AT)
 }
 
 fn standing<K: Reconciled>(resource: &K, before: &[Condition], seen: &Seen) -> Standing {

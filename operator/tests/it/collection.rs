@@ -235,3 +235,46 @@ async fn a_collection_ends_before_the_data_are_purged() {
     assert!(collecting.is_empty(), "nothing else writes while the data are purged");
     assert!(scene.typed::<CronJob>().list(&ListParams::default()).await.unwrap().items.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_cannot_begin_is_told() {
+    let Some(scene) = Scene::set().await else { return };
+    let operator = scene.operator();
+    scene.apply(shared_registry(json!({ "replicas": 1 }))).await;
+    scene.ready().await;
+    scene.kubelet.behaviour.lock().unwrap().jobs_hang = true;
+    ask(&scene, "one").await;
+    let pods: kube::Api<Pod> = scene.typed();
+    let labels = ListParams::default().labels("app.kubernetes.io/component=gc");
+    assert!(wait(async || !pods.list(&labels).await.unwrap().items.is_empty()).await);
+    let pod = pods.list(&labels).await.unwrap().items.remove(0).name_any();
+    let no_node = json!({ "type": "PodScheduled", "status": "False", "reason": "Unschedulable" });
+    let patch = json!({ "status": { "conditions": [no_node] } });
+    let params = kube::api::PatchParams::default();
+    pods.patch_status(&pod, &params, &kube::api::Patch::Strategic(patch)).await.unwrap();
+    let registry = scene.until_reason(ConditionType::RunBlocked, Reason::Unschedulable).await;
+    assert!(is_true(of(&registry), ConditionType::Ready), "replicas serve on");
+    scene.told("RunBlocked").await;
+    scene.assert_quiet(&operator, Duration::from_secs(5)).await;
+    scene.kubelet.behaviour.lock().unwrap().jobs_hang = false;
+    until_reported(&scene, Reason::LastRunSucceeded).await;
+    let is_gone = |registry: &Registry| find(of(registry), ConditionType::RunBlocked).is_none();
+    scene.until("the run has begun", is_gone).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_volume_who_asks_for_a_run_is_told_that_there_is_none() {
+    let Some(scene) = Scene::set().await else { return };
+    let operator = scene.operator();
+    scene.apply(filesystem_registry(json!({}))).await;
+    scene.ready().await;
+    ask(&scene, "one").await;
+    let registry = scene.until_reason(ConditionType::RunBlocked, Reason::NoJobs).await;
+    assert!(is_true(of(&registry), ConditionType::Ready));
+    scene.told("RunBlocked").await;
+    scene.assert_quiet(&operator, Duration::from_secs(5)).await;
+    scene.patch(json!({ "metadata": { "annotations": { "stowage.dev/run-requested-at": null } } })).await;
+    let is_gone = |registry: &Registry| find(of(registry), ConditionType::RunBlocked).is_none();
+    scene.until("nothing is asked for in vain", is_gone).await;
+    assert!(collections(&scene).await.is_empty());
+}

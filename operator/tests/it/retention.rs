@@ -14,7 +14,7 @@ use stowage_crds::{
 };
 use stowage_operator::objects::Kind;
 
-use crate::support::scene::{Scene, conditions_of, shared_registry, wait};
+use crate::support::scene::{Scene, conditions_of, filesystem_registry, shared_registry, wait};
 
 fn policy(spec: &Value) -> Value {
     let mut body = json!({
@@ -178,4 +178,18 @@ async fn what_no_schema_can_refuse_is_a_condition_that_names_the_field() {
     assert!(stalled.contains("spec.keep[0].tags.semver.range"), "{stalled}");
     scene.apply(policy(&json!({}))).await;
     in_force(&scene).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_volume_who_asks_for_a_run_of_a_policy_is_told_that_there_is_none() {
+    let Some(scene) = Scene::set().await else { return };
+    let _operator = scene.operator();
+    scene.apply(filesystem_registry(json!({}))).await;
+    scene.apply(policy(&json!({}))).await;
+    in_force(&scene).await;
+    ask(&scene, "one").await;
+    scene.until_dependent::<RetentionPolicy>("team", ConditionType::RunBlocked, Reason::NoJobs).await;
+    scene.told("RunBlocked").await;
+    in_force(&scene).await;
+    assert!(runs(&scene).await.is_empty());
 }

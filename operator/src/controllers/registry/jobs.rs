@@ -18,7 +18,7 @@ use stowage_crds::{Outcome, Summary, Termination, conditions::Reason};
 use super::build::pod;
 
 /// The label by which Kubernetes names the Job of a pod.
-const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+pub(super) const JOB_NAME: &str = "batch.kubernetes.io/job-name";
 /// Bad configuration.
 pub const EXIT_CONFIGURATION: i32 = 2;
 /// Refused for safety.

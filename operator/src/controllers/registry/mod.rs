@@ -8,6 +8,7 @@
 //! Guarantees: once nothing changes, nothing is written. A repeat after any interruption ends in the same state.
 //! Never: opens the database or the bucket, reads a Secret, or takes over an object of somebody else.
 
+pub mod blocked;
 pub mod build;
 mod collection;
 mod deletion;

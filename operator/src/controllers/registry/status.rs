@@ -17,7 +17,9 @@ use stowage_crds::{
 };
 
 use super::{
-    Outcome, Stage, collection,
+    Outcome, Stage,
+    blocked::blocked,
+    collection,
     exposed::exposed,
     failure::Failure,
     jobs::JobState,
@@ -65,6 +67,10 @@ pub(super) fn status(registry: &Registry, outcome: &Outcome, now: &Time) -> Regi
         findings.extend(outcome.seen.usage.as_ref().map(|watch| usage::protected(watch, &outcome.seen)));
         if valid.spec().usage_protection.is_none() {
             conditions::clear(&mut status.conditions, ConditionType::UsageProtected);
+        }
+        match blocked(valid.vain_request(), &outcome.seen.pods) {
+            Some(finding) => findings.push(finding),
+            None => conditions::clear(&mut status.conditions, ConditionType::RunBlocked),
         }
     }
     let summary = summary(registry, outcome, &findings);

@@ -312,6 +312,13 @@ impl Valid {
         Some(self.names().collection_run(&format!("{}|{asked}", handled.unwrap_or_default())))
     }
 
+    /// The annotation that asks for a Job in vain: none runs beside a replica that holds a volume.
+    #[must_use]
+    pub fn vain_request(&self) -> Option<&'static str> {
+        let asks = |name: &&str| self.registry.annotations().contains_key(*name);
+        [RUN_REQUESTED_AT, REBUILD].into_iter().filter(|_| self.backing != Backing::Shared).find(asks)
+    }
+
     /// How long it is until a run becomes due that no schedule starts.
     #[must_use]
     pub fn next_run(&self) -> Option<Duration> {
