@@ -112,9 +112,15 @@ async fn a_collection_that_fails_or_refuses_is_said_and_the_registry_stays_ready
     scene.ready().await;
     let message = |registry: &Registry| find(of(registry), HEALTHY).unwrap().message.clone();
 
-    says(&scene, 3, summary("Refused", Some("the database is not trusted yet"), &json!({})));
+    let mut refused: Value =
+        serde_json::from_str(&summary("Refused", Some("the database is not trusted yet"), &json!({})))
+            .unwrap();
+    refused["reason"] = "CollectorFrozen".into();
+    says(&scene, 3, refused.to_string());
     ask(&scene, "one").await;
     let registry = until_reported(&scene, Reason::Refused).await;
+    let database = find(of(&registry), ConditionType::DatabaseReachable).unwrap();
+    assert_eq!((database.status.as_str(), database.reason.as_str()), ("True", "CollectorFrozen"));
     assert_eq!(message(&registry), "the database is not trusted yet");
     assert!(is_true(of(&registry), ConditionType::Ready));
     assert!(registry.status.unwrap().garbage_collection.unwrap().last_successful_time.is_none());
@@ -134,7 +140,10 @@ async fn a_collection_that_fails_or_refuses_is_said_and_the_registry_stays_ready
     tokio::time::sleep(Duration::from_secs(1)).await;
     says(&scene, 0, summary("Succeeded", None, &json!({})));
     ask(&scene, "three").await;
-    until_reported(&scene, Reason::LastRunSucceeded).await;
+    let registry = until_reported(&scene, Reason::LastRunSucceeded).await;
+    let database = find(of(&registry), ConditionType::DatabaseReachable).unwrap();
+    assert_eq!(database.reason, "ProbeSucceeded");
+    scene.told("CollectionRecovered").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -135,6 +135,8 @@ async fn a_run_that_fails_is_an_event_and_so_is_the_next_one_that_does_not() {
     says(&scene, 2, &json!({ "command": "retention", "result": "Failed", "message": "no such host" }));
     ask(&scene, "one").await;
     scene.told("RunFailed").await;
+    // Times are whole seconds: a run is newer than another that began in an earlier one.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     says(&scene, 0, &json!({ "command": "retention", "result": "Succeeded" }));
     ask(&scene, "two").await;
     scene.told("RunRecovered").await;

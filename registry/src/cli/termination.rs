@@ -69,7 +69,8 @@ pub(super) fn write(text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use stowage_registry::jobs::RetentionError;
+    use stowage_registry::jobs::{GcError, RetentionError};
+    use stowage_registry::meta;
     use stowage_registry::usage::Unanswered;
 
     use super::*;
@@ -79,5 +80,12 @@ mod tests {
         let failure = Failure::Retention(RetentionError::Unanswered(Unanswered::Missing("prod".into())));
         let summary = summary_of(&Run::begin("retention"), &failure);
         assert_eq!(summary.reason.as_deref(), Some("UsageReportMissing"));
+    }
+
+    #[test]
+    fn a_collection_that_does_not_trust_the_database_says_so_in_a_word() {
+        let of = |error| summary_of(&Run::begin("gc"), &Failure::Gc(error)).reason;
+        assert_eq!(of(GcError::from(meta::Error::Untrusted)).as_deref(), Some("CollectorFrozen"));
+        assert_eq!(of(GcError::Foreign("another registry".into())), None);
     }
 }

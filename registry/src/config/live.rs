@@ -133,13 +133,14 @@ impl Facts {
         Self { registry_id: Some(registry.to_string()), ..self.clone() }
     }
 
-    /// The same after a collection that this process started.
+    /// The same after a collection that this process started. One that failed, or refused for another reason, says
+    /// nothing of the database.
     #[must_use]
     pub fn with_collection(&self, run: &Summary) -> Self {
         let collector_frozen = match run.result {
             Outcome::Succeeded => Some(false),
-            Outcome::Refused => Some(true),
-            Outcome::Failed => self.collector_frozen,
+            Outcome::Refused if run.reason.as_deref() == Some(Reason::CollectorFrozen.as_str()) => Some(true),
+            Outcome::Refused | Outcome::Failed => self.collector_frozen,
         };
         Self { runs: vec![run.clone()], collector_frozen, ..self.clone() }
     }

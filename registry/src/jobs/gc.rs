@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, try_join_all};
 use futures::stream::{self, StreamExt as _};
+use stowage_crds::conditions::Reason;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -82,6 +83,7 @@ impl GcError {
     pub const fn reason(&self) -> Option<&'static str> {
         match self {
             Self::Unanswered(why) => why.reason(),
+            Self::Frozen(_) => Some(Reason::CollectorFrozen.as_str()),
             _ => None,
         }
     }

@@ -8,6 +8,7 @@ use k8s_openapi::api::{
     core::v1::{ContainerStatus, Pod},
 };
 use stowage_crds::{
+    Outcome, Summary,
     conditions::{ConditionType, Finding, Reason, Verdict},
     report::{Check, Checks},
 };
@@ -153,19 +154,20 @@ pub(super) fn storage(reports: &Snapshot) -> Finding {
     )
 }
 
-/// Do the replicas reach the database?
+/// Do the replicas reach the database? Whether collection trusts it is what the last collection said.
 #[must_use]
-pub(super) fn database(reports: &Snapshot) -> Finding {
+pub(super) fn database(reports: &Snapshot, last: Option<&Summary>) -> Finding {
     let found = reachable(
         reports,
         ConditionType::DatabaseReachable,
         |checks| checks.database,
         (Reason::DatabaseUnreachable, "a replica does not reach the database"),
     );
-    let frozen = reports.all().any(|report| report.checks.collector == Check::Frozen);
-    if found.verdict == Verdict::True && frozen {
-        let message =
-            "the database answers and is not trusted yet: collection waits for a walk of the bucket";
+    let frozen = Reason::CollectorFrozen.as_str();
+    let is_frozen =
+        last.is_some_and(|run| run.result == Outcome::Refused && run.reason.as_deref() == Some(frozen));
+    if found.verdict == Verdict::True && is_frozen {
+        let message = "the last collection did not trust the database: GarbageCollectionHealthy says why";
         return Finding { reason: Reason::CollectorFrozen, message: message.into(), ..found };
     }
     found
@@ -272,17 +274,36 @@ mod tests {
     fn one_replica_without_a_database_is_enough_to_say_so() {
         let ok = report(&json!({ "checks": { "database": "Ok" } }));
         let lost = report(&json!({ "checks": { "database": "Unreachable" } }));
-        let frozen = report(&json!({ "checks": { "database": "Ok", "collector": "Frozen" } }));
         let reason = |replicas: Vec<Answer>| {
             let replicas = replicas.into_iter().map(|answer| replica(true, answer)).collect();
-            database(&Snapshot(replicas)).reason
+            database(&Snapshot(replicas), None).reason
         };
         let empty = report(&json!({ "checks": { "database": "Empty" } }));
         assert_eq!(reason(vec![ok.clone(), lost]), Reason::DatabaseUnreachable);
         assert_eq!(reason(vec![empty]), Reason::ProbeSucceeded);
-        assert_eq!(reason(vec![ok.clone(), frozen]), Reason::CollectorFrozen);
         assert_eq!(reason(vec![ok]), Reason::ProbeSucceeded);
         assert_eq!(reason(vec![]), Reason::WaitingForReplicas);
+    }
+
+    #[test]
+    fn whether_the_database_is_trusted_is_what_the_last_collection_said() {
+        let refused = |reason: Option<&str>| Summary {
+            reason: reason.map(str::to_owned),
+            ..Summary::new("gc", Outcome::Refused)
+        };
+        let reason = |checks: serde_json::Value, last: Option<&Summary>| {
+            let answer = report(&json!({ "checks": checks }));
+            database(&Snapshot(vec![replica(true, answer)]), last).reason
+        };
+        let (ok, lost) = (json!({ "database": "Ok" }), json!({ "database": "Unreachable" }));
+        let frozen = refused(Some("CollectorFrozen"));
+        assert_eq!(reason(ok.clone(), Some(&frozen)), Reason::CollectorFrozen);
+        assert_eq!(reason(lost, Some(&frozen)), Reason::DatabaseUnreachable);
+        for other in
+            [refused(None), refused(Some("UsageReportMissing")), Summary::new("gc", Outcome::Succeeded)]
+        {
+            assert_eq!(reason(ok.clone(), Some(&other)), Reason::ProbeSucceeded, "{other:?}");
+        }
     }
 
     #[test]

@@ -62,7 +62,8 @@ pub(super) fn status(registry: &Registry, outcome: &Outcome, now: &Time) -> Regi
         if let Some(asked) = collection::started(valid, &outcome.seen) {
             status.last_handled_run_at = Some(asked.to_owned());
         }
-        findings = observations(valid, outcome, numbers);
+        let last = status.garbage_collection.as_ref().and_then(|known| known.last_result.as_ref());
+        findings = observations(valid, outcome, numbers, last);
         findings.push(collection::healthy(valid, status.garbage_collection.as_ref()));
         findings.extend(outcome.seen.usage.as_ref().map(|watch| usage::protected(watch, &outcome.seen)));
         if valid.spec().usage_protection.is_none() {
@@ -119,8 +120,13 @@ fn agreed<T: PartialEq>(mut answers: impl Iterator<Item = Option<T>>) -> Option<
     answers.all(|other| other.as_ref() == Some(&first)).then_some(first)
 }
 
-/// Every condition but the summaries and the collector's.
-fn observations(valid: &Valid, outcome: &Outcome, numbers: Numbers) -> Vec<Finding> {
+/// Every condition but the summaries and the collector's. `last` is what the last collection did.
+fn observations(
+    valid: &Valid,
+    outcome: &Outcome,
+    numbers: Numbers,
+    last: Option<&stowage_crds::Summary>,
+) -> Vec<Finding> {
     let (seen, reports) = (&outcome.seen, &outcome.seen.reports);
     let trouble = replicas::trouble(seen.pods_of(Component::Registry));
     let applied = match valid.gate {
@@ -135,7 +141,7 @@ fn observations(valid: &Valid, outcome: &Outcome, numbers: Numbers) -> Vec<Findi
         migrated(valid, outcome),
         replicas::available(numbers, trouble.as_ref()),
         replicas::storage(reports),
-        replicas::database(reports),
+        replicas::database(reports, last),
         applied,
         exposed(valid, &seen.live),
     ];
