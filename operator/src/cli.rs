@@ -48,8 +48,11 @@ pub enum Command {
         /// For which shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page, or write a page for each subcommand
+    Man {
+        /// Folder for the pages, made if there is none; without it that of the program is printed
+        folder: Option<PathBuf>,
+    },
 }
 
 /// How to run.

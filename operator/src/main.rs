@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         Command::Crds => (print_definitions(), FAILED),
         Command::Render(args) => (print_rendered(&args), USAGE),
         Command::Completions { shell } => (print_completions(shell), FAILED),
-        Command::Man => (print_manual(), FAILED),
+        Command::Man { folder } => (manual(folder.as_deref()), FAILED),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -93,7 +93,12 @@ fn print_completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
     print(&String::from_utf8(script).context("make the script")?)
 }
 
-fn print_manual() -> anyhow::Result<()> {
+fn manual(folder: Option<&Path>) -> anyhow::Result<()> {
+    if let Some(folder) = folder {
+        let made = std::fs::create_dir_all(folder);
+        let written = made.and_then(|()| clap_mangen::generate_to(Cli::command(), folder));
+        return written.with_context(|| format!("write the manual pages to {}", folder.display()));
+    }
     let mut page = Vec::new();
     clap_mangen::Man::new(Cli::command()).render(&mut page).context("make the manual page")?;
     print(&String::from_utf8(page).context("make the manual page")?)

@@ -47,6 +47,22 @@ fn completions_and_manual_of_the_operator_come_from_its_command_line() {
 }
 
 #[test]
+fn every_subcommand_of_the_operator_has_its_manual_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man/man1");
+    assert_eq!(printed(&["man", pages.to_str().unwrap()]), "");
+    for (page, says) in [
+        ("stowage-operator.1", "stowage\\-operator\\-render(1)"),
+        ("stowage-operator-run.1", "watch\\-namespaces"),
+        ("stowage-operator-render.1", "registry\\-image"),
+        ("stowage-operator-crds.1", ".TH"),
+    ] {
+        let text = fs::read_to_string(pages.join(page)).unwrap();
+        assert!(text.contains(says), "{page} does not speak of {says}: {text}");
+    }
+}
+
+#[test]
 fn the_command_line_page_is_what_the_operator_prints() {
     let mut text = String::new();
     for command in [vec![], vec!["run"], vec!["crds"], vec!["render"]] {

@@ -105,8 +105,11 @@ enum Command {
         /// For which shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page, or write a page for each subcommand
+    Man {
+        /// Folder for the pages, made if there is none; without it that of the program is printed
+        folder: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -275,11 +278,16 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "stowage-registry", &mut script);
             print(&script)
         }
-        Command::Man => {
+        Command::Man { folder: None } => {
             let mut page = Vec::new();
             let rendered = clap_mangen::Man::new(Cli::command()).render(&mut page);
             rendered.map_err(|source| Failure::System { what: "render the manual page", source })?;
             print(&page)
+        }
+        Command::Man { folder: Some(folder) } => {
+            let made = std::fs::create_dir_all(&folder);
+            let written = made.and_then(|()| clap_mangen::generate_to(Cli::command(), &folder));
+            written.map_err(|source| Failure::System { what: "write the manual pages", source })
         }
     }
 }

@@ -108,6 +108,22 @@ fn completions_and_manual_come_from_the_command_line() {
 }
 
 #[test]
+fn every_subcommand_has_its_manual_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man/man1");
+    assert_eq!(printed(&["man", pages.to_str().unwrap()]), "");
+    for (page, says) in [
+        ("stowage-registry.1", "stowage\\-registry\\-serve(1)"),
+        ("stowage-registry-serve.1", "ops\\-listen"),
+        ("stowage-registry-trash-restore.1", ".TH"),
+        ("stowage-registry-config-show.1", ".TH"),
+    ] {
+        let text = fs::read_to_string(pages.join(page)).unwrap();
+        assert!(text.contains(says), "{page} does not speak of {says}: {text}");
+    }
+}
+
+#[test]
 fn o27_a_filter_of_the_log_that_says_nothing_is_refused() {
     for (filter, named) in
         [("warning", "\"warning\""), ("info,stowage_registry=loud", "stowage_registry=loud")]
