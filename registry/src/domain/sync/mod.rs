@@ -8,7 +8,8 @@
 //! Guarantees: what is here is not fetched again, so a run that was killed is gone on with by the next. What fails is
 //! told by its name, and the rest goes on. A tag that is not what it was when it was looked at is not written over.
 //! An image is copied only if it is signed as the mirror asks.
-//! Only tags that this mirror set are pruned, and only after a run without a failure over complete lists.
+//! Only tags that this mirror set are pruned, and only after a run without a failure over complete lists, none of which
+//! is empty where it had something.
 //! Never: assumes that it runs alone; two runs do the same twice.
 
 mod ask;

@@ -3,7 +3,9 @@
 
 //! Deletes tags that the upstream has no longer.
 //!
-//! Guarantees: only what this mirror set, and nobody since; only after everything was listed and copied.
+//! Guarantees: only what this mirror set, and nobody since; only after everything was listed and copied. A list without
+//! any tag, where tags are here that came by it, is none: so answers a registry that lost its data, or shows us none of
+//! it any more.
 
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
@@ -12,7 +14,8 @@ use stowage_oci::{Name, Tag};
 
 use super::super::mirror::names::below;
 use super::told::Fault;
-use super::{Listed, Repositories, Run, SyncFate, SyncMode};
+use super::{At, Listed, Repositories, Run, SyncFate, SyncMode};
+use crate::meta::TagState;
 use crate::operation::Page;
 
 impl Run<'_> {
@@ -26,6 +29,9 @@ impl Run<'_> {
             return;
         }
         let known = std::mem::take(&mut *self.tags.lock().unwrap_or_else(PoisonError::into_inner));
+        if !self.is_believed(&known).await {
+            return;
+        }
         for (at, tags) in &known {
             self.prune_repository(&at.upstream, &at.here, tags).await;
         }
@@ -41,12 +47,63 @@ impl Run<'_> {
         }
     }
 
+    /// Whether everything that was asked for has some tag, or nothing here to lose. What has not is a failure.
+    async fn is_believed(&self, known: &[(At, BTreeSet<Tag>)]) -> bool {
+        let mut asked: Vec<&Repositories> = Vec::new();
+        for artifacts in &self.asked.artifacts {
+            if !asked.contains(&&artifacts.repositories) {
+                asked.push(&artifacts.repositories);
+            }
+        }
+        let mut is_believed = true;
+        for repositories in asked {
+            let mut named = known.iter().filter(|(at, _)| self.is_named_by(repositories, &at.upstream));
+            if named.any(|(_, tags)| !tags.is_empty()) {
+                continue;
+            }
+            let fault = match self.has_copies_of(repositories).await {
+                Ok(false) => continue,
+                Ok(true) => Fault::UpstreamEmpty,
+                Err(fault) => fault,
+            };
+            self.tally.failed(repositories.to_string(), &fault);
+            is_believed = false;
+        }
+        is_believed
+    }
+
+    fn is_named_by(&self, repositories: &Repositories, upstream: &Name) -> bool {
+        match repositories {
+            Repositories::One(name) => self.upstream.repository(name) == *upstream,
+            Repositories::Catalog { .. } | Repositories::Organization { .. } => repositories.take(upstream),
+        }
+    }
+
+    /// Whether a tag is here that this mirror set in one of these.
+    async fn has_copies_of(&self, repositories: &Repositories) -> Result<bool, Fault> {
+        let places = match repositories {
+            Repositories::One(name) => vec![self.at(name)?.here],
+            Repositories::Catalog { .. } | Repositories::Organization { .. } => {
+                self.named_here(&[repositories]).await?.into_iter().map(|(_, here)| here).collect()
+            }
+        };
+        for here in places {
+            if self.states(&here).await?.values().any(|state| self.is_ours(state)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn is_ours(&self, state: &TagState) -> bool {
+        !state.is_deleted && state.generation.has(self.mark)
+    }
+
     async fn prune_repository(&self, upstream: &Name, here: &Name, tags: &BTreeSet<Tag>) {
         let pruned = async {
             let states = self.states(here).await?;
             for state in states.into_values() {
-                let is_ours = !state.is_deleted && state.generation.has(self.mark);
-                if !is_ours || tags.contains(&state.tag) {
+                if !self.is_ours(&state) || tags.contains(&state.tag) {
                     continue;
                 }
                 let goes = match self.mode {
@@ -74,7 +131,14 @@ impl Run<'_> {
             .map(|artifacts| &artifacts.repositories)
             .filter(|repositories| !matches!(repositories, Repositories::One(_)))
             .collect();
-        let (mut gone, mut after) = (Vec::new(), None);
+        let mut gone = self.named_here(&lists).await?;
+        gone.retain(|(upstream, _)| !listed.repositories.contains_key(upstream));
+        Ok(gone)
+    }
+
+    /// Repositories here whose names one of the lists takes: by their names there and here.
+    async fn named_here(&self, lists: &[&Repositories]) -> Result<Vec<(Name, Name)>, Fault> {
+        let (mut named, mut after) = (Vec::new(), None);
         while !lists.is_empty() {
             let page = Page { limit: None, after: after.take() };
             let found = self.domain.catalog(&page, |_| true).await?;
@@ -84,15 +148,13 @@ impl Run<'_> {
                     Some(path) => below(here, path),
                 };
                 let upstream = upstream.filter(|name| lists.iter().any(|list| list.take(name)));
-                if let Some(name) = upstream.filter(|name| !listed.repositories.contains_key(name)) {
-                    gone.push((name, here.clone()));
-                }
+                named.extend(upstream.map(|name| (name, here.clone())));
             }
             match found.repositories.last() {
                 Some(last) if found.more => after = Some(last.to_string()),
                 _ => break,
             }
         }
-        Ok(gone)
+        Ok(named)
     }
 }

@@ -207,6 +207,11 @@ pub(super) enum Fault {
     Name(String),
     #[error("what refers to it goes too deep")]
     TooDeep,
+    #[error(
+        "the upstream lists no tag of it at all, and tags are here that came from it: nothing is pruned. If it is meant \
+         to have none, leave it out of the mirror"
+    )]
+    UpstreamEmpty,
     #[error("this mirror takes signed images only: {0}")]
     Unsigned(Unsigned),
 }
@@ -226,6 +231,7 @@ impl Fault {
             Self::PathTaken(_) => "PathConflict",
             Self::Name(_) => "InvalidName",
             Self::TooDeep => "TooDeep",
+            Self::UpstreamEmpty => "UpstreamEmpty",
             Self::Unsigned(unsigned) => unsigned_reason(unsigned),
         }
     }

@@ -21,6 +21,7 @@ super::both_stores!(
     f34_what_fails_is_named_and_the_rest_goes_on,
     a_tag_that_a_client_set_is_not_written_over,
     prune_deletes_what_this_mirror_set_after_a_run_without_failure,
+    l_13_an_upstream_that_lists_nothing_at_all_prunes_nothing,
     w108_clients_cannot_push_where_a_mirror_copies,
     blobs_of_other_repositories_here_are_linked,
     an_image_that_lacks_its_blobs_here_is_made_whole,
@@ -203,6 +204,48 @@ async fn prune_deletes_what_this_mirror_set_after_a_run_without_failure(mut site
         assert!(site.manifest(repository, tag).await.is_some(), "{repository}:{tag}");
     }
     assert_eq!(site.copy().await.items, ["unchanged acme/app:1"]);
+}
+
+async fn l_13_an_upstream_that_lists_nothing_at_all_prunes_nothing(mut site: Site) {
+    let (upstream, lost) = (Stowage::open().await, Stowage::open().await);
+    let listing = |stowage: &Stowage| settings(&format!("http://{}", stowage.address()));
+    let names = ["base/acme/app", "base/acme/web"];
+    for repository in ["acme/app", "acme/web"] {
+        push(&upstream.address(), "", repository, "1", repository.as_bytes());
+    }
+    let acme = Repositories::Catalog { include: vec!["acme/*".parse().unwrap()], exclude: Vec::new() };
+    let app = Repositories::One("acme/app".parse().unwrap());
+    let only = |repositories: &Repositories| {
+        vec![Artifacts { repositories: repositories.clone(), selection: Selection::default() }]
+    };
+    (site.asked.upstream, site.asked.artifacts, site.asked.prunes) = (listing(&lost), only(&acme), true);
+    assert_eq!(site.copy().await.items, [""; 0], "there is nothing to lose yet");
+    site.asked.upstream = listing(&upstream);
+    assert_eq!(site.copy().await.synced.copied, 2);
+
+    site.asked.upstream = listing(&lost);
+    for mode in [SyncMode::DryRun, SyncMode::Copy] {
+        let told = site.run(mode).await;
+        assert_eq!(told.synced.failures, [("catalog".to_owned(), "UpstreamEmpty")], "no repositories");
+        assert_eq!(told.items, ["failed catalog"]);
+    }
+    site.asked.upstream = listing(&upstream);
+    for repository in ["acme/app", "acme/web"] {
+        let target = format!("/v2/{repository}/manifests/1");
+        assert_eq!(ask(&upstream.address(), "DELETE", &target, "", b"").0, 202);
+    }
+    assert!(site.copy().await.failed("catalog", "UpstreamEmpty"), "repositories without a tag");
+    site.asked.artifacts = only(&app);
+    assert!(site.copy().await.failed("acme/app", "UpstreamEmpty"), "a repository without a tag, by its name");
+    for name in names {
+        assert!(site.manifest(name, "1").await.is_some(), "{name}");
+    }
+
+    push(&upstream.address(), "", "acme/web", "2", b"again");
+    site.asked.artifacts = only(&acme);
+    let told = site.copy().await;
+    assert_eq!(told.items, ["copied acme/web:2", "pruned acme/app:1", "pruned acme/web:1"]);
+    assert_eq!(site.copy().await.items, ["unchanged acme/web:2"], "what was pruned is nothing to lose");
 }
 
 async fn w108_clients_cannot_push_where_a_mirror_copies(site: Site) {
