@@ -85,7 +85,8 @@ pub struct MirrorSpec {
     /// How much a run takes, with Replicate. Absent: the defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<MirrorLimits>,
-    /// Whether what refers to an image is copied with it, with Replicate. With PullThrough it is there when asked for.
+    /// Whether what refers to an image is copied with it, with Replicate; whether the upstream is asked what refers to
+    /// one, with PullThrough.
     #[serde(default)]
     pub referrers: MirrorReferrers,
     /// Which signatures an image must have. What does not verify is not accepted. Absent: none.

@@ -68,7 +68,7 @@ pub enum Prune {
     RemovedUpstream,
 }
 
-/// Whether what refers to an image is copied with it.
+/// Whether what refers to an image is taken from the upstream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum MirrorReferrers {
     /// It is: signatures, attestations, SBOMs, also those under tags such as `sha256-….sig`.

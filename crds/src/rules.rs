@@ -248,11 +248,11 @@ static RULES: &[Rule] = &[
     Rule {
         kind: Kind::Mirror,
         at: "spec",
-        cel: "self.mode == 'Replicate' || (!has(self.schedule) && !has(self.interval) && !has(self.timeZone) && !has(self.limits) && self.prune == 'Never' && self.referrers == 'Include')",
-        message: "schedule, interval, timeZone, limits, prune and referrers are for mode Replicate",
+        cel: "self.mode == 'Replicate' || (!has(self.schedule) && !has(self.interval) && !has(self.timeZone) && !has(self.limits) && self.prune == 'Never')",
+        message: "schedule, interval, timeZone, limits and prune are for mode Replicate",
         holds: Holds::Always(|spec| {
             let none = ["schedule", "interval", "timeZone", "limits"].iter().all(|field| !has(spec, field));
-            replicates(spec) || (none && spec["prune"] == "Never" && spec["referrers"] == "Include")
+            replicates(spec) || (none && spec["prune"] == "Never")
         }),
     },
     Rule {

@@ -13,13 +13,15 @@ pub(super) fn settings(mirrors: &[config::Mirror]) -> Vec<MirrorSettings> {
 }
 
 fn mirror(mirror: &config::Mirror) -> Option<MirrorSettings> {
-    let config::Mirror { name, path, upstream, asks_upstream, is_default, cache, keys } = mirror;
+    let config::Mirror { name, path, upstream, asks_upstream, is_default, with_referrers, cache, keys } =
+        mirror;
     Some(MirrorSettings {
         name: name.clone(),
         path: path.clone(),
         upstream: upstream_of(name, upstream)?,
         asks_upstream: *asks_upstream,
         is_default: *is_default,
+        with_referrers: *with_referrers,
         cache: MirrorCache {
             tag_ttl: cache.tag_ttl,
             negative_ttl: cache.negative_ttl,

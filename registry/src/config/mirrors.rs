@@ -15,8 +15,8 @@ use http::Uri;
 use stowage_crds::conditions::Reason;
 use stowage_crds::document::{Document, Entry, Schedules};
 use stowage_crds::{
-    KeyRef, Kind, MirrorMode, MirrorSecret, MirrorSpec, NotAPublicKey, PublicKey, SecretRef, TlsVerification,
-    UpstreamNetwork, Verification,
+    KeyRef, Kind, MirrorMode, MirrorReferrers, MirrorSecret, MirrorSpec, NotAPublicKey, PublicKey, SecretRef,
+    TlsVerification, UpstreamNetwork, Verification,
 };
 use stowage_oci::{Digest, Name};
 
@@ -39,6 +39,8 @@ pub struct Mirror {
     pub asks_upstream: bool,
     /// Whether it takes names that nothing else has.
     pub is_default: bool,
+    /// Whether the upstream is asked what refers to something.
+    pub with_referrers: bool,
     /// How long what was fetched counts as current.
     pub cache: MirrorCache,
     /// Whose signatures an image must have; `None`: nobody's.
@@ -136,6 +138,7 @@ fn mirror(entry: &Entry<MirrorSpec>, secrets: &SecretsDir) -> Result<Mirror, Con
         upstream: upstream(entry, secrets)?,
         asks_upstream: spec.asks_upstream(),
         is_default: spec.default,
+        with_referrers: spec.referrers == MirrorReferrers::Include,
         cache: MirrorCache {
             tag_ttl: cache.tag_ttl.to_std(),
             negative_ttl: cache.negative_ttl.to_std(),

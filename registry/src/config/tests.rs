@@ -166,6 +166,14 @@ const VERIFY: &str = "  verify:
 ";
 
 #[test]
+fn a_mirror_that_pulls_through_asks_for_referrers_unless_it_is_told_not_to() {
+    for (line, asks) in [("", true), ("  referrers: Include\n", true), ("  referrers: Exclude\n", false)] {
+        let config = Folder::with(&format!("{REGISTRY}{MIRROR}{line}")).load().unwrap();
+        assert_eq!(config.mirrors[0].with_referrers, asks, "{line}");
+    }
+}
+
+#[test]
 fn keys_of_signatures_are_read_and_what_is_none_is_refused_with_its_place() {
     let config = Folder::with(&format!("{REGISTRY}{MIRROR}{VERIFY}{COPY}{VERIFY}")).load().unwrap();
     assert!(config.mirrors[0].keys.is_some());

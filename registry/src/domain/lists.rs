@@ -40,6 +40,8 @@ pub struct ReferrerList {
     pub next: Option<String>,
     /// Answered from the bucket, because the database is away.
     pub degraded: bool,
+    /// Without what the registry that is mirrored may list besides: it could not be asked.
+    pub stale: bool,
 }
 
 /// A page of repositories.
@@ -84,7 +86,7 @@ impl Domain {
         let manifests = fitting(manifests);
         let more = more || manifests.len() < read;
         let next = manifests.last().filter(|_| more).map(|last| last.generation.to_string());
-        Ok(ReferrerList { manifests, next, degraded: false })
+        Ok(ReferrerList { manifests, next, degraded: false, stale: false })
     }
 
     async fn all_recorded_referrers(
@@ -98,7 +100,7 @@ impl Domain {
             artifact_types.is_empty()
                 || row.artifact_type.as_ref().is_some_and(|own| artifact_types.contains(own))
         });
-        Ok(ReferrerList { manifests, next: None, degraded: true })
+        Ok(ReferrerList { manifests, next: None, degraded: true, stale: false })
     }
 
     /// A page of the repositories that `visible` lets through.
@@ -164,7 +166,7 @@ pub(super) fn fitting(mut rows: Vec<ReferrerRow>) -> Vec<ReferrerRow> {
 }
 
 /// The length of the descriptor in the answer, estimated from above: JSON may escape a character as six.
-fn row_bytes(row: &ReferrerRow) -> usize {
+pub(super) fn row_bytes(row: &ReferrerRow) -> usize {
     const FIXED: usize = 400;
     let escaped = |text: &str| serde_json::to_string(text).map_or(0, |json| json.len() + 2);
     let annotations = row.annotations.iter().flatten().map(|(key, value)| escaped(key) + escaped(value));

@@ -3,7 +3,8 @@
 
 //! What is done for each operation on a repository of a mirror.
 //!
-//! Manifests and blobs may come from the upstream; lists are of what is here. Nothing is written.
+//! Manifests, blobs and what refers to them may come from the upstream; lists of tags and repositories are of what is
+//! here. Nothing is written.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -69,6 +70,16 @@ async fn answered(
             };
             Ok(noted(port, authorized, at, response, result))
         }
+        Operation::ListReferrers { repository, subject: Some(subject), artifact_types, page } => {
+            let (list, result) = domain.mirrored_referrers(at, subject, artifact_types, page, asking).await;
+            let shown = incoming.named.as_ref().map_or(repository, |named| &named.name);
+            let path = respond::referrers_path(shown, subject);
+            let is_filtered = !artifact_types.is_empty();
+            let response = list.map_err(Failure::from);
+            let response =
+                response.map(|list| respond::referrers(&path, &list, is_filtered, &incoming.query));
+            Ok(noted(port, authorized, at, response, result))
+        }
         Operation::OpenUpload { .. }
         | Operation::Append { .. }
         | Operation::CloseUpload { .. }
@@ -81,7 +92,9 @@ async fn answered(
         | Operation::Catalog { .. }
         | Operation::Discover { .. }
         | Operation::ListTags { .. }
-        | Operation::ListReferrers { .. } => dispatch::dispatch(port, authorized, incoming).await,
+        | Operation::ListReferrers { subject: None, .. } => {
+            dispatch::dispatch(port, authorized, incoming).await
+        }
     }
 }
 

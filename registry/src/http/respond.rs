@@ -373,7 +373,7 @@ pub(super) fn catalog(list: &RepositoryList, query: &Query) -> Response {
 
 /// No referrers: those of a digest that nothing here can have.
 pub(super) fn no_referrers(filtered: bool) -> Response {
-    let nothing = ReferrerList { manifests: Vec::new(), next: None, degraded: false };
+    let nothing = ReferrerList { manifests: Vec::new(), next: None, degraded: false, stale: false };
     referrers("", &nothing, filtered, &Query::default())
 }
 
@@ -396,6 +396,9 @@ pub(super) fn referrers(path: &str, list: &ReferrerList, filtered: bool, query: 
     }
     headers.extend(list.next.as_deref().map(|last| next_page(path, query, last)));
     warn_if(list.degraded, headers);
+    if list.stale {
+        headers.append(WARNING, fixed(STALE));
+    }
     response
 }
 

@@ -77,7 +77,8 @@ pub(super) async fn dispatch(
             Ok(answered(port, authorized, found, |list| respond::tags(repository, &list, &incoming.query)))
         }
         Operation::ListReferrers { repository, subject: Some(subject), artifact_types, page } => {
-            let found = port.domain.virtual_referrers(&at, subject, artifact_types, page).await;
+            let asking = mirror::asking(port, &incoming.headers);
+            let found = port.domain.virtual_referrers(&at, subject, artifact_types, page, asking).await;
             let path = respond::referrers_path(repository, subject);
             Ok(answered(port, authorized, found, |list| {
                 respond::referrers(&path, &list, !artifact_types.is_empty(), &incoming.query)

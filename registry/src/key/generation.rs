@@ -77,6 +77,17 @@ impl Generation {
         Self(*last)
     }
 
+    /// That of what has no record here: of its own time, and the same whenever and wherever it is made.
+    #[must_use]
+    pub fn of_content(milliseconds: u64, digest: &Digest) -> Self {
+        let mut bytes = Self(Ulid::from_parts(milliseconds, 0)).0.to_bytes();
+        // The first byte of a digest is the algorithm.
+        for (place, byte) in bytes.iter_mut().skip(Mark::AT).zip(digest.to_bytes().iter().skip(1)) {
+            *place = *byte;
+        }
+        Self(Ulid::from_bytes(bytes))
+    }
+
     /// When it was made, in milliseconds since 1970.
     #[must_use]
     pub fn milliseconds(&self) -> u64 {
@@ -138,6 +149,17 @@ mod tests {
             assert_eq!(generation.to_string().parse(), Ok(generation));
         }
         assert!(!Generation::at(5).has(mark));
+    }
+
+    #[test]
+    fn what_has_no_record_has_the_same_place_each_time() {
+        let [one, other] = [b"one", b"two"].map(|content| Digest::of(Algorithm::Sha256, content));
+        let made = Generation::of_content(1_700_000_000_000, &one);
+        assert_eq!(made, Generation::of_content(1_700_000_000_000, &one));
+        assert_eq!(made.milliseconds(), 1_700_000_000_000);
+        assert_eq!(made.to_string().parse(), Ok(made));
+        assert_ne!(made, Generation::of_content(1_700_000_000_000, &other));
+        assert!(Generation::of_content(0, &one) < made);
     }
 
     #[test]

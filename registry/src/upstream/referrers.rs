@@ -18,6 +18,10 @@ use super::{Answered, Budget, Upstream};
 
 /// Referrers of one manifest, at most (W-735).
 const MOST: usize = 10_000;
+/// Bytes of all pages of a list, at most.
+const MOST_BYTES: usize = 64 << 20;
+/// Pages of a list, at most: each may be empty, and name another.
+const MOST_PAGES: usize = 1_000;
 
 /// What refers to a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +49,15 @@ pub struct Referrer {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// A page of a list.
+struct Listed {
+    manifests: Vec<Referrer>,
+    /// Where the next page is.
+    next: Option<Url>,
+    bytes: usize,
+    budget: Budget,
+}
+
 #[derive(Deserialize)]
 struct Index {
     manifests: Option<Vec<Referrer>>,
@@ -64,18 +77,20 @@ impl Upstream {
         let mut manifests = Vec::new();
         let mut page = Some(self.first_referrers(&self.repository(repository), subject, artifact_type));
         let mut budget = Budget::default();
+        let (mut pages, mut bytes) = (0, 0);
         while let Some(url) = page {
-            let Some((answered, next)) = self.referrers_page(repository, subject, url).await? else {
+            let Some(listed) = self.referrers_page(repository, subject, url).await? else {
                 return self.referrers_by_tag(repository, subject, is_wanted).await;
             };
             // Whether or not the upstream filtered.
-            manifests.extend(answered.value.into_iter().filter(is_wanted));
-            budget = answered.budget;
-            if manifests.len() > MOST {
-                let cause = format!("has more than {MOST} referrers of {subject}");
+            manifests.extend(listed.manifests.into_iter().filter(is_wanted));
+            budget = listed.budget;
+            (pages, bytes) = (pages + 1, bytes + listed.bytes);
+            if manifests.len() > MOST || pages > MOST_PAGES || bytes > MOST_BYTES {
+                let cause = format!("has a list of referrers of {subject} that is too long");
                 return Err(self.0.error(Kind::TooLarge, cause).with(&budget));
             }
-            page = next;
+            page = listed.next;
         }
         Ok(Answered { value: Referrers { manifests, by_api: true }, budget })
     }
@@ -88,13 +103,13 @@ impl Upstream {
         url
     }
 
-    /// A page and where the next one is; none if the upstream does not have the API.
+    /// A page; none if the upstream does not have the API.
     async fn referrers_page(
         &self,
         repository: &Name,
         subject: &Digest,
         url: Url,
-    ) -> Result<Option<(Answered<Vec<Referrer>>, Option<Url>)>, Error> {
+    ) -> Result<Option<Listed>, Error> {
         let repository = self.repository(repository);
         let ask = Ask {
             accept: Some(ManifestKind::OciIndex.media_type()),
@@ -114,8 +129,8 @@ impl Upstream {
         let next = self.next_page(&ask.url, &answer)?.map(super::Cursor::into_url);
         let budget = answer.budget.clone();
         let body = self.body(answer, Manifest::MAX_SIZE, &ask.what).await?;
-        let value = self.descriptors(&body, &ask.what).map_err(|error| error.with(&budget))?;
-        Ok(Some((Answered { value, budget }, next)))
+        let manifests = self.descriptors(&body, &ask.what).map_err(|error| error.with(&budget))?;
+        Ok(Some(Listed { manifests, next, bytes: body.len(), budget }))
     }
 
     /// By the referrers tag schema: an index under the digest as a tag.

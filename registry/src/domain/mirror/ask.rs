@@ -4,10 +4,14 @@
 //! A question to the upstream of a mirror, and what its answer says about the upstream.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::super::Domain;
 use super::Mirror;
 use crate::upstream::{Answered, Error, Kind, Refusal};
+
+/// How long an upstream that does not answer is not asked for what can wait.
+const DOWN: Duration = Duration::from_secs(10);
 
 impl Domain {
     /// The answer to a question. What it says about limits holds for all replicas.
@@ -32,6 +36,21 @@ impl Domain {
 }
 
 impl Mirror {
+    /// Notes what it says of the upstream that what was asked at `begun` came to nothing.
+    pub(super) fn note_pulse(&self, begun: Instant, error: &Error) {
+        match error.kind {
+            Kind::Unavailable { .. } | Kind::CertificateInvalid | Kind::NotARegistry => {
+                self.pulse.silent(begun, error, DOWN);
+            }
+            Kind::NotFound
+            | Kind::Refused(_)
+            | Kind::RateLimited { .. }
+            | Kind::TooLarge
+            | Kind::WrongContent => self.pulse.answered(begun),
+            Kind::NotNow { .. } => {}
+        }
+    }
+
     /// Notes whether its upstream is in order.
     fn note(&self, error: Option<&Error>) {
         if matches!(error, Some(Error { kind: Kind::NotNow { .. }, .. })) {

@@ -21,6 +21,7 @@ use super::super::{Domain, Error, ManifestAnswer};
 use super::names::Mirrored;
 use super::{Asking, Cache, Failure, MirrorResult};
 use crate::meta::{self, Claim, Fetched};
+use crate::signatures::subject_of;
 use crate::upstream::{self, Kind};
 
 /// For how long one replica asks about a tag before another may.
@@ -29,9 +30,7 @@ const LEASE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a client waits for what should be compared before it is told what is here.
-const HELD_PATIENCE: Duration = Duration::from_secs(5);
-/// How long an upstream that does not answer is not asked about tags that are here.
-const DOWN: Duration = Duration::from_secs(10);
+pub(super) const HELD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What asking came to.
 #[derive(Clone, Debug)]
@@ -62,13 +61,15 @@ impl Domain {
         match (self.admits(at, reference, held.digest, asking).await, reference) {
             (Ok(()), _) => {}
             // What the tag is by now may be signed.
-            (Err(Error::Unsigned(_)), Reference::Tag(_)) if at.may_ask(asking) => {
+            (Err(Error::Unsigned(_)), Reference::Tag(_))
+                if at.may_ask(asking) && !at.leaves_out(reference) =>
+            {
                 return self.missing_manifest(at, reference, head, asking).await;
             }
             (Err(error), _) => return failed(error),
         }
         match reference {
-            Reference::Tag(tag) if at.may_ask(asking) && !held.degraded => {
+            Reference::Tag(tag) if at.may_ask(asking) && !held.degraded && !at.leaves_out(reference) => {
                 self.held_tag(at, tag, held, head).await
             }
             Reference::Tag(_) | Reference::Digest(_) => (Ok(held), MirrorResult::Hit),
@@ -84,6 +85,9 @@ impl Domain {
     ) -> Answer {
         if let Err(error) = at.ensure_asking(asking, Error::ManifestUnknown) {
             return failed(error);
+        }
+        if at.leaves_out(reference) {
+            return failed(Error::ManifestUnknown);
         }
         if at.mirror.missing.get(&at.key(reference)).is_some() {
             return failed(Error::ManifestUnknown);
@@ -343,21 +347,13 @@ impl Domain {
         error: &upstream::Error,
     ) {
         let mirror = &at.mirror;
-        match error.kind {
-            Kind::NotFound => {
-                mirror.pulse.answered(begun);
-                mirror.missing.put(at.key(reference), (), mirror.settings.cache.negative_ttl);
-                if let Reference::Tag(tag) = reference {
-                    self.end_tag(at, tag).await;
-                }
-            }
-            Kind::Unavailable { .. } | Kind::CertificateInvalid | Kind::NotARegistry => {
-                mirror.pulse.silent(begun, error, DOWN);
-            }
-            Kind::Refused(_) | Kind::RateLimited { .. } | Kind::TooLarge | Kind::WrongContent => {
-                mirror.pulse.answered(begun);
-            }
-            Kind::NotNow { .. } => {}
+        mirror.note_pulse(begun, error);
+        if error.kind != Kind::NotFound {
+            return;
+        }
+        mirror.missing.put(at.key(reference), (), mirror.settings.cache.negative_ttl);
+        if let Reference::Tag(tag) = reference {
+            self.end_tag(at, tag).await;
         }
     }
 
@@ -378,6 +374,12 @@ impl Mirrored {
 
     pub(super) fn may_ask(&self, asking: Asking) -> bool {
         self.mirror.settings.asks_upstream && asking != Asking::InALoop
+    }
+
+    /// Whether it is a tag in place of a referrer, of a mirror that leaves these out.
+    pub(super) fn leaves_out(&self, reference: &Reference) -> bool {
+        let Reference::Tag(tag) = reference else { return false };
+        !self.mirror.settings.with_referrers && subject_of(tag).is_some()
     }
 
     /// `unknown` where the upstream may not be asked.
@@ -409,13 +411,13 @@ fn of_manifest(failure: Failure) -> Error {
 }
 
 /// Whether a tag need not be compared. Where few requests are left, it may be ten times as old.
-fn is_fresh(checked: Option<Duration>, cache: &Cache, is_scarce: bool) -> bool {
+pub(super) fn is_fresh(checked: Option<Duration>, cache: &Cache, is_scarce: bool) -> bool {
     let ttl = cache.tag_ttl * if is_scarce { 10 } else { 1 };
     checked.is_some_and(|ago| ago < ttl)
 }
 
 /// Whether a tag may be answered though it could not be compared. If nobody knows how old it is, it may.
-fn may_be_stale(checked: Option<Duration>, cache: &Cache) -> bool {
+pub(super) fn may_be_stale(checked: Option<Duration>, cache: &Cache) -> bool {
     !cache.stale_for.is_zero()
         && checked.is_none_or(|ago| ago < cache.tag_ttl.saturating_add(cache.stale_for))
 }

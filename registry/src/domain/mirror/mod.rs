@@ -5,7 +5,8 @@
 //!
 //! A manifest is stored like any other, by the push protocol, before its blobs are here: they have hidden links and
 //! rows without data until somebody asks for them. A tag is answered for its TTL without asking, then compared with the
-//! upstream by a HEAD. A blob is fetched once for all who want it ([`fetch`]), in a task that no client holds up.
+//! upstream by a HEAD. A blob is fetched once for all who want it ([`fetch`]), in a task that no client holds up. What
+//! refers to a manifest is listed by the upstream and by us ([`referrers`]).
 //! Guarantees: wrong bytes are never stored and never complete an answer. What was fetched is answered while the
 //! upstream fails. A mirror that may not ask makes no connection.
 //! Assumes: the database is what replicas agree by about who asks; without it each asks for itself, and stores nothing.
@@ -21,6 +22,7 @@ pub(super) mod names;
 mod pulse;
 mod quarantine;
 mod reader;
+mod referrers;
 mod signed;
 mod window;
 
@@ -61,6 +63,8 @@ pub struct MirrorSettings {
     pub asks_upstream: bool,
     /// Whether it takes the names that nothing else has.
     pub is_default: bool,
+    /// Whether the upstream is asked what refers to something.
+    pub with_referrers: bool,
     /// How long what was fetched counts as current.
     pub cache: Cache,
     /// Whose signatures an image must have; `None`: nobody's.
@@ -96,6 +100,8 @@ pub struct Mirror {
     signed: Memory<Digest, ()>,
     /// Images that were not signed when the upstream was asked.
     unsigned: Memory<Digest, Unsigned>,
+    /// What it listed of what refers to something.
+    referrers: referrers::Memory,
     /// Blobs that were not what they should be.
     wrong: Memory<Digest, upstream::Error>,
     /// Whether it could be asked a moment ago.
@@ -114,6 +120,7 @@ impl Mirror {
             waiting: Memory::new(),
             signed: Memory::new(),
             unsigned: Memory::new(),
+            referrers: referrers::memory(),
             wrong: Memory::new(),
             pulse: Pulse::new(),
             trouble: ArcSwap::default(),
@@ -280,6 +287,7 @@ struct Shared(Arc<Error>);
 pub(super) struct Shelf {
     pub(super) mirrors: Arc<ArcSwap<Mirrors>>,
     manifests: Flights<(Name, Reference), Result<manifests::Found, Failure>>,
+    referrers: Flights<(Name, Digest), Option<referrers::Known>>,
     fetches: Fetches,
     /// Memory for windows, in windows.
     windows: Permits,
@@ -291,6 +299,7 @@ impl Shelf {
         Self {
             mirrors: Arc::default(),
             manifests: Flights::default(),
+            referrers: Flights::default(),
             fetches: Fetches::default(),
             windows: Permits::new(fetch::WINDOWS),
             metrics,

@@ -127,6 +127,7 @@ mod tests {
             upstream: Settings::new(url.parse().unwrap(), "us"),
             asks_upstream: true,
             is_default,
+            with_referrers: true,
             cache: Cache {
                 tag_ttl: Duration::ZERO,
                 negative_ttl: Duration::ZERO,

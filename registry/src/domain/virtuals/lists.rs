@@ -7,11 +7,13 @@
 
 use std::collections::BTreeSet;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
 use stowage_oci::{Digest, Name, Reference, Tag};
 
 use super::super::lists::{TAGS, cut, fitting};
+use super::super::mirror::Asking;
 use super::super::reconcile::Unit;
 use super::super::{Domain, Error, ReferrerList, TagList};
 use super::{Combined, Joined, Listing, Search, Source};
@@ -62,11 +64,24 @@ impl Domain {
         subject: &Digest,
         artifact_types: &[String],
         page: &Page,
+        asking: Asking,
     ) -> Joined<ReferrerList> {
         let mut search = Search::new();
         let mut lists = Vec::new();
         for source in &at.sources {
-            match self.referrers(source.stored(), subject, artifact_types, page).await {
+            let list = match source {
+                Source::Local(name) | Source::Copied(name) => {
+                    self.referrers(name, subject, artifact_types, page).await
+                }
+                Source::Mirror(at_mirror) => {
+                    let asking = at.asking(asking);
+                    let (list, result) =
+                        self.mirrored_referrers(at_mirror, subject, artifact_types, page, asking).await;
+                    search.mirrors.push((Arc::clone(&at_mirror.mirror), result));
+                    list
+                }
+            };
+            match list {
                 Ok(list) => lists.push(list),
                 Err(error) => {
                     search.take(Err(error));
@@ -124,6 +139,7 @@ fn merged_tags(lists: Vec<TagList>, limit: u32) -> TagList {
 /// What the lists have together, newest first, as far as each of them goes.
 fn merged_referrers(lists: Vec<ReferrerList>) -> ReferrerList {
     let degraded = lists.iter().any(|list| list.degraded);
+    let stale = lists.iter().any(|list| list.stale);
     let ends = lists.iter().filter(|list| list.next.is_some()).filter_map(|list| list.manifests.last());
     let end = ends.map(|last| last.generation).max();
     let mut rows: Vec<_> = lists.into_iter().flat_map(|list| list.manifests).collect();
@@ -137,7 +153,7 @@ fn merged_referrers(lists: Vec<ReferrerList>) -> ReferrerList {
     let manifests = fitting(rows);
     let more = end.is_some() || within < all || manifests.len() < unique;
     let next = manifests.last().filter(|_| more).map(|last| last.generation.to_string());
-    ReferrerList { manifests, next, degraded }
+    ReferrerList { manifests, next, degraded, stale }
 }
 
 #[cfg(test)]
@@ -176,7 +192,7 @@ mod tests {
 
     fn referrers(rows: Vec<ReferrerRow>, more: bool) -> ReferrerList {
         let next = rows.last().filter(|_| more).map(|row| row.generation.to_string());
-        ReferrerList { manifests: rows, next, degraded: false }
+        ReferrerList { manifests: rows, next, degraded: false, stale: false }
     }
 
     #[test]

@@ -160,6 +160,7 @@ mod tests {
             upstream: Settings::new("https://docker.io".parse().unwrap(), "us"),
             asks_upstream: true,
             is_default: false,
+            with_referrers: true,
             keys: None,
             cache,
         }])

@@ -211,7 +211,7 @@ impl Combined {
     }
 
     /// A mirror that is alone is asked as anybody asks it.
-    fn asking(&self, asking: Asking) -> Asking {
+    pub(super) fn asking(&self, asking: Asking) -> Asking {
         match asking {
             Asking::AsConfigured if self.sources.len() > 1 => Asking::IfItAnswers,
             asking => asking,

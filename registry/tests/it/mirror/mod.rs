@@ -10,6 +10,7 @@ pub(crate) mod line;
 mod load;
 mod names;
 mod process;
+mod referrers;
 pub(crate) mod site;
 mod tags;
 

@@ -73,6 +73,7 @@ impl Site {
             upstream: settings,
             asks_upstream: true,
             is_default: false,
+            with_referrers: true,
             cache,
             keys: None,
         };

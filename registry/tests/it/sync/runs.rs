@@ -289,6 +289,7 @@ async fn an_image_that_lacks_its_blobs_here_is_made_whole(site: Site) {
         upstream: site.asked.upstream.clone(),
         asks_upstream: true,
         is_default: false,
+        with_referrers: true,
         keys: None,
         cache: MirrorCache { tag_ttl: always, negative_ttl: always, stale_for: always, quarantine: None },
     }]);

@@ -125,6 +125,21 @@ async fn w799_a_list_goes_on_at_the_same_registry_only() {
 }
 
 #[tokio::test]
+async fn w399_a_list_of_referrers_that_goes_on_for_ever_is_too_large() {
+    let next =
+        |asked: &str| asked.rsplit('=').next().and_then(|at| at.parse().ok()).map_or(1, |at: u32| at + 1);
+    let server = Scripted::answering(move |asked| {
+        let link = format!("Link: </v2/app/referrers/x?at={}>; rel=\"next\"\r\n", next(asked.line()));
+        answer(200, &format!("Content-Type: {INDEX}\r\n{link}"), EMPTY)
+    });
+    let subject = Digest::of(Algorithm::Sha256, b"subject");
+    let upstream = Upstream::new(settings(&server.origin()));
+    let error = upstream.referrers(&app(), &subject, None).await.unwrap_err();
+    assert_eq!(error.kind, Kind::TooLarge, "{error}");
+    assert_eq!(server.asked().len(), 1001);
+}
+
+#[tokio::test]
 async fn what_is_no_name_in_a_list_is_counted_and_left_out() {
     let server = Scripted::answering(|asked| {
         let is_tags = asked.line().contains("tags");

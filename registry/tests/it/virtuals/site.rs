@@ -129,6 +129,7 @@ fn mirror(name: &str, line: &Line) -> MirrorSettings {
         upstream: settings(&format!("http://{}", line.address)),
         asks_upstream: true,
         is_default: false,
+        with_referrers: true,
         keys: None,
         cache: MirrorCache { tag_ttl: HOUR, negative_ttl: Duration::ZERO, stale_for: HOUR, quarantine: None },
     }
