@@ -9,8 +9,8 @@ use std::time::Duration;
 use stowage_crds::document::{Document, Entry, Schedules};
 use stowage_crds::paths::below;
 use stowage_crds::{
-    KeepRule, MirrorMode, MountPath, RecentBy, RetentionMode, RetentionPolicySpec, RetentionReferrers,
-    Schedule,
+    KeepRule, MirrorMode, MirrorUpstream, MountPath, RecentBy, RetentionMode, RetentionPolicySpec,
+    RetentionReferrers, Schedule,
 };
 use stowage_oci::{Algorithm, Digest, Name};
 
@@ -21,6 +21,7 @@ use crate::operation::Mode;
 use crate::retention::{
     By, Immutable, Limits, MostRecent, Policies, Policy, PolicyMode, Promoted, Referrers, Rule,
 };
+use crate::upstream::Settings;
 
 /// What runs of retention go by.
 #[derive(Clone, Debug)]
@@ -115,29 +116,38 @@ fn paths(document: &Document, mode: MirrorMode) -> Result<Vec<Name>, ConfigError
     parsed.collect()
 }
 
-/// What is pinned, below each member that may have it.
+/// What is pinned, below each member that may have it, by each name that the member may have it by.
 fn pinned(document: &Document, virtuals: &[Virtual]) -> HashSet<(Name, Digest)> {
     let mut pinned = HashSet::new();
     for of in virtuals {
         for member in &of.members {
+            let mirror = match &member.source {
+                Source::Local(_) | Source::Copied(_) => None,
+                Source::Mirror(name) => document.mirrors.iter().find(|entry| entry.name == *name),
+            };
             let prefix = match &member.source {
                 Source::Local(prefix) | Source::Copied(prefix) => Some(prefix.as_str()),
-                Source::Mirror(name) => {
-                    let found = document.mirrors.iter().find(|entry| entry.name == *name);
-                    found.and_then(|entry| entry.spec.path.as_ref()).map(MountPath::as_str)
-                }
+                Source::Mirror(_) => mirror.and_then(|of| of.spec.path.as_ref()).map(MountPath::as_str),
             };
-            for (prefix, pin) in
-                prefix.into_iter().flat_map(|prefix| of.pins.iter().map(move |pin| (prefix, pin)))
-            {
-                // A name that is too long nobody has.
-                if let Ok(name) = format!("{prefix}/{}", pin.repository).parse() {
-                    pinned.insert((name, pin.digest));
+            let Some(prefix) = prefix else { continue };
+            for pin in &of.pins {
+                let meant = mirror.and_then(|of| meant(&of.spec.upstream, &pin.repository));
+                for repository in [&pin.repository].into_iter().chain(&meant) {
+                    // A name that is too long nobody has.
+                    let name = format!("{prefix}/{repository}").parse().ok();
+                    pinned.extend(name.map(|name| (name, pin.digest)));
                 }
             }
         }
     }
     pinned
+}
+
+/// What an upstream calls a repository: a mirror stores it by that name.
+fn meant(upstream: &MirrorUpstream, name: &Name) -> Option<Name> {
+    let origin = upstream.url.as_str().parse().ok()?;
+    let hosts = upstream.hosts.iter().map(ToString::to_string).collect();
+    Some(Settings { hosts, ..Settings::new(origin, "") }.meant(name))
 }
 
 fn due(document: &Document) -> Result<Vec<(String, Schedule)>, ConfigError> {

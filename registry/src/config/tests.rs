@@ -1,6 +1,7 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use tempfile::TempDir;
@@ -164,6 +165,28 @@ const VERIFY: &str = "  verify:
         VhQzqEFQYt4YQL8mabq/EmpXWmrMvjqqgjuaQzQfFGjveqpYLpFG9atbkQ==
         -----END PUBLIC KEY-----
 ";
+
+#[test]
+fn what_is_pinned_is_so_by_each_name_that_docker_hub_has_for_it() {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let pinned = |url: &str, repository: &str| {
+        let mirror = MIRROR.replace("https://hub.example.com, hosts: [docker.io]", url);
+        let pins = format!("  pins: [{{repository: {repository}, tag: \"1\", digest: \"{digest}\"}}]\n");
+        let config = Folder::with(&format!("{REGISTRY}{mirror}{VIRTUAL}{pins}")).load().unwrap();
+        let names: BTreeSet<String> =
+            config.retention.pinned.iter().map(|(name, _)| name.to_string()).collect();
+        names.into_iter().filter(|name| name.starts_with("mirrors/")).collect::<Vec<_>>().join(" ")
+    };
+    for (written, names) in [
+        ("alpine", "mirrors/hub/alpine mirrors/hub/library/alpine"),
+        ("library/alpine", "mirrors/hub/library/alpine"),
+        ("docker.io/alpine", "mirrors/hub/docker.io/alpine mirrors/hub/library/alpine"),
+        ("acme/app", "mirrors/hub/acme/app"),
+    ] {
+        assert_eq!(pinned("https://docker.io", written), names, "{written}");
+    }
+    assert_eq!(pinned("https://quay.example.com", "alpine"), "mirrors/hub/alpine");
+}
 
 #[test]
 fn a_mirror_that_pulls_through_asks_for_referrers_unless_it_is_told_not_to() {

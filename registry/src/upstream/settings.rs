@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use stowage_oci::Name;
 use url::{Host, Url};
 
 use super::names;
@@ -104,6 +105,15 @@ impl Settings {
             registry_id: registry_id.into(),
             patience: Patience::default(),
         }
+    }
+
+    /// What the registry calls a repository that somebody names: its host may stand before the name, and what Docker Hub
+    /// calls `library/alpine` is written `alpine`.
+    #[must_use]
+    pub fn meant(&self, name: &Name) -> Name {
+        let inner = name.as_str().split_once('/').filter(|(host, _)| self.is_named(host));
+        let inner = inner.and_then(|(_, rest)| rest.parse().ok());
+        names::repository(&self.origin, inner.as_ref().unwrap_or(name))
     }
 
     /// Whether `host`, with a port where that is not the scheme's, is one of its names.
@@ -233,6 +243,20 @@ mod tests {
             assert!(settings.is_named("docker.io") && settings.is_named("Index.docker.io"));
             assert!(!settings.is_named("auth.docker.io"));
         }
+    }
+
+    #[test]
+    fn f17_a_repository_is_meant_by_its_short_name_and_behind_the_host() {
+        let meant = |origin: &str, name: &str| {
+            Settings::new(origin.parse().unwrap(), "us").meant(&name.parse().unwrap()).to_string()
+        };
+        for name in ["alpine", "library/alpine", "docker.io/alpine", "index.docker.io/library/alpine"] {
+            assert_eq!(meant("https://docker.io", name), "library/alpine", "{name}");
+        }
+        assert_eq!(meant("https://docker.io", "docker.io/acme/app"), "acme/app");
+        assert_eq!(meant("https://docker.io", "quay.example.com/app"), "quay.example.com/app");
+        assert_eq!(meant("https://quay.example.com", "quay.example.com/app"), "app");
+        assert_eq!(meant("https://quay.example.com", "docker.io/alpine"), "docker.io/alpine");
     }
 
     #[test]

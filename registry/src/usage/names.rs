@@ -96,6 +96,23 @@ mod tests {
     }
 
     #[test]
+    fn f17_an_official_image_of_docker_hub_is_meant_in_whatever_words() {
+        for reference in [
+            "alpine:3",
+            "docker.io/alpine:3",
+            "index.docker.io/alpine:3",
+            "docker.io/library/alpine:3",
+            "library/alpine:3",
+            "registry.example.com/docker.io/alpine:3",
+            "registry.example.com/hub/alpine:3",
+            "registry.example.com/all/alpine:3@sha256:00",
+        ] {
+            let found = meant(reference);
+            assert!(found.iter().any(|name| name == "hub/library/alpine:3"), "{reference}: {found:?}");
+        }
+    }
+
+    #[test]
     fn a_digest_alone_names_no_tag_and_nonsense_nothing() {
         for reference in ["team/app@sha256:00", "team/app:in valid", "", "UPPER/case:1"] {
             assert_eq!(meant(reference), [""; 0], "{reference}");

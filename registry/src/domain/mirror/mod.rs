@@ -133,6 +133,11 @@ impl Mirror {
         self.upstream.repository(name)
     }
 
+    /// Whether somebody who names a repository of its upstream means this one.
+    pub(super) fn means(&self, name: &Name, upstream: &Name) -> bool {
+        self.calls(name) == *upstream || self.settings.upstream.meant(name) == *upstream
+    }
+
     /// Why its upstream did not answer the last time it was asked; `None` if it did, or was not asked yet.
     #[must_use]
     pub fn trouble(&self) -> Option<upstream::Error> {

@@ -104,10 +104,10 @@ impl VirtualSettings {
 
 impl Combined {
     /// What is pinned of a tag in a mirror, by another name of the same repository: Docker Hub's `alpine` is
-    /// `library/alpine`.
+    /// `library/alpine`, and `docker.io/alpine` too.
     pub(super) fn pinned_in(&self, at: &Mirrored, tag: &Tag) -> Option<Digest> {
         let mut pins = self.settings.pins.iter().filter(|pin| pin.tag == *tag);
-        pins.find(|pin| at.mirror.calls(&pin.repository) == at.upstream).map(|pin| pin.digest)
+        pins.find(|pin| at.mirror.means(&pin.repository, &at.upstream)).map(|pin| pin.digest)
     }
 }
 
@@ -203,19 +203,27 @@ mod tests {
         let digest = Digest::of(stowage_oci::Algorithm::Sha256, b"pinned");
         let pin = Pin { repository: "library/nginx".parse().unwrap(), tag: "1.27".parse().unwrap(), digest };
         let all = virtuals(vec![member(hub(), &[], &[])]);
-        let settings = VirtualSettings { pins: vec![pin], ..VirtualSettings::clone(&all.0[0]) };
-        let all = Virtuals::from(vec![settings]);
-        let pinned = |name: &str, tag: &str| {
+        let pinning = |pin: Pin| {
+            Virtuals::from(vec![VirtualSettings { pins: vec![pin], ..VirtualSettings::clone(&all.0[0]) }])
+        };
+        let pinned_by = |pin: &Pin, name: &str, tag: &str| {
+            let all = pinning(pin.clone());
             let place = all.place(&name.parse().unwrap(), &mirrors());
             let Some(Within::Members(found)) = place else { panic!("{place:?}") };
             let Source::Mirror(at) = &found.sources[0] else { panic!("{found:?}") };
             let tag = tag.parse().unwrap();
             (found.pins.get(&tag).copied(), found.pinned_in(at, &tag))
         };
+        let pinned = |name: &str, tag: &str| pinned_by(&pin, name, tag);
         assert_eq!(pinned("all/library/nginx", "1.27"), (Some(digest), Some(digest)));
         assert_eq!(pinned("all/nginx", "1.27"), (None, Some(digest)), "Docker Hub calls it library/nginx");
         assert_eq!(pinned("all/library/nginx", "1.28"), (None, None));
         assert_eq!(pinned("all/acme/nginx", "1.27"), (None, None));
+        for written in ["nginx", "docker.io/nginx", "docker.io/library/nginx"] {
+            let pin = Pin { repository: written.parse().unwrap(), ..pin.clone() };
+            assert_eq!(pinned_by(&pin, "all/library/nginx", "1.27"), (None, Some(digest)), "{written}");
+            assert_eq!(pinned_by(&pin, "all/acme/nginx", "1.27"), (None, None), "{written}");
+        }
     }
 
     #[test]
