@@ -82,6 +82,7 @@ fn registry(kind: Kind, times: Times, blobs: u32) -> Plan {
         pushes: 100,
         strikes: 0,
         most: Duration::from_mins(2),
+        must_get_there: false,
         disasters: None,
         kinds: &[Disaster::Failover, Disaster::Deep, Disaster::Rebuild],
         until: &[],
@@ -105,20 +106,32 @@ fn seed() -> u64 {
     given.map_or_else(rand::random, |text| text.parse().expect("SEED is a number"))
 }
 
+/// A soak of this length must get to its goals; a shorter one ends when its time is over.
+const FULL: Duration = Duration::from_hours(4);
+
 /// Of a soak, that much; otherwise seconds.
 fn bounded(plan: &Plan, pushes: u64, disasters: u64) -> Plan {
     let Ok(text) = std::env::var("SOAK") else { return *plan };
-    let (number, unit) =
-        text.split_at_checked(text.len().saturating_sub(1)).expect("SOAK is a length of time");
+    let most = length(&text).unwrap_or_else(|| panic!("SOAK is {text:?}, which is no length of time"));
+    soaked(plan, pushes, disasters, most)
+}
+
+/// `90s`, `10m`, `4h`.
+fn length(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let unit = match unit {
         "s" => 1,
         "m" => 60,
         "h" => 3600,
-        _ => panic!("SOAK is {text:?}, which is no length of time"),
+        _ => return None,
     };
-    let most = Duration::from_secs(unit * number.parse::<u64>().expect("SOAK is a length of time"));
+    Some(Duration::from_secs(number.parse::<u64>().ok()?.checked_mul(unit)?))
+}
+
+fn soaked(plan: &Plan, pushes: u64, disasters: u64, most: Duration) -> Plan {
     let strikes = if plan.disasters.is_some() { disasters } else { 0 };
-    Plan { pushes, strikes, most, disasters: plan.disasters.map(|_| Duration::from_secs(6)), ..*plan }
+    let disasters = plan.disasters.map(|_| Duration::from_secs(6));
+    Plan { pushes, strikes, most, disasters, must_get_there: most >= FULL, ..*plan }
 }
 
 /// Runs the plan; nothing may be violated, and all of this must have happened.
@@ -129,6 +142,21 @@ async fn holds(plan: &Plan, happened: &[&str]) {
     for what in happened {
         assert!(world.counted(what) > 0, "no {what}: {}", world.summary());
     }
+    if plan.must_get_there {
+        let Plan { pushes, strikes, most, .. } = plan;
+        let what = format!("{pushes} pushes and {strikes} disasters in {most:?}");
+        assert!(plan.is_reached(&world), "not reached: {what}; {}", world.summary());
+    }
+}
+
+#[test]
+fn a_soak_of_full_length_must_get_to_its_goals_and_a_shorter_one_is_only_bounded() {
+    let plan = struck(Kind::Sqlite);
+    let soak = |text: &str| soaked(&plan, 50_000, 20, length(text).unwrap());
+    let full = soak("4h");
+    assert_eq!((full.pushes, full.strikes, full.must_get_there), (50_000, 20, true));
+    assert!(!soak("239m").must_get_there && soak("240m").must_get_there && !soak("90s").must_get_there);
+    assert_eq!(length("4 hours").or(length("")).or(length("h")), None);
 }
 
 const REGISTRY: &[&str] =

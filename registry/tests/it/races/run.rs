@@ -36,6 +36,8 @@ pub(super) struct Plan {
     pub(super) pushes: u64,
     pub(super) strikes: u64,
     pub(super) most: Duration,
+    /// To end before so many pushes and disasters is a failure.
+    pub(super) must_get_there: bool,
     /// From one disaster to the next; none without it.
     pub(super) disasters: Option<Duration>,
     pub(super) kinds: &'static [Disaster],
@@ -62,9 +64,13 @@ impl Plan {
         if self.is_found(world) {
             return true;
         }
+        began.elapsed() >= self.least && self.is_reached(world) || began.elapsed() >= self.most
+    }
+
+    /// Whether there were so many pushes and disasters.
+    pub(super) fn is_reached(&self, world: &World) -> bool {
         let done = world.counted("pushes").max(world.counted("uploads closed"));
-        let enough = began.elapsed() >= self.least && done >= self.pushes;
-        enough && world.counted("disasters") >= self.strikes || began.elapsed() >= self.most
+        done >= self.pushes && world.counted("disasters") >= self.strikes
     }
 }
 
