@@ -22,6 +22,7 @@ use stowage_registry::blobs::{
 use stowage_registry::key::{Form, Generation, Key};
 use uuid::Uuid;
 
+use super::reader::is_ledger;
 use super::tripwire::{Trip, Tripwire};
 
 /// What the store does to us. Probabilities are of one request.
@@ -46,6 +47,8 @@ pub(super) struct Manners {
     pub(super) hides_epochs: bool,
     /// Data of one digest has one key, whatever its generation.
     pub(super) names_by_digest: bool,
+    /// Records of promotions are taken, and not kept.
+    pub(super) forgets_ledger: bool,
 }
 
 /// The parts of a multipart upload by number: the tag we gave, and what the memory knows.
@@ -160,6 +163,9 @@ impl Bucket {
     }
 
     async fn put(&self, key: &str, segments: Vec<Bytes>) -> Result<(), Error> {
+        if self.manners.forgets_ledger && is_ledger(key) {
+            return Ok(());
+        }
         let key = self.named(key);
         self.memory.put(&key, segments.clone()).await?;
         if self.chance(self.manners.repeats_put) {

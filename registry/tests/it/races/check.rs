@@ -3,7 +3,7 @@
 
 //! What must hold when nobody is at work: bucket and database say the same, and what lives is whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -49,6 +49,32 @@ pub(super) fn differences(rows: &Rows, bucket: &Bucket, strict: &[&str]) -> Vec<
     for (id, steps) in &rows.outbox {
         let doomed = steps.iter().filter_map(|step| step.strip_prefix('-')).filter(|key| keys.contains(*key));
         found.extend(doomed.map(|key| format!("outbox {id} would remove the live {key}")));
+    }
+    found
+}
+
+/// What the ledger lacks: a promotion whose row has no record, or no row, or that was `promised` and has none.
+/// `is_forgiven`: that a record has no row.
+pub(super) fn ledger(
+    rows: &Rows,
+    bucket: &Bucket,
+    promised: &BTreeSet<String>,
+    is_forgiven: impl Fn(&str) -> bool,
+) -> Vec<String> {
+    let recorded = rows.ledger.keys().filter(|key| !bucket.ledger.contains_key(*key));
+    let mut found: Vec<String> = recorded.map(|key| format!("ledger: no record {key}")).collect();
+    let known = bucket.ledger.keys().filter(|key| !rows.ledger.contains_key(*key) && !is_forgiven(key));
+    found.extend(known.map(|key| format!("ledger: no row of {key}")));
+    let names = |record: &[u8]| {
+        let record: Value = serde_json::from_slice(record).expect("records are JSON");
+        record["promotion"].as_str().map(str::to_owned)
+    };
+    let in_rows: BTreeSet<String> =
+        rows.ledger.values().filter_map(|record| names(record.as_bytes())).collect();
+    let in_bucket: BTreeSet<String> = bucket.ledger.values().filter_map(|record| names(record)).collect();
+    for (place, names) in [("rows", in_rows), ("records", in_bucket)] {
+        let lost = promised.difference(&names);
+        found.extend(lost.map(|name| format!("ledger: the {place} lack the promotion {name}")));
     }
     found
 }

@@ -6,7 +6,7 @@
 //! Every operation on a tag goes into the history; every read is judged by it at once. What is pulled by a tag
 //! must be whole, or the tag has moved.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -18,19 +18,25 @@ use rand::seq::IndexedRandom as _;
 use serde_json::{Value, json};
 use stowage_oci::{Algorithm, Digest, Name, Reference, Tag};
 use stowage_registry::domain::{Chunk, Domain, Error, PutManifest};
+use stowage_registry::meta::TrashItem;
 
 use super::check::references;
 use super::history::{Begun, Change, History};
-use super::world::{Actor, LOOSE, STRICT, World};
+use super::trash::Deleted;
+use super::world::{Actor, LOOSE, PROD, STRICT, STRICTS, World};
+use super::{promotions, releases, trash};
 
 /// What clients know of each other's deeds.
 pub(super) struct Shelf {
     blobs: u32,
     recent: Mutex<VecDeque<(Name, Bytes)>>,
+    deleted: Mutex<VecDeque<Deleted>>,
+    /// When a client last began to delete a blob by its digest.
+    by_hand: Mutex<HashMap<(Name, Digest), Instant>>,
 }
 
 const TAGS: [&str; 4] = ["latest", "1", "1.0", "edge"];
-const RECENT: usize = 16;
+const RECENT: usize = 24;
 const PRINCIPAL: &str = "model";
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -38,7 +44,12 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 impl Shelf {
     /// Of so many different blobs.
     pub(super) fn new(blobs: u32) -> Arc<Self> {
-        Arc::new(Self { blobs, recent: Mutex::default() })
+        Arc::new(Self {
+            blobs,
+            recent: Mutex::default(),
+            deleted: Mutex::default(),
+            by_hand: Mutex::default(),
+        })
     }
 
     /// Few are asked for often.
@@ -53,7 +64,7 @@ impl Shelf {
         content(number)
     }
 
-    fn remember(&self, repository: &Name, body: &Bytes) {
+    pub(super) fn remember(&self, repository: &Name, body: &Bytes) {
         let mut recent = self.recent.lock().unwrap();
         recent.push_back((repository.clone(), body.clone()));
         if recent.len() > RECENT {
@@ -61,11 +72,36 @@ impl Shelf {
         }
     }
 
-    fn recent(&self, actor: &mut Actor, repository: &Name) -> Option<Bytes> {
+    pub(super) fn recent(&self, actor: &mut Actor, repository: &Name) -> Option<Bytes> {
         let recent = self.recent.lock().unwrap();
         let of: Vec<&Bytes> =
             recent.iter().filter(|(name, _)| name == repository).map(|(_, body)| body).collect();
         of.choose(&mut actor.random).map(|body| (*body).clone())
+    }
+
+    fn remember_deleted(&self, deleted: Deleted) {
+        const MOST: usize = 8;
+        let mut all = self.deleted.lock().unwrap();
+        if all.len() == MOST {
+            all.pop_front();
+        }
+        all.push_back(deleted);
+    }
+
+    /// Something that was deleted lately, mostly the last, for the caller alone.
+    pub(super) fn take_deleted(&self, actor: &mut Actor) -> Option<Deleted> {
+        let mut all = self.deleted.lock().unwrap();
+        let last = all.len().checked_sub(1)?;
+        let index = if actor.chance(0.7) { last } else { actor.random.random_range(0..=last) };
+        all.remove(index)
+    }
+
+    /// Whether a client may have deleted the blob since then.
+    fn was_deleted_by_hand(&self, repository: &Name, digest: Digest, since: Instant) -> bool {
+        /// What crashed may take effect a little later.
+        const LONGEST: Duration = Duration::from_secs(10);
+        let by_hand = self.by_hand.lock().unwrap();
+        by_hand.get(&(repository.clone(), digest)).is_some_and(|began| *began + LONGEST >= since)
     }
 }
 
@@ -90,15 +126,31 @@ pub(super) struct Recorded<'a> {
 }
 
 impl<'a> Recorded<'a> {
-    fn begin(history: &'a History, repository: &Name, tags: &[Tag], change: Change) -> Self {
+    pub(super) fn begin(history: &'a History, repository: &Name, tags: &[Tag], change: Change) -> Self {
         let begun = tags.iter().map(|tag| history.begin(&(repository.clone(), tag.clone()), change));
         Self { history, begun: begun.collect() }
     }
 
-    fn acknowledged(mut self) {
+    pub(super) fn acknowledged(self) {
+        self.acknowledged_but(&[]);
+    }
+
+    /// Of these tags it is told that they were left as they are.
+    fn acknowledged_but(mut self, refused: &[Tag]) {
         for begun in self.begun.drain(..) {
-            self.history.end(&begun, true);
+            self.history.end(&begun, !refused.contains(begun.tag()));
         }
+    }
+
+    pub(super) fn restored(mut self, digest: Digest) {
+        for begun in self.begun.drain(..) {
+            self.history.restored(&begun, digest);
+        }
+    }
+
+    /// Of its first tag.
+    pub(super) fn first(&self) -> &Begun {
+        &self.begun[0]
     }
 }
 
@@ -112,15 +164,21 @@ impl Drop for Recorded<'_> {
 
 /// What a client does next.
 pub(super) async fn step(world: &World, shelf: &Shelf, actor: &mut Actor) {
+    /// To the last one promotions go, too.
+    const REPOSITORIES: [&str; 5] = [STRICT, LOOSE, STRICT, LOOSE, PROD];
     let wire = actor.wire.clone();
-    let repository: Name = [STRICT, LOOSE].choose(&mut actor.random).unwrap().parse().unwrap();
+    let repository: Name = REPOSITORIES.choose(&mut actor.random).unwrap().parse().unwrap();
     let dice: f64 = actor.random.random();
     let done = wire.guard(async {
         match dice {
-            ..0.44 => push(world, shelf, actor, &repository).await,
-            ..0.50 => delete_tag(world, actor, &repository).await,
-            ..0.57 => delete_manifest(world, shelf, actor, &repository).await,
-            ..0.64 => delete_blob(world, shelf, actor, &repository).await,
+            ..0.40 => push(world, shelf, actor, &repository).await,
+            ..0.46 => delete_tag(world, shelf, actor, &repository).await,
+            ..0.52 => delete_manifest(world, shelf, actor, &repository).await,
+            ..0.58 => delete_blob(world, shelf, actor, &repository).await,
+            ..0.66 => trash::restore(world, shelf, actor).await,
+            ..0.72 => Box::pin(promotions::promote(world, shelf, actor)).await,
+            ..0.74 => releases::retire(world, actor, &repository).await,
+            ..0.75 => releases::delete_in_vain(world, actor, &repository).await,
             _ => pull(world, actor, &repository).await,
         }
     });
@@ -137,6 +195,8 @@ pub(super) fn judge(world: &World, what: &str, error: &Error) {
         Error::ReferencesMissing(_) => world.count("pushes refused"),
         Error::ManifestUnknown | Error::BlobUnknown | Error::NameUnknown => world.count("unknown"),
         Error::Referenced => world.count("deletes refused"),
+        // A manifest that such a tag names.
+        Error::TagImmutable { .. } => world.count("refused as immutable"),
         Error::DatabaseAway(_) => world.count("database away"),
         Error::StoreAway(_) => world.count("bucket away"),
         Error::UploadUnknown => world.count("uploads gone"),
@@ -147,39 +207,84 @@ pub(super) fn judge(world: &World, what: &str, error: &Error) {
     }
 }
 
-fn tag(actor: &mut Actor) -> Tag {
+pub(super) fn tag(actor: &mut Actor) -> Tag {
     TAGS.choose(&mut actor.random).unwrap().parse().unwrap()
 }
 
-async fn push(world: &World, shelf: &Shelf, actor: &mut Actor, repository: &Name) {
-    let Some(body) = prepare(world, shelf, actor, repository).await else { return };
-    actor.think(Duration::from_millis(20)).await;
+/// Under which tags something is pushed: none, some, an immutable one.
+fn tags_to_set(world: &World, actor: &mut Actor, repository: &Name) -> Vec<Tag> {
     let mut tags = Vec::new();
-    if actor.chance(0.75) {
+    if actor.chance(0.65) {
         tags.push(tag(actor));
         if actor.chance(0.1) {
             tags.push(tag(actor));
         }
-        tags.sort();
-        tags.dedup();
     }
+    if actor.chance(0.2) {
+        tags.push(world.releases.to_push(actor, repository));
+    }
+    tags.sort();
+    tags.dedup();
+    tags
+}
+
+async fn push(world: &World, shelf: &Shelf, actor: &mut Actor, repository: &Name) {
+    let began = Instant::now();
+    let Some(body) = prepare(world, shelf, actor, repository).await else { return };
+    actor.think(Duration::from_millis(20)).await;
+    let tags = tags_to_set(world, actor, repository);
     let digest = digest(&body);
+    let known = world.releases.named(repository, &tags);
     let recorded = Recorded::begin(&world.history, repository, &tags, Change::Set(digest));
+    // By a single tag, or by digest: then it takes those that it can have.
+    let by_tag = if let [tag] = &tags[..] { Some(tag.clone()).filter(|_| actor.chance(0.5)) } else { None };
     let put = PutManifest {
         repository: repository.clone(),
-        reference: Reference::Digest(digest),
         claimed: None,
-        tags,
+        tags: if by_tag.is_some() { Vec::new() } else { tags.clone() },
+        reference: by_tag.map_or(Reference::Digest(digest), Reference::Tag),
         content_type: None,
         body: body.clone(),
     };
     match actor.domain.put_manifest(put).await {
-        Ok(_) => {
-            recorded.acknowledged();
+        Ok(pushed) => {
+            recorded.acknowledged_but(&pushed.refused);
             world.count("pushes");
+            releases::judge_push(world, repository, (&tags, &pushed.refused), digest, &known);
             shelf.remember(repository, &body);
         }
+        Err(Error::TagImmutable { tag, .. }) => {
+            drop(recorded);
+            let refused = std::slice::from_ref(&tag);
+            releases::judge_push(world, repository, (refused, refused), digest, &known);
+        }
+        Err(Error::ReferencesMissing(missing)) => {
+            drop(recorded);
+            world.count("pushes refused");
+            judge_missing(world, shelf, repository, (&body, &missing), began);
+        }
         Err(error) => judge(world, "push", &error),
+    }
+}
+
+/// Blobs that a client brought, or was told of, since `began` are kept for half a lease at least, unless another client
+/// deletes them. A database that lost rows gives other promises.
+fn judge_missing(
+    world: &World,
+    shelf: &Shelf,
+    repository: &Name,
+    (body, missing): (&Bytes, &[Digest]),
+    began: Instant,
+) {
+    let age = began.elapsed();
+    if world.setting.loses_rows || age >= world.setting.promised / 2 {
+        return;
+    }
+    let blobs = references(body).blobs;
+    let is_broken =
+        |blob: &&Digest| blobs.contains(*blob) && !shelf.was_deleted_by_hand(repository, **blob, began);
+    if let Some(blob) = missing.iter().find(is_broken) {
+        world.violation(format!("push to {repository} refused within its lease, after {age:?}: {blob}"));
     }
 }
 
@@ -244,7 +349,7 @@ async fn index(world: &World, shelf: &Shelf, actor: &mut Actor, repository: &Nam
     Some(Bytes::from(index.to_string()))
 }
 
-fn judge_none<T>(world: &World, what: &str, error: &Error) -> Option<T> {
+pub(super) fn judge_none<T>(world: &World, what: &str, error: &Error) -> Option<T> {
     judge(world, what, error);
     None
 }
@@ -293,14 +398,17 @@ pub(super) fn chunk(bytes: &Bytes) -> Chunk {
     Chunk { start: None, length, body: Box::pin(futures::stream::once(async move { Ok(bytes) })) }
 }
 
-async fn delete_tag(world: &World, actor: &mut Actor, repository: &Name) {
+async fn delete_tag(world: &World, shelf: &Shelf, actor: &mut Actor, repository: &Name) {
     let tag = tag(actor);
     let began = Instant::now();
     let recorded = Recorded::begin(&world.history, repository, std::slice::from_ref(&tag), Change::Delete);
     match actor.domain.delete_tag(repository, &tag).await {
         Ok(()) => {
+            let by = Some(recorded.first().clone());
             recorded.acknowledged();
             world.count("tags deleted");
+            let item = TrashItem { repository: repository.clone(), reference: Reference::Tag(tag) };
+            shelf.remember_deleted(Deleted { item, by, at: began });
         }
         Err(Error::ManifestUnknown | Error::NameUnknown) => {
             drop(recorded);
@@ -313,35 +421,54 @@ async fn delete_tag(world: &World, actor: &mut Actor, repository: &Name) {
 async fn delete_manifest(world: &World, shelf: &Shelf, actor: &mut Actor, repository: &Name) {
     let Some(body) = shelf.recent(actor, repository) else { return };
     let digest = digest(&body);
+    let began = Instant::now();
     let tags = TAGS.map(|tag| tag.parse().unwrap());
     let recorded = Recorded::begin(&world.history, repository, &tags, Change::DeleteIf(digest));
     match actor.domain.delete_manifest(repository, &digest).await {
         Ok(()) => {
             recorded.acknowledged();
             world.count("manifests deleted");
+            let item = TrashItem { repository: repository.clone(), reference: Reference::Digest(digest) };
+            shelf.remember_deleted(Deleted { item, by: None, at: began });
         }
         Err(error) => judge(world, "delete of a manifest", &error),
     }
 }
 
 async fn delete_blob(world: &World, shelf: &Shelf, actor: &mut Actor, repository: &Name) {
-    let blob = shelf.blob(actor);
-    match actor.domain.delete_blob(repository, &digest(&blob)).await {
+    let digest = digest(&shelf.blob(actor));
+    shelf.by_hand.lock().unwrap().insert((repository.clone(), digest), Instant::now());
+    match actor.domain.delete_blob(repository, &digest).await {
         Ok(()) => world.count("blobs deleted"),
         Err(error) => judge(world, "delete of a blob", &error),
     }
 }
 
-fn saw(world: &World, repository: &Name, tag: &Tag, value: Option<Digest>, began: Instant) {
-    if let Err(why) = world.history.check(&(repository.clone(), tag.clone()), value, began) {
+/// Somebody was told what the tag names, at some moment since `began`.
+pub(super) fn saw(world: &World, repository: &Name, tag: &Tag, value: Option<Digest>, began: Instant) {
+    let which = (repository.clone(), tag.clone());
+    if world.releases.is_retired(&which) {
+        return;
+    }
+    let explained = world.history.check(&which, value, began);
+    let same = value.map_or(Ok(()), |digest| world.releases.names(&which, digest));
+    // It may have been retired meanwhile.
+    if let Err(why) = explained.and(same)
+        && !world.releases.is_retired(&which)
+    {
         world.violation(format!("read of {repository}:{tag}: {why}"));
     }
 }
 
 async fn pull(world: &World, actor: &mut Actor, repository: &Name) {
+    let once = if actor.chance(0.25) { world.releases.to_pull(actor, repository) } else { None };
+    let tag = once.unwrap_or_else(|| tag(actor));
+    pull_tag(world, actor, repository, &tag).await;
+}
+
+pub(super) async fn pull_tag(world: &World, actor: &Actor, repository: &Name, tag: &Tag) {
     /// A tag may move while it is pulled, and back again.
     const ATTEMPTS: u32 = 6;
-    let tag = tag(actor);
     let mut missing = Vec::new();
     for _ in 0..ATTEMPTS {
         let began = Instant::now();
@@ -349,12 +476,12 @@ async fn pull(world: &World, actor: &mut Actor, repository: &Name) {
         let answer = match answer {
             Ok(answer) => answer,
             Err(Error::ManifestUnknown | Error::NameUnknown) => {
-                saw(world, repository, &tag, None, began);
+                saw(world, repository, tag, None, began);
                 return world.count("reads of no tag");
             }
             Err(error) => return judge(world, "read of a tag", &error),
         };
-        saw(world, repository, &tag, Some(answer.digest), began);
+        saw(world, repository, tag, Some(answer.digest), began);
         world.count(if answer.degraded { "degraded reads" } else { "reads" });
         let body = answer.body.expect("it was asked for");
         if digest(&body) != answer.digest {
@@ -383,7 +510,7 @@ pub(super) async fn pull_content(
             return Err(Some(format!("blob {blob}")));
         }
     }
-    if repository.as_str() != STRICT {
+    if !STRICTS.contains(&repository.as_str()) {
         return Ok(());
     }
     for child in references.children {

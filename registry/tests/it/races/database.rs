@@ -449,11 +449,14 @@ pub(super) struct Rows {
     pub(super) outbox: Vec<(i64, Vec<String>)>,
     /// Versions of live tags and the generations of their records.
     pub(super) versions: BTreeMap<(String, String), (u32, u64, Generation)>,
+    /// Records of promotions that took effect, by the keys of their objects.
+    pub(super) ledger: BTreeMap<String, String>,
     /// How many intents there are.
     pub(super) intents: usize,
 }
 
 type TagColumns = (String, String, Vec<u8>, i64, i64, Uuid);
+type LedgerColumns = (String, Vec<u8>, i64, i64, Uuid, String);
 type BlobColumns = (Vec<u8>, Uuid, i64, Option<i64>, i64);
 
 const TAGS: &str = "SELECT r.name, t.name, m.digest, CAST(t.epoch AS bigint), CAST(t.seq AS bigint), t.gen
@@ -466,6 +469,9 @@ const LINKS: &str = "SELECT r.name, l.digest, l.gen FROM repo_blobs l
 const BLOBS: &str = "SELECT digest, gen, CAST(form AS bigint), CAST(tail AS bigint), CAST(size AS bigint)
     FROM blobs WHERE form <> 0";
 
+const PROMOTIONS: &str = "SELECT target_repo, digest, CAST(epoch AS bigint), CAST(seq AS bigint), gen,
+    CAST(evidence AS text) FROM promotions WHERE gen IS NOT NULL";
+
 macro_rules! rows_of {
     ($name:ident, $connection:ty) => {
         async fn $name(connection: &mut $connection, outbox: &'static str) -> Rows {
@@ -477,9 +483,14 @@ macro_rules! rows_of {
             let blobs: Vec<BlobColumns> = sqlx::query_as(BLOBS).fetch_all(&mut *connection).await.unwrap();
             let outbox: Vec<(i64, String)> =
                 sqlx::query_as(outbox).fetch_all(&mut *connection).await.unwrap();
+            let ledger: Vec<LedgerColumns> =
+                sqlx::query_as(PROMOTIONS).fetch_all(&mut *connection).await.unwrap();
             let intents: i64 =
                 sqlx::query_scalar("SELECT count(*) FROM intents").fetch_one(&mut *connection).await.unwrap();
-            Rows::read(tags, manifests, links, blobs, outbox, intents)
+            Rows {
+                ledger: ledger.into_iter().map(promotion).collect(),
+                ..Rows::read(tags, manifests, links, blobs, outbox, intents)
+            }
         }
     };
 }
@@ -541,8 +552,21 @@ impl Rows {
             let location = data.location();
             [location.blob_key(*digest), location.data_key(*digest)]
         });
-        manifests.chain(links).chain(tags).chain(blobs).map(|key| key.to_string()).collect()
+        let keys = manifests.chain(links).chain(tags).chain(blobs).map(|key| key.to_string());
+        keys.chain(self.ledger.keys().cloned()).collect()
     }
+}
+
+fn promotion(columns: LedgerColumns) -> (String, String) {
+    let (repository, bytes, epoch, seq, generation, record) = columns;
+    let (epoch, seq) = (epoch.try_into().unwrap(), seq.try_into().unwrap());
+    let key = Key::Ledger {
+        repository: repository.parse().unwrap(),
+        digest: digest(&bytes),
+        version: stowage_registry::key::Version { epoch, seq },
+        generation: Generation::from_uuid(generation),
+    };
+    (key.to_string(), record)
 }
 
 impl Data {

@@ -25,6 +25,8 @@ pub(super) enum Change {
     Delete,
     /// It is gone if it names the manifest, which is deleted.
     DeleteIf(Digest),
+    /// It names again what it named when it was deleted; what that was the answer says.
+    Restore,
 }
 
 impl Change {
@@ -33,13 +35,15 @@ impl Change {
         match self {
             Self::Set(digest) => value == Some(digest),
             Self::Delete | Self::DeleteIf(_) => value.is_none(),
+            // Whatever it was that the tag named before.
+            Self::Restore => value.is_some(),
         }
     }
 
     /// Whether a read that follows it cannot see `value` because of what was before it.
     fn overrides(self, value: Option<Digest>) -> bool {
         match self {
-            Self::Set(_) | Self::Delete => true,
+            Self::Set(_) | Self::Delete | Self::Restore => true,
             Self::DeleteIf(digest) => value == Some(digest),
         }
     }
@@ -67,6 +71,12 @@ pub(super) struct Begun {
     index: usize,
 }
 
+impl Begun {
+    pub(super) fn tag(&self) -> &Tag {
+        &self.which.1
+    }
+}
+
 impl History {
     pub(super) fn new() -> Self {
         Self { beginning: Instant::now(), tags: Mutex::default() }
@@ -79,6 +89,39 @@ impl History {
     /// Until this is called the operation goes on.
     pub(super) fn end(&self, begun: &Begun, acknowledged: bool) {
         self.end_at(begun, acknowledged, Instant::now());
+    }
+
+    /// A tag was restored, and is acknowledged to name `digest`.
+    pub(super) fn restored(&self, begun: &Begun, digest: Digest) {
+        let mut tags = self.tags.lock().unwrap();
+        let operation = &mut tags.get_mut(&begun.which).expect("it was begun")[begun.index];
+        operation.change = Change::Set(digest);
+        operation.ended = Some(Instant::now());
+        operation.acknowledged = true;
+    }
+
+    /// Whether nobody else has had to do with the tag since the first of these operations on it began.
+    pub(super) fn is_alone(&self, ours: &[&Begun]) -> bool {
+        let Some(first) = ours.first() else { return false };
+        let tags = self.tags.lock().unwrap();
+        let operations = &tags[&first.which];
+        let since = operations[first.index].began;
+        let is_ours = |index: usize| ours.iter().any(|begun| begun.index == index);
+        let mut others = operations.iter().enumerate().filter(|(index, _)| !is_ours(*index));
+        others.all(|(_, other)| other.ended.is_some_and(|end| end < since))
+    }
+
+    /// Why the tag cannot have had `value` when the operation began.
+    pub(super) fn check_before(&self, begun: &Begun, value: Digest) -> Result<(), String> {
+        let began = self.tags.lock().unwrap()[&begun.which][begun.index].began;
+        self.check_until(&begun.which, Some(value), began, began)
+    }
+
+    /// Whether somebody else has tried to give the tag another digest.
+    pub(super) fn is_contested(&self, which: &Which, digest: Digest) -> bool {
+        let is_other = |change| matches!(change, Change::Set(other) if other != digest);
+        let tags = self.tags.lock().unwrap();
+        tags.get(which).is_some_and(|all| all.iter().any(|operation| is_other(operation.change)))
     }
 
     /// Why the tag cannot have had `value` at any moment since `began`.
@@ -109,6 +152,11 @@ impl History {
     ) -> Result<(), String> {
         let tags = self.tags.lock().unwrap();
         let operations = tags.get(which).map_or(&[][..], Vec::as_slice);
+        let was_set = |by: &Operation| value.is_some_and(|digest| by.change == Change::Set(digest));
+        let is_known = value.is_none() || operations.iter().any(|by| was_set(by) && by.began < ended);
+        if !is_known {
+            return Err(format!("{value:?} was never written"));
+        }
         let before = |operation: &&Operation| operation.ended.is_some_and(|end| end < began);
         let overriding = operations
             .iter()
@@ -118,7 +166,7 @@ impl History {
         let Some(overriding) = overriding else {
             let first = value.is_none() && self.beginning < ended;
             let written = operations.iter().any(|other| other.change.gives(value) && other.began < ended);
-            return if first || written { Ok(()) } else { Err(format!("{value:?} was never written")) };
+            return if first || written { Ok(()) } else { Err(format!("{value:?} was not written yet")) };
         };
         let written = operations.iter().any(|operation| {
             operation.change.gives(value)
@@ -206,6 +254,33 @@ mod tests {
         forged.done(Change::Delete, 3, 4, true);
         assert!(forged.reads(None, 5, 6));
         assert!(!forged.reads(Some(value("a")), 5, 6));
+    }
+
+    #[test]
+    fn a_restored_tag_names_what_it_named_before() {
+        let forged = Forger::new();
+        forged.done(Change::Set(value("a")), 1, 2, true);
+        let deleted = forged.history.begin_at(&forged.which, Change::Delete, forged.at(3));
+        forged.history.end_at(&deleted, true, forged.at(4));
+        assert!(forged.history.is_alone(&[&deleted]));
+        assert!(forged.history.check_before(&deleted, value("a")).is_ok());
+        assert!(forged.history.check_before(&deleted, value("b")).is_err(), "it never named that");
+        let restored = forged.history.begin_at(&forged.which, Change::Restore, forged.at(5));
+        assert!(forged.reads(Some(value("a")), 6, 7) && forged.reads(None, 6, 7), "it goes on");
+        assert!(!forged.reads(Some(value("b")), 6, 7), "nobody ever wrote it");
+        assert!(!forged.history.is_alone(&[&deleted]) && forged.history.is_alone(&[&deleted, &restored]));
+        forged.history.restored(&restored, value("a"));
+        forged.history.end_at(&restored, true, forged.at(8));
+        assert!(forged.reads(Some(value("a")), 9, 10));
+        assert!(!forged.reads(None, 9, 10), "lost again");
+    }
+
+    #[test]
+    fn a_tag_is_contested_by_another_digest_only() {
+        let forged = Forger::new();
+        forged.done(Change::Set(value("a")), 1, 2, true);
+        assert!(!forged.history.is_contested(&forged.which, value("a")));
+        assert!(forged.history.is_contested(&forged.which, value("b")));
     }
 
     #[test]

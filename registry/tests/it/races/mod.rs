@@ -7,8 +7,10 @@
 //! Seeds are printed and decide what everybody does; how it falls together is the machine's. `make test` runs
 //! seconds of it, `make soak` 50,000 pushes and 20 disasters on each database.
 //!
+//! Clients also restore what was deleted, push tags that are immutable, and promote.
+//!
 //! The controls take a rule away and must find something: a model that finds nothing proves nothing.
-//! Not here: the immutable tag and the restore from the trash, which the product does not have yet.
+//! Not here: mirrors, pull stamps, two databases that both believe they are the one.
 
 mod bucket;
 mod check;
@@ -17,12 +19,15 @@ mod controls;
 mod database;
 mod history;
 mod pairs;
+mod promotions;
 mod reader;
+mod releases;
 mod restored;
 mod run;
 mod sabotage;
 mod stale;
 mod times;
+mod trash;
 mod tripwire;
 mod uploads;
 mod wire;
@@ -48,6 +53,7 @@ const LATE: Manners = Manners {
     ignores_tags: false,
     hides_epochs: false,
     names_by_digest: false,
+    forgets_ledger: false,
 };
 
 fn setting(kind: Kind, times: Times, seed: u64) -> Setting {
@@ -60,6 +66,7 @@ fn setting(kind: Kind, times: Times, seed: u64) -> Setting {
         seed,
         sabotage: &[],
         rewrite: None,
+        promised: times.timings.lease,
         loses_rows: false,
     }
 }
@@ -159,8 +166,17 @@ fn a_soak_of_full_length_must_get_to_its_goals_and_a_shorter_one_is_only_bounded
     assert_eq!(length("4 hours").or(length("")).or(length("h")), None);
 }
 
-const REGISTRY: &[&str] =
-    &["pushes", "pulls", "crashes", "passes", "link swept", "blob swept", "comparisons"];
+const REGISTRY: &[&str] = &[
+    "pushes",
+    "pulls",
+    "crashes",
+    "passes",
+    "link swept",
+    "blob swept",
+    "comparisons",
+    "promotions",
+    "immutable tags set",
+];
 const DISASTERS: &[&str] =
     &["pushes", "pulls", "crashes", "passes", "comparisons", "failovers", "deep failovers", "losses of all"];
 const UPLOADS: &[&str] = &["uploads closed", "crashes", "intrusions", "digests refused", "comparisons"];

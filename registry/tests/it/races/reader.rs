@@ -23,6 +23,8 @@ pub(super) struct Bucket {
     pub(super) links: BTreeMap<(String, String), BTreeSet<String>>,
     /// Referrer entries: repository, subject, digest and generation of the manifest.
     pub(super) referrers: BTreeSet<(String, String, String, String)>,
+    /// Records of promotions by their keys.
+    pub(super) ledger: BTreeMap<String, Bytes>,
     /// Digests whose data is there: the keys that say so and those of the bytes.
     pub(super) data: BTreeMap<String, BTreeMap<String, String>>,
     /// Keys whose bytes are not those of their digest.
@@ -59,6 +61,11 @@ pub(super) fn read(contents: &BTreeMap<String, Bytes>) -> Bucket {
         }
     }
     reading.finish()
+}
+
+/// Whether the key is that of a promotion's record.
+pub(super) fn is_ledger(key: &str) -> bool {
+    key.contains("/~p/")
 }
 
 fn is_digest_of(dashed: &str, bytes: &[u8]) -> bool {
@@ -99,6 +106,7 @@ impl Reading {
                 self.found.referrers.insert(entry);
             }
             "t" => self.tag(at, last)?,
+            "p" => drop(self.found.ledger.insert(key.to_owned(), contents[key].clone())),
             _ => return None,
         }
         Some(())

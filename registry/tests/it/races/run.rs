@@ -14,7 +14,7 @@ use super::clients::{self, Shelf};
 use super::database::Disaster;
 use super::uploads::{self, Sessions};
 use super::workers;
-use super::world::{STRICT, Setting, World};
+use super::world::{STRICTS, Setting, World};
 use super::{check, reader};
 
 /// What clients do.
@@ -192,7 +192,10 @@ async fn look(world: &World) {
     world.count("comparisons");
     let rows = world.database.rows().await;
     let contents = world.bucket.contents().await;
-    let found = check::differences(&rows, &reader::read(&contents), &[STRICT]);
+    let read = reader::read(&contents);
+    let mut found = check::differences(&rows, &read, &STRICTS);
+    let is_forgiven = |key: &str| world.setting.loses_rows || world.bucket.is_revived(key);
+    found.extend(check::ledger(&rows, &read, &world.promised.all(), is_forgiven));
     for difference in &found {
         let evidence = check::evidence(difference, &contents, &rows, |key| world.bucket.is_revived(key));
         world.violation(format!("comparison: {difference}; {evidence}"));

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::database::Rows;
 use super::world::{Actor, World};
-use super::{check, clients, reader};
+use super::{check, clients, reader, releases};
 
 fn collector(world: &World, actor: &Actor) -> Collector {
     let metrics = CollectionMetrics::default();
@@ -216,6 +216,7 @@ async fn delete(world: &World, actor: &Actor, repository: &str, digest: &Digest)
 /// The end: everything is deleted, and what was stored goes with it.
 pub(super) async fn everything_goes(world: &World) {
     let actor = world.somebody().await;
+    releases::lift(&actor.domain);
     let collector = collector(world, &actor);
     let deadline = Instant::now() + Duration::from_mins(1);
     loop {
@@ -282,6 +283,8 @@ async fn orphans(world: &World) {
             world.count("orphans of late requests");
         } else if evidence {
             world.count("evidence left");
+        } else if reader::is_ledger(key) {
+            world.count("promotions kept");
         } else if world.setting.loses_rows && !data {
             world.count("orphans of disasters");
         } else {

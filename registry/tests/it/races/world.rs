@@ -23,6 +23,8 @@ use uuid::Uuid;
 use super::bucket::{Bucket, Manners};
 use super::database::{Database, Disaster, Kind};
 use super::history::History;
+use super::promotions::Promised;
+use super::releases::{self, Releases};
 use super::times::Times;
 use super::tripwire::Tripwire;
 
@@ -42,6 +44,8 @@ pub(super) struct Setting {
     pub(super) loses_rows: bool,
     /// What a line changes in the statements of replicas.
     pub(super) rewrite: Option<fn(&str) -> String>,
+    /// For how long clients believe they may rely on what they were told exists.
+    pub(super) promised: Duration,
 }
 
 /// An incarnation: from one disaster that ends all processes to the next.
@@ -61,6 +65,8 @@ pub(super) struct World {
     pub(super) database: Arc<Database>,
     pub(super) bucket: Arc<Bucket>,
     pub(super) history: History,
+    pub(super) releases: Releases,
+    pub(super) promised: Promised,
     pub(super) registry: Uuid,
     pub(super) stop: CancellationToken,
     life: watch::Sender<Option<Life>>,
@@ -85,6 +91,8 @@ impl World {
             database,
             bucket,
             history: History::new(),
+            releases: Releases::default(),
+            promised: Promised::default(),
             registry,
             stop: CancellationToken::new(),
             life: watch::Sender::new(Some(life)),
@@ -220,7 +228,8 @@ impl World {
             ..Limits::default()
         };
         let domain = Domain::new(Arc::clone(&meta), Arc::clone(&store), limits, Tasks::new());
-        domain.set_strict_indexes(vec![STRICT.parse().unwrap()]);
+        domain.set_strict_indexes(STRICTS.map(|name| name.parse().unwrap()).to_vec());
+        domain.set_immutability(releases::rules());
         let random = StdRng::seed_from_u64(seed);
         Actor { number, domain, meta, store, wire: wire.clone(), random, reborn: false }
     }
@@ -254,10 +263,14 @@ impl World {
     }
 }
 
-/// Where indexes must have their children.
+/// One where indexes must have their children.
 pub(super) const STRICT: &str = "strict";
 /// Where they need not.
 pub(super) const LOOSE: &str = "loose/one";
+/// Where promotions go to. There they must have them, too.
+pub(super) const PROD: &str = "prod";
+/// Where indexes must have their children.
+pub(super) const STRICTS: [&str; 2] = [STRICT, PROD];
 
 /// One process: a client with its replica, a collector, a walker.
 pub(super) struct Actor {
