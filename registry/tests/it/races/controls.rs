@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use stowage_registry::meta::Timings;
+
 use super::bucket::Manners;
 use super::database::Kind;
 use super::run::{Plan, run};
@@ -77,6 +79,37 @@ fn with_children_not_counted(kind: Kind) -> Plan {
     })
 }
 
+fn with_a_trash_that_keeps_nothing(kind: Kind) -> Plan {
+    set(&registry(kind, Times::default(), 60), &["is not in the trash"], |setting| Setting {
+        sabotage: sabotage::the_trash_keeps_nothing(kind),
+        ..setting
+    })
+}
+
+fn without_records_of_promotions(kind: Kind) -> Plan {
+    set(&registry(kind, Times::default(), 60), &["ledger"], |setting| Setting {
+        manners: Manners { forgets_ledger: true, ..LATE },
+        ..setting
+    })
+}
+
+fn without_holds(kind: Kind) -> Plan {
+    set(&registry(kind, Times::default(), 60), &["an immutable tag named"], |setting| Setting {
+        sabotage: sabotage::nothing_is_held(kind),
+        ..setting
+    })
+}
+
+/// Clients rely on what is collected as soon as nothing refers to it.
+fn without_leases(kind: Kind) -> Plan {
+    let tiny = Times::tiny();
+    let times = Times { timings: Timings { lease: Duration::ZERO, ..tiny.timings }, ..tiny };
+    set(&registry(kind, times, 400), &["within its lease"], |setting| Setting {
+        promised: Duration::from_secs(2),
+        ..setting
+    })
+}
+
 fn with_every_incarnation_believed(kind: Kind) -> Plan {
     set(
         &with_disasters(&registry(kind, Times::default(), 60)),
@@ -125,6 +158,10 @@ controls! {
         l_53_with_keys_named_by_digest_it_breaks: with_keys_named_by_digest;
         l_53_when_deleted_tags_leave_no_row_it_breaks: with_tags_that_leave_no_row;
         l_53_when_children_are_not_counted_it_breaks: with_children_not_counted;
+        l_53_without_holds_it_breaks: without_holds;
+        l_53_without_leases_it_breaks: without_leases;
+        l_53_when_the_trash_keeps_nothing_it_breaks: with_a_trash_that_keeps_nothing;
+        l_53_without_records_of_promotions_it_breaks: without_records_of_promotions;
         l_53_when_a_new_incarnation_is_believed_it_breaks: with_every_incarnation_believed;
         l_53_without_epochs_it_breaks: without_epochs;
         l_53_when_restored_uploads_end_without_a_look_at_blobs_it_breaks: with_uploads_ended_unguarded;
@@ -134,6 +171,10 @@ controls! {
         l_53_sqlite_with_keys_named_by_digest_it_breaks: with_keys_named_by_digest;
         l_53_sqlite_when_deleted_tags_leave_no_row_it_breaks: with_tags_that_leave_no_row;
         l_53_sqlite_when_children_are_not_counted_it_breaks: with_children_not_counted;
+        l_53_sqlite_without_holds_it_breaks: without_holds;
+        l_53_sqlite_without_leases_it_breaks: without_leases;
+        l_53_sqlite_when_the_trash_keeps_nothing_it_breaks: with_a_trash_that_keeps_nothing;
+        l_53_sqlite_without_records_of_promotions_it_breaks: without_records_of_promotions;
         l_53_sqlite_when_a_new_incarnation_is_believed_it_breaks: with_every_incarnation_believed;
         l_53_sqlite_without_epochs_it_breaks: without_epochs;
         l_53_sqlite_when_tags_of_parts_are_ignored_it_breaks: with_part_tags_ignored;

@@ -58,6 +58,46 @@ pub(super) fn nothing_is_planned(kind: Kind) -> Sabotage {
     }
 }
 
+/// What was deleted may go at once.
+pub(super) fn the_trash_keeps_nothing(kind: Kind) -> Sabotage {
+    match kind {
+        Kind::Postgres => &[
+            "CREATE FUNCTION hurry() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN
+               NEW.trashed_until := clock_timestamp();
+               RETURN NEW;
+             END $$",
+            "CREATE TRIGGER hurry BEFORE UPDATE ON tags
+             FOR EACH ROW WHEN (NEW.trashed_until IS NOT NULL) EXECUTE FUNCTION hurry()",
+        ],
+        Kind::Sqlite => {
+            &["CREATE TRIGGER hurry AFTER UPDATE OF trashed_until ON tags WHEN NEW.trashed_until IS NOT NULL
+             BEGIN
+               UPDATE tags SET trashed_until = (SELECT now FROM clock)
+                 WHERE repo_id = NEW.repo_id AND name = NEW.name;
+             END"]
+        }
+    }
+}
+
+/// Nobody knows which tags a push that is under way will set.
+pub(super) fn nothing_is_held(kind: Kind) -> Sabotage {
+    match kind {
+        Kind::Postgres => &[
+            "CREATE FUNCTION let_go() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN
+               NEW.tags := NULL;
+               RETURN NEW;
+             END $$",
+            "CREATE TRIGGER let_go BEFORE INSERT ON intents FOR EACH ROW EXECUTE FUNCTION let_go()",
+        ],
+        Kind::Sqlite => &["CREATE TRIGGER let_go AFTER INSERT ON intents WHEN NEW.tags IS NOT NULL
+             BEGIN
+               UPDATE intents SET tags = NULL WHERE id = NEW.id;
+             END"],
+    }
+}
+
 /// A new incarnation is believed as it is.
 pub(super) fn every_incarnation_is_believed(kind: Kind) -> Sabotage {
     match kind {
