@@ -289,7 +289,8 @@ pub trait Publish: Send + Sync {
     async fn publish_manifest(&self, pinned: &Pinned) -> Result<PublishOutcome, Error>;
 
     /// Whether a push that was pinned in this epoch or an earlier one has taken effect although nobody was told: the
-    /// answer to its commit was lost, or a reaper or a walk has rolled it forward.
+    /// answer to its commit was lost, or a reaper or a walk has rolled it forward. Not if an immutable tag of it names
+    /// something else, nor, of a promotion, if the ledger does not have it.
     async fn took_effect(&self, epoch: Epoch, pinned: &Pinned) -> Result<bool, Error>;
 
     /// Puts the tag into the trash for `retain` and queues its tombstone. `None`: there is no such tag.

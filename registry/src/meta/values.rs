@@ -381,6 +381,13 @@ pub struct Pinned {
     pub tags: Vec<TagRecord>,
 }
 
+impl Pinned {
+    /// The generation that the record of a promotion shares with that of its tag. `None`: nothing is promoted.
+    pub(super) fn promotes(&self) -> Option<Generation> {
+        self.pin.ledger.as_ref().and(self.tags.first()).map(|set| set.generation)
+    }
+}
+
 /// A tag record to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TagRecord {

@@ -161,6 +161,8 @@ pub async fn an_expired_promotion_without_its_record_is_not_recorded(fixture: Fi
     assert_eq!(reaped, Reaped::Finished, "the tag was seen, perhaps");
     assert!(world.promoted("one").await.is_empty());
     assert!(world.queued(&format!("-{}", ledger_key(&pinned))).await.is_some());
+    let late = world.publish(&pinned).await;
+    assert_eq!(late, PublishOutcome::StartOver, "its writer is not told that it is done");
 
     let other = world.pin_promotion("two", Some(digest("one"))).await.expect("nothing is in the way");
     let intent = world.expired().await;

@@ -265,6 +265,20 @@ pub async fn w285_of_pushes_at_the_same_time_one_gives_an_immutable_tag_its_dige
     assert_eq!((pinned, refused), (1, 11));
 }
 
+pub async fn w285_a_push_that_was_taken_back_is_not_found_again_in_the_immutable_tag_of_another(
+    fixture: Fixture,
+) {
+    let world = World::begin(fixture).await;
+    world.push_manifest("a", facts("m", &[]), &["other"]).await;
+    let late = world.pin_as(&once("m")).await.expect("it is the first");
+    world.rows.pass(HOUR).await;
+    let intent = world.store.expired_intents(0, 10).await.expect("intents").pop().expect("one is expired");
+    world.store.reap_intent(world.epoch, &intent, &[]).await.expect("reap");
+    push_once(&world, "n").await;
+    assert_eq!(world.publish(&late).await, PublishOutcome::StartOver);
+    assert!(is_refused(&world, "m").await);
+}
+
 pub async fn many_pushes_of_one_tag_end_with_the_highest_version(fixture: Fixture) {
     let world = World::begin(fixture).await;
     let pushed = join_all((0..24).map(|n| {

@@ -90,6 +90,7 @@ macro_rules! meta_conformance {
                     a_push_took_no_effect_whose_manifest_or_tag_is_not_there,
                     w285_an_immutable_tag_is_pushed_once_and_again_by_the_same_digest,
                     w285_of_pushes_at_the_same_time_one_gives_an_immutable_tag_its_digest,
+                    w285_a_push_that_was_taken_back_is_not_found_again_in_the_immutable_tag_of_another,
                     many_pushes_of_one_tag_end_with_the_highest_version;
                 deletes: a_deleted_tag_is_gone_and_its_tombstone_is_queued,
                     a_push_pinned_before_a_delete_loses_to_it,

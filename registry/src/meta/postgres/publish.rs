@@ -477,6 +477,8 @@ impl PostgresStore {
             .bind(i64::from(pinned.epoch.0))
             .bind(names)
             .bind(seqs.collect::<Result<Vec<_>, _>>()?)
+            .bind(distinct(&pin.immutable))
+            .bind(pinned.promotes().map(Generation::to_uuid))
             .fetch_one(&mut *tx)
             .await?;
         tx.undo(found).await

@@ -295,7 +295,9 @@ impl SqliteStore {
             .bind(pinned.pin.repository.as_str())
             .bind(pinned.pin.facts.digest.to_bytes())
             .bind(pinned.epoch.0)
-            .bind(to_json(&tags));
+            .bind(to_json(&tags))
+            .bind(to_json(&pinned.pin.immutable))
+            .bind(pinned.promotes().map(Generation::to_uuid));
         let (found,) = tx.single::<(bool,)>(select).await?;
         tx.rollback().await?;
         Ok(found)
