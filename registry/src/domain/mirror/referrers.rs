@@ -43,6 +43,8 @@ pub(super) type Memory = Kept<(Name, Digest), Known, Bytes>;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
     rows: Arc<[ReferrerRow]>,
+    /// How long they are: counted once, as it takes long.
+    bytes: u64,
     /// When it did; `None`: never.
     listed: Option<Instant>,
     /// When it was asked since, and said what will be the same if it is asked again.
@@ -57,7 +59,7 @@ impl Weighter<(Name, Digest), Known> for Bytes {
     fn weight(&self, _: &(Name, Digest), known: &Known) -> u64 {
         // Names and the cache's own bookkeeping come to about this much.
         const OVERHEAD: u64 = 512;
-        OVERHEAD + known.rows.iter().map(|row| row_bytes(row) as u64).sum::<u64>()
+        OVERHEAD + known.bytes
     }
 }
 
@@ -66,6 +68,12 @@ pub(super) fn memory() -> Memory {
 }
 
 impl Known {
+    /// What was listed at that time.
+    fn of(rows: Arc<[ReferrerRow]>, listed: Instant) -> Self {
+        let bytes = rows.iter().map(|row| row_bytes(row) as u64).sum();
+        Self { rows, bytes, listed: Some(listed), refused: None }
+    }
+
     fn age(&self) -> Option<Duration> {
         self.listed.map(|listed| listed.elapsed())
     }
@@ -149,8 +157,7 @@ impl Domain {
         match self.ask_upstream(mirror, asked).await {
             Ok(found) => {
                 mirror.pulse.answered(begun);
-                let rows = found.manifests.into_iter().map(row).collect();
-                let known = Known { rows, listed: Some(begun), refused: None };
+                let known = Known::of(found.manifests.into_iter().map(row).collect(), begun);
                 mirror.referrers.insert(key, known.clone());
                 Some(known)
             }
@@ -296,17 +303,17 @@ mod tests {
 
     #[test]
     fn what_is_remembered_has_the_weight_of_what_it_says() {
-        let memory = memory();
-        let name: Name = "hub/app".parse().unwrap();
-        let put = |content: &str, bytes: usize| {
-            let mut long = referrer(content, None);
-            long.annotations.insert("long".to_owned(), "x".repeat(bytes));
-            let key = (name.clone(), long.digest);
-            memory.insert(key.clone(), Known { rows: [row(long)].into(), ..Known::default() });
+        let (memory, one) = (memory(), referrer("one", None));
+        let key = ("hub/app".parse().unwrap(), one.digest);
+        let known = Known::of([row(one.clone()), row(one)].into(), Instant::now());
+        assert_eq!(known.bytes, 2 * row_bytes(&known.rows[0]) as u64);
+        let puts = |bytes| {
+            memory.insert(key.clone(), Known { bytes, ..known.clone() });
             memory.get(&key).is_some()
         };
-        assert!(put("some", 4 << 20), "a page");
-        assert!(!put("more", 17 << 20), "more than all may have");
+        assert!(puts(known.bytes) && memory.weight() > known.bytes);
+        assert!(puts(BYTES / 2), "half of what all may have");
+        assert!(!puts(BYTES), "more than all may have");
         assert!(memory.weight() <= BYTES);
     }
 }
