@@ -35,6 +35,8 @@ pub(super) struct Plan {
     pub(super) least: Duration,
     pub(super) pushes: u64,
     pub(super) strikes: u64,
+    /// What must have happened, too, whatever the machine is busy with.
+    pub(super) happens: &'static [&'static str],
     pub(super) most: Duration,
     /// To end before so many pushes and disasters is a failure.
     pub(super) must_get_there: bool,
@@ -67,10 +69,12 @@ impl Plan {
         began.elapsed() >= self.least && self.is_reached(world) || began.elapsed() >= self.most
     }
 
-    /// Whether there were so many pushes and disasters.
+    /// Whether there were so many pushes and disasters, and all else that must happen.
     pub(super) fn is_reached(&self, world: &World) -> bool {
         let done = world.counted("pushes").max(world.counted("uploads closed"));
-        done >= self.pushes && world.counted("disasters") >= self.strikes
+        done >= self.pushes
+            && world.counted("disasters") >= self.strikes
+            && self.happens.iter().all(|what| world.counted(what) > 0)
     }
 }
 
