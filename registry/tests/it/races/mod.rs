@@ -26,6 +26,7 @@ mod restored;
 mod run;
 mod sabotage;
 mod stale;
+mod stalled;
 mod times;
 mod trash;
 mod tripwire;

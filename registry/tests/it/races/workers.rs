@@ -158,6 +158,19 @@ fn judge_walk(world: &World, error: &WalkError) {
     }
 }
 
+/// Compares everything with the bucket, until the database is trusted.
+pub(super) async fn compare(world: &World) {
+    let actor = world.somebody().await;
+    loop {
+        match walk_if_untrusted(&actor).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => judge_walk(world, &error),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// Nobody else is at work: what was begun is finished or taken back, and evidence that is owed is written.
 pub(super) async fn settle(world: &World) {
     let actor = world.somebody().await;
