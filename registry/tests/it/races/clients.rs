@@ -37,7 +37,7 @@ pub(super) struct Shelf {
 
 const TAGS: [&str; 4] = ["latest", "1", "1.0", "edge"];
 const RECENT: usize = 24;
-const PRINCIPAL: &str = "model";
+pub(super) const PRINCIPAL: &str = "model";
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
@@ -390,6 +390,39 @@ async fn bring_one(
         return Ok(());
     }
     domain.push_blob(repository, PRINCIPAL, &digest, chunk(blob)).await
+}
+
+/// Pushes an image of one blob.
+pub(super) async fn push_image(
+    actor: &Actor,
+    repository: &Name,
+    tag: &Tag,
+    content: &'static str,
+) -> Result<Digest, Error> {
+    let blob = Bytes::from_static(content.as_bytes());
+    actor.domain.push_blob(repository, PRINCIPAL, &digest(&blob), chunk(&blob)).await?;
+    put_image(actor, repository, tag, content).await
+}
+
+/// The same, of a blob that is there.
+pub(super) async fn put_image(
+    actor: &Actor,
+    repository: &Name,
+    tag: &Tag,
+    content: &'static str,
+) -> Result<Digest, Error> {
+    let blob = content.as_bytes();
+    let layer = descriptor("application/octet-stream", &digest(blob), blob.len());
+    let body = json!({ "schemaVersion": 2, "mediaType": IMAGE, "config": layer, "layers": [layer] });
+    let put = PutManifest {
+        repository: repository.clone(),
+        reference: Reference::Tag(tag.clone()),
+        claimed: None,
+        tags: Vec::new(),
+        content_type: None,
+        body: Bytes::from(body.to_string()),
+    };
+    Ok(actor.domain.put_manifest(put).await?.digest)
 }
 
 pub(super) fn chunk(bytes: &Bytes) -> Chunk {

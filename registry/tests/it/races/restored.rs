@@ -5,19 +5,16 @@
 //! goes on from there. (Races 17 and 21 of the protocol.)
 
 use bytes::Bytes;
-use serde_json::json;
 use stowage_oci::{Algorithm, Digest, Name, Reference, Tag};
-use stowage_registry::domain::{Chunk, Error, PutManifest};
+use stowage_registry::domain::{Chunk, Error};
 use stowage_registry::meta::UploadKey;
 
 use super::bucket::Manners;
-use super::clients::{chunk, descriptor, digest};
+use super::clients::{PRINCIPAL, chunk, digest, push_image};
 use super::database::{Disaster, Kind};
 use super::times::Times;
 use super::world::{Actor, LOOSE, Setting, World};
 use super::{check, reader, setting, workers};
-
-const PRINCIPAL: &str = "model";
 
 async fn world(kind: Kind) -> std::sync::Arc<World> {
     let manners = Manners::default();
@@ -102,24 +99,7 @@ async fn a_deletion_is_overtaken(walked: bool) {
     let world = world(Kind::Postgres).await;
     let (one, other) = (world.somebody_held().await, world.somebody().await);
     let (repository, tag): (Name, Tag) = (LOOSE.parse().unwrap(), "v1".parse().unwrap());
-    let blob = Bytes::from_static(b"blob");
-    other.domain.push_blob(&repository, PRINCIPAL, &digest(&blob), chunk(&blob)).await.unwrap();
-    let layer = descriptor("application/octet-stream", &digest(&blob), blob.len());
-    let body = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": layer,
-        "layers": [layer],
-    });
-    let put = PutManifest {
-        repository: repository.clone(),
-        reference: Reference::Tag(tag.clone()),
-        claimed: None,
-        tags: Vec::new(),
-        content_type: None,
-        body: Bytes::from(body.to_string()),
-    };
-    let pushed = other.domain.put_manifest(put).await.unwrap().digest;
+    let pushed = push_image(&other, &repository, &tag, "blob").await.unwrap();
     assert_eq!(tagged(&one, &repository, &tag).await, Some(pushed));
     world.database.keep().await;
 

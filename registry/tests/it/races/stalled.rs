@@ -7,19 +7,17 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use serde_json::json;
-use stowage_oci::{Digest, Name, Reference, Tag};
-use stowage_registry::domain::{Ending, Error, PromotionMode, PutManifest};
+use stowage_oci::{Name, Reference, Tag};
+use stowage_registry::domain::{Ending, Error, PromotionMode};
 use stowage_registry::meta::Timings;
 use stowage_registry::ops::gate::Gate;
 
 use super::bucket::Manners;
-use super::clients::{chunk, descriptor, digest};
+use super::clients::{push_image, put_image};
 use super::database::{Disaster, Kind};
 use super::promotions::{request, rule};
 use super::times::Times;
-use super::world::{Actor, PROD, STRICT, STRICTS, Setting, World};
+use super::world::{PROD, STRICT, STRICTS, Setting, World};
 use super::{check, reader, setting, workers};
 
 /// What happens while the promotion stalls.
@@ -29,34 +27,6 @@ enum Meanwhile {
     Reaped,
     /// The database forgets it, and everything is compared.
     FailedOver,
-}
-
-/// Pushes an image of one blob.
-async fn push(actor: &Actor, repository: &Name, tag: &Tag, content: &'static str) -> Result<Digest, Error> {
-    let blob = Bytes::from_static(content.as_bytes());
-    actor.domain.push_blob(repository, "model", &digest(&blob), chunk(&blob)).await?;
-    put(actor, repository, tag, content).await
-}
-
-/// The same, of a blob that is there.
-async fn put(actor: &Actor, repository: &Name, tag: &Tag, content: &'static str) -> Result<Digest, Error> {
-    let blob = Bytes::from_static(content.as_bytes());
-    let layer = descriptor("application/octet-stream", &digest(&blob), blob.len());
-    let body = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": layer,
-        "layers": [layer],
-    });
-    let put = PutManifest {
-        repository: repository.clone(),
-        reference: Reference::Tag(tag.clone()),
-        claimed: None,
-        tags: Vec::new(),
-        content_type: None,
-        body: Bytes::from(body.to_string()),
-    };
-    Ok(actor.domain.put_manifest(put).await?.digest)
 }
 
 async fn happens(world: &World, meanwhile: Meanwhile) {
@@ -99,7 +69,7 @@ async fn promotion(world: &World, n: u64, meanwhile: Meanwhile) -> bool {
     let (one, other) = (world.somebody_held().await, world.somebody().await);
     let (source, target): (Name, Name) = (STRICT.parse().unwrap(), PROD.parse().unwrap());
     let tag: Tag = "v1".parse().unwrap();
-    let pushed = push(&other, &source, &tag, "blob").await.unwrap();
+    let pushed = push_image(&other, &source, &tag, "blob").await.unwrap();
     world.database.keep().await;
 
     let (rule, request) = (rule(true), request("held".to_owned(), &source, &tag, pushed));
@@ -125,15 +95,15 @@ async fn promotion(world: &World, n: u64, meanwhile: Meanwhile) -> bool {
 async fn first_push(world: &World, n: u64, meanwhile: Meanwhile) -> bool {
     let (one, other) = (world.somebody_held().await, world.somebody().await);
     let (repository, once): (Name, Tag) = (STRICT.parse().unwrap(), "once-1".parse().unwrap());
-    let ours = push(&other, &repository, &"ours".parse().unwrap(), "ours").await.unwrap();
-    let theirs = push(&other, &repository, &"theirs".parse().unwrap(), "theirs").await.unwrap();
+    let ours = push_image(&other, &repository, &"ours".parse().unwrap(), "ours").await.unwrap();
+    let theirs = push_image(&other, &repository, &"theirs".parse().unwrap(), "theirs").await.unwrap();
     world.database.keep().await;
 
     let mut rival = None;
-    let pushing = put(&one, &repository, &once, "ours");
+    let pushing = put_image(&one, &repository, &once, "ours");
     let rivalled = async {
         happens(world, meanwhile).await;
-        rival = Some(put(&other, &repository, &once, "theirs").await);
+        rival = Some(put_image(&other, &repository, &once, "theirs").await);
     };
     let (outcome, was_over) = Box::pin(held(one.wire.hold(n), pushing, rivalled)).await;
     let which = (repository, once);
