@@ -3,6 +3,9 @@
 
 //! Mounts: a blob of one repository shown to another. There is no link row before its record is there, as a
 //! second mount would acknowledge what the bucket does not have.
+//!
+//! The usual mount is a statement at its beginning and one at its end. They do all or nothing; then the steps follow in
+//! a transaction.
 
 use stowage_oci::{Digest, Name};
 
@@ -15,6 +18,10 @@ use crate::key::{Generation, Key};
 use crate::meta::steps::remove_link;
 use crate::meta::{Epoch, Mount};
 
+fn link_key(repository: &Name, digest: Digest, generation: Generation) -> String {
+    Key::Link { repository: repository.clone(), digest, generation }.to_string()
+}
+
 impl PostgresStore {
     pub(super) async fn try_begin_mount(
         &self,
@@ -24,6 +31,11 @@ impl PostgresStore {
         digest: Digest,
         generation: Generation,
     ) -> Result<Option<Mount>, Fault> {
+        if let Some(from) = from
+            && let Some(intent) = self.intend_seen(epoch, from, to, digest, generation).await?
+        {
+            return Ok(Some(Mount { intent, from: Some(from.clone()), to: to.clone(), digest, generation }));
+        }
         let mut tx = self.begin_in(epoch).await?;
         let seen: bool = sqlx::query_scalar(include_str!("sql/sees_blob.sql"))
             .bind(from.unwrap_or(to).as_str())
@@ -35,12 +47,11 @@ impl PostgresStore {
             return tx.undo(None).await;
         }
         let repo_id = ensure_repository(&mut tx, to).await?;
-        let key = Key::Link { repository: to.clone(), digest, generation };
         let intent = sqlx::query_scalar(include_str!("sql/intend_link.sql"))
             .bind(i64::from(epoch.0))
             .bind(repo_id)
             .bind(generation.to_uuid())
-            .bind([key.to_string()])
+            .bind([link_key(to, digest, generation)])
             .bind(seconds(self.timings.intent))
             .fetch_one(&mut *tx)
             .await?;
@@ -48,7 +59,50 @@ impl PostgresStore {
         Ok(Some(Mount { intent, from: from.cloned(), to: to.clone(), digest, generation }))
     }
 
+    /// The intent of a mount. `None`: nothing is done, as the source does not see the blob, or `to` is new.
+    async fn intend_seen(
+        &self,
+        epoch: Epoch,
+        from: &Name,
+        to: &Name,
+        digest: Digest,
+        generation: Generation,
+    ) -> Result<Option<i64>, Fault> {
+        let statement = sqlx::query_as(include_str!("sql/mount_seen.sql"))
+            .bind(i64::from(epoch.0))
+            .bind(from.as_str())
+            .bind(digest.to_bytes())
+            .bind(to.as_str())
+            .bind(generation.to_uuid())
+            .bind([link_key(to, digest, generation)])
+            .bind(seconds(self.timings.intent));
+        let intended: Option<(i64,)> = self.row(statement).await?;
+        Ok(intended.map(|(intent,)| intent))
+    }
+
     pub(super) async fn try_finish_mount(&self, epoch: Epoch, mount: &Mount) -> Result<bool, Fault> {
+        if let Some(from) = &mount.from
+            && self.link_new(epoch, mount, from).await?
+        {
+            return Ok(true);
+        }
+        self.finish_any_mount(epoch, mount).await
+    }
+
+    /// `false`: nothing is done, as the source went, somebody else was faster, or the mount was reaped.
+    async fn link_new(&self, epoch: Epoch, mount: &Mount, from: &Name) -> Result<bool, Fault> {
+        let statement = sqlx::query_as(include_str!("sql/link_new.sql"))
+            .bind(i64::from(epoch.0))
+            .bind(mount.intent)
+            .bind(mount.generation.to_uuid())
+            .bind(from.as_str())
+            .bind(mount.digest.to_bytes())
+            .bind(seconds(self.timings.lease));
+        let link: Option<(i64,)> = self.row(statement).await?;
+        Ok(link.is_some())
+    }
+
+    async fn finish_any_mount(&self, epoch: Epoch, mount: &Mount) -> Result<bool, Fault> {
         let mut tx = self.begin_in(epoch).await?;
         let repo_id: Option<i32> = sqlx::query_scalar(include_str!("sql/take_link_intent.sql"))
             .bind(mount.intent)
