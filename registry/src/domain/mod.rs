@@ -136,6 +136,7 @@ pub struct Domain {
     /// In KiB.
     upload_memory: Permits,
     running_uploads: Permits,
+    paused: Arc<upload::Paused>,
     manifests: Arc<Cache<Digest, CachedManifest, ByteWeight>>,
     strict_indexes: Arc<ArcSwap<Vec<stowage_oci::Glob>>>,
     immutability: Arc<ArcSwap<Immutability>>,
@@ -197,6 +198,7 @@ impl Domain {
             comparer,
             upload_memory: Permits::new(kib(now.upload_memory)),
             running_uploads: Permits::new(now.max_concurrent_uploads),
+            paused: Arc::new(upload::Paused::new()),
             manifests: Arc::new(manifests),
             strict_indexes: Arc::default(),
             immutability: Arc::default(),

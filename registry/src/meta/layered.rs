@@ -95,6 +95,7 @@ decorate! {
         fn record_multipart(id: Uuid, token: Uuid, multipart: &Multipart) -> bool;
         fn store_progress(id: Uuid, token: Uuid, progress: &Progress) -> bool;
         fn record_plan(id: Uuid, token: Uuid, plan: &Plan, progress: &Progress) -> bool;
+        fn plan_paused(id: Uuid, lease: u32, token: Uuid, plan: &Plan) -> bool;
         fn drop_upload(id: Uuid, token: Uuid) -> bool;
         fn cancel_upload(key: &UploadKey) -> CancelOutcome;
         fn touch_stored(digest: &Digest) -> bool;

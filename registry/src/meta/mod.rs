@@ -251,6 +251,10 @@ pub trait Receive: Send + Sync {
         progress: &Progress,
     ) -> Result<bool, Error>;
 
+    /// Takes an upload that nobody has taken since the request with `lease` stored its progress, and records its plan.
+    /// `false`: somebody has, it has expired, or it is of an earlier incarnation; nothing is changed.
+    async fn plan_paused(&self, id: Uuid, lease: u32, token: Uuid, plan: &Plan) -> Result<bool, Error>;
+
     /// Ends an upload and queues all it left for deletion. `false`: the lease is lost.
     async fn drop_upload(&self, id: Uuid, token: Uuid) -> Result<bool, Error>;
 

@@ -56,12 +56,16 @@ impl Domain {
     /// Adds a last chunk, which may be empty or everything, and makes the upload a blob.
     pub async fn close(&self, key: &UploadKey, digest: &Digest, chunk: Chunk) -> Result<(), Error> {
         let _slot = self.running_uploads.try_one().ok_or(Error::TooManyUploads)?;
+        let empty = chunk.length == Some(0);
+        if empty && let Some((held, plan)) = self.hold_to_close(key, digest).await? {
+            return self.resume_close(key, held, plan).await;
+        }
         let held = match self.hold(key).await {
             // Perhaps our answer to the first attempt was lost.
             Err(Error::UploadUnknown) => return self.closed_before(key, digest).await,
             held => held?,
         };
-        let (offset, empty) = (held.upload.progress.offset, chunk.length == Some(0));
+        let offset = held.upload.progress.offset;
         match held.upload.plan {
             Some(plan) if plan.digest == *digest && empty => return self.resume_close(key, held, plan).await,
             None if empty || chunk.start.is_none_or(|start| start == offset) => {}

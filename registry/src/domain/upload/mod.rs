@@ -10,11 +10,14 @@
 //! whoever.
 
 mod close;
+mod paused;
 mod receive;
 mod session;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
+
+pub(super) use paused::Paused;
 
 /// The body of a request, piece by piece.
 pub type Body = BoxStream<'static, Result<Bytes, BodyError>>;

@@ -22,7 +22,7 @@ use super::Chunk;
 use super::session::Held;
 use crate::blobs::{self, MultipartId, Part};
 use crate::key::{Generation, Key};
-use crate::meta::{Multipart, Progress, Tail, UploadKey};
+use crate::meta::{LeasedUpload, Multipart, Progress, Tail, UploadKey};
 use crate::ops::clock;
 
 /// What an upload may hold in memory without asking, in bytes.
@@ -79,7 +79,12 @@ impl Domain {
         let algorithm = held.upload.algorithm;
         let mut receiver = Receiver::begin(self.clone(), held, algorithm, chunk.length).await?;
         match receiver.receive(chunk).await {
-            Ok(()) => receiver.pause().await,
+            Ok(()) => {
+                let upload = receiver.pause().await?;
+                let offset = upload.progress.offset;
+                self.paused.put(key, upload);
+                Ok(offset)
+            }
             Err(error) => Err(receiver.fail(error).await),
         }
     }
@@ -278,10 +283,13 @@ impl Receiver {
         Ok(staged)
     }
 
-    /// Ends the request with the upload open: makes everything received durable. Returns the offset.
-    pub(super) async fn pause(mut self) -> Result<u64, Error> {
+    /// Ends the request with the upload open: makes everything received durable. Returns the upload as it is then.
+    pub(super) async fn pause(mut self) -> Result<LeasedUpload, Error> {
         match self.settle().await {
-            Ok(()) => self.store_progress().await,
+            Ok(()) => {
+                self.store_progress().await?;
+                Ok(LeasedUpload { progress: self.durable, ..self.held.upload })
+            }
             Err(error) => {
                 // What had landed before is still worth keeping.
                 if let Err(later) = self.store_progress().await {
@@ -327,11 +335,11 @@ impl Receiver {
             .ok()
     }
 
-    async fn store_progress(&self) -> Result<u64, Error> {
+    async fn store_progress(&self) -> Result<(), Error> {
         let (id, token) = (self.held.upload.id, self.held.token);
         let meta = &self.domain.meta;
         if self.domain.write(|_| meta.store_progress(id, token, &self.durable)).await? {
-            Ok(self.durable.offset)
+            Ok(())
         } else {
             Err(Error::Overtaken)
         }

@@ -84,7 +84,7 @@ impl Domain {
     }
 
     /// Extends the lease until the request is done with it.
-    fn keep(&self, upload: LeasedUpload, token: Uuid) -> Held {
+    pub(super) fn keep(&self, upload: LeasedUpload, token: Uuid) -> Held {
         const RENEWAL: Duration = Duration::from_secs(20);
         let (done, lost) = (CancellationToken::new(), CancellationToken::new());
         let (meta, id, ended, gone) = (Arc::clone(&self.meta), upload.id, done.clone(), lost.clone());

@@ -17,7 +17,7 @@ use super::{
 use crate::key::{Form, Generation, Version};
 use crate::meta::{
     BlobCommit, BlobFound, CommitOutcome, Difference, Epoch, Error, Kind, LinkFound, Location, ManifestFacts,
-    ManifestFound, Mode, Outcome, PinOutcome, PublishOutcome, ReferrersFound, Scope, Settled, Shard,
+    ManifestFound, Mode, Outcome, PinOutcome, Plan, PublishOutcome, ReferrersFound, Scope, Settled, Shard,
     ShardOutcome, TagEntry, TagFound, UploadFound,
 };
 
@@ -179,6 +179,9 @@ pub async fn an_upload_of_an_earlier_incarnation_is_known_as_such_until_it_has_a
     assert!(!upload.restored);
     world.store.release_upload(key.id, token).await.expect("release");
     renew(&mut world).await;
+    let plan = Plan { digest: digest("x"), form: Some(Form::Tail(upload.lease)), size: 1 };
+    let planned = world.store.plan_paused(key.id, upload.lease, Uuid::new_v4(), &plan).await.expect("plan");
+    assert!(!planned, "who remembers it knows nothing of that");
     let (upload, token) = world.lease(&key).await;
     assert!(upload.restored);
     assert!(world.store.restart_upload(key.id, token, fresh()).await.expect("restart"));

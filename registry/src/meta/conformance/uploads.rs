@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{DAY, Fixture, PRINCIPAL, World, digest, fresh, name};
 use crate::key::{Form, Generation, Key, Part};
-use crate::meta::{CancelOutcome, LeaseOutcome, Multipart, NewUpload, Plan, Progress, Tail, UploadKey};
+use crate::meta::{CancelOutcome, LeaseOutcome, LeasedUpload, Multipart, NewUpload, Plan, Progress, Tail, UploadKey};
 
 /// Longer than a lease.
 const LATER: Duration = Duration::from_secs(61);
@@ -129,6 +129,49 @@ pub async fn a_closing_upload_can_only_be_closed_as_planned(fixture: Fixture) {
     world.rows.pass(LATER).await;
     let (taken_over, _) = world.lease(&key).await;
     assert_eq!((taken_over.plan, taken_over.progress), (Some(plan), progress));
+}
+
+/// An upload that a request with the given lease has left with one tail, and how it may be closed.
+async fn paused(world: &World) -> (UploadKey, u32, Plan) {
+    let key = world.open("a").await;
+    let (LeasedUpload { lease, .. }, token) = world.lease(&key).await;
+    let progress = staged(7, &[Tail { lease, size: 7 }]);
+    assert!(world.store.store_progress(key.id, token, &progress).await.expect("progress"));
+    (key, lease, Plan { digest: digest("x"), form: Some(Form::Tail(lease)), size: 7 })
+}
+
+pub async fn a_paused_upload_that_nobody_has_taken_since_is_taken_and_planned_at_once(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    let (key, lease, plan) = paused(&world).await;
+    let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
+    assert!(world.store.plan_paused(key.id, lease, first, &plan).await.expect("plan"));
+    assert!(!world.store.plan_paused(key.id, lease, second, &plan).await.expect("another request"));
+    assert!(world.store.extend_lease(key.id, first).await.expect("extend"), "the first one holds it");
+    assert!(world.lease_as(&key, second).await.is_none());
+    world.rows.pass(LATER).await;
+    let (taken_over, _) = world.lease(&key).await;
+    assert_eq!((taken_over.lease, taken_over.plan), (lease + 1, Some(plan)));
+    assert_eq!(taken_over.progress, staged(7, &[Tail { lease, size: 7 }]));
+}
+
+pub async fn a_paused_upload_that_somebody_has_taken_since_is_not_planned(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    let (key, lease, plan) = paused(&world).await;
+    let (_, token) = world.lease(&key).await;
+    assert!(!world.store.plan_paused(key.id, lease, Uuid::new_v4(), &plan).await.expect("held"));
+    world.store.release_upload(key.id, token).await.expect("release");
+    assert!(!world.store.plan_paused(key.id, lease, Uuid::new_v4(), &plan).await.expect("let go"));
+    assert_eq!(world.lease(&key).await.0.plan, None);
+}
+
+pub async fn a_paused_upload_that_expired_or_ended_is_not_planned(fixture: Fixture) {
+    let world = World::begin(fixture).await;
+    let (expired, lease, plan) = paused(&world).await;
+    world.rows.pass(2 * DAY).await;
+    assert!(!world.store.plan_paused(expired.id, lease, Uuid::new_v4(), &plan).await.expect("expired"));
+    let (ended, lease, plan) = paused(&world).await;
+    assert_eq!(world.store.cancel_upload(&ended).await.expect("cancel"), CancelOutcome::Cancelled);
+    assert!(!world.store.plan_paused(ended.id, lease, Uuid::new_v4(), &plan).await.expect("ended"));
 }
 
 pub async fn a_multipart_upload_is_recorded_once(fixture: Fixture) {

@@ -400,6 +400,23 @@ impl Receive for PostgresStore {
         .await
     }
 
+    async fn plan_paused(&self, id: Uuid, lease: u32, token: Uuid, plan: &Plan) -> Result<bool, Error> {
+        let (form, tail) = row::plan_columns(plan.form)?;
+        let (lease, size) = (row::stored_small(lease)?, row::stored(plan.size)?);
+        self.write_one(|| {
+            sqlx::query(include_str!("sql/plan_paused.sql"))
+                .bind(id)
+                .bind(lease)
+                .bind(token)
+                .bind(seconds(self.timings.upload_lease))
+                .bind(plan.digest.to_bytes())
+                .bind(form)
+                .bind(tail)
+                .bind(size)
+        })
+        .await
+    }
+
     async fn drop_upload(&self, id: Uuid, token: Uuid) -> Result<bool, Error> {
         write(|| self.try_drop(id, token)).await
     }

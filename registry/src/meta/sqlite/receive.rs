@@ -73,6 +73,17 @@ impl Tx<'_> {
     }
 }
 
+impl SqliteStore {
+    async fn record(&self, plan: &Plan, update: Statement) -> Result<bool, Error> {
+        let recorded = match plan.form {
+            // Carrying it out takes the parts away: without the plan the upload could not go on.
+            Some(Form::Upload) => self.writer.run(update).await?,
+            Some(Form::Tail(_) | Form::Inline) | None => self.writer.note(update).await?,
+        };
+        Ok(recorded > 0)
+    }
+}
+
 #[async_trait]
 impl Receive for SqliteStore {
     async fn open_upload(
@@ -187,12 +198,22 @@ impl Receive for SqliteStore {
             .bind(form)
             .bind(tail)
             .bind(integer(plan.size));
-        let recorded = match plan.form {
-            // Carrying it out takes the parts away: without the plan the upload could not go on.
-            Some(Form::Upload) => self.writer.run(update).await?,
-            Some(Form::Tail(_) | Form::Inline) | None => self.writer.note(update).await?,
-        };
-        Ok(recorded > 0)
+        self.record(plan, update).await
+    }
+
+    async fn plan_paused(&self, id: Uuid, lease: u32, token: Uuid, plan: &Plan) -> Result<bool, Error> {
+        let (form, tail) = plan_columns(plan.form);
+        let update = sqlx::query(include_str!("sql/plan_paused.sql"))
+            .bind(id)
+            .bind(lease)
+            .bind(token)
+            .bind(micros(self.timings.upload_lease))
+            .bind(plan.digest.to_bytes())
+            .bind(form)
+            .bind(tail)
+            .bind(integer(plan.size))
+            .bind(self.lock.fence);
+        self.record(plan, update).await
     }
 
     async fn drop_upload(&self, id: Uuid, token: Uuid) -> Result<bool, Error> {

@@ -74,8 +74,8 @@ async fn a_push_of_a_small_image_costs_what_the_protocol_says() {
         let (stored, manifest) = meter.of(put).await;
         assert_eq!(stored.status, 201, "{stored:?}");
         if round > 0 {
-            // HEAD; POST; PATCH: lease, progress, and the tail; PUT: lease, plan, commit, and link and pointer.
-            assert_eq!(costs, [(1, 0), (1, 0), (2, 1), (3, 2)]);
+            // HEAD; POST; PATCH: lease, progress, and the tail; PUT: plan, commit, and link and pointer.
+            assert_eq!(costs, [(1, 0), (1, 0), (2, 1), (2, 2)]);
             assert_eq!(config, costs);
             // Pin: begin, hold, intent, commit. Publish. The manifest's record and the tag's.
             assert_eq!(manifest, (5, 2));
@@ -119,4 +119,22 @@ async fn pulls_of_what_is_known_as_pulled_today_cost_nothing_more() {
         }
     };
     assert_eq!(meter.of(many).await.1, (PULLS, 0));
+}
+
+#[tokio::test]
+async fn a_mount_into_a_repository_that_has_something_is_two_statements_and_a_record() {
+    let meter = Meter::new().await;
+    meter.registry.push_image("base", "v1").await;
+    meter.registry.push_image("app", "v1").await;
+    for (round, version) in ["warm", "v2"].into_iter().enumerate() {
+        let content = format!("layer of {version}");
+        let digest = meter.registry.push_blob("base", content.as_bytes()).await;
+        let mount = format!("/v2/app/blobs/uploads/?mount={digest}&from=base");
+        let (mounted, cost) = meter.of(async |registry| registry.post(&mount).send().await).await;
+        assert_eq!(mounted.status, 201, "{mounted:?}");
+        if round > 0 {
+            // Intent; link. Its record.
+            assert_eq!(cost, (2, 1));
+        }
+    }
 }
