@@ -11,7 +11,9 @@ use uuid::Uuid;
 
 use super::{DAY, Fixture, PRINCIPAL, World, digest, fresh, name};
 use crate::key::{Form, Generation, Key, Part};
-use crate::meta::{CancelOutcome, LeaseOutcome, LeasedUpload, Multipart, NewUpload, Plan, Progress, Tail, UploadKey};
+use crate::meta::{
+    CancelOutcome, LeaseOutcome, LeasedUpload, Multipart, NewUpload, Plan, Progress, Tail, UploadKey,
+};
 
 /// Longer than a lease.
 const LATER: Duration = Duration::from_secs(61);
