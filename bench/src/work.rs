@@ -26,6 +26,8 @@ use crate::tls::Tls;
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
+/// What makes a layer large.
+const LARGE: usize = 64 * MIB;
 
 /// Raised whenever the content or the way it is worked with changes: figures cannot be compared across it.
 const EDITION: u32 = 2;
@@ -176,7 +178,9 @@ impl Task {
     pub(crate) fn suits(self, kind: Kind, ground: Ground) -> bool {
         match (kind, self) {
             (Kind::Distribution, Self::Referrers) => false,
-            (Kind::DockerRegistry, Self::BlobGet(GIB)) => kind.takes_large(ground),
+            (Kind::DockerRegistry, Self::BlobGet(GIB) | Self::PushLayer(LARGE.., _)) => {
+                kind.takes_large(ground)
+            }
             (Kind::DockerRegistry, _) => self.stage() != Stage::Lists,
             (Kind::Distribution, Self::Tags(1_000_000..) | Self::Catalog) => ground == Ground::Filesystem,
             (Kind::Stowage | Kind::Distribution, _) => true,
@@ -282,10 +286,10 @@ pub(crate) fn all() -> Vec<Work> {
         work(Task::Mount, &[8]),
         work(Task::PushImage, &[1, 8, 32]),
         work(Task::PushLayer(8 * MIB, Manner::Patch), &[1]),
-        work(Task::PushLayer(64 * MIB, Manner::Patch), &[1, 8]),
-        work(Task::PushLayer(64 * MIB, Manner::Chunked), &[1]),
-        work(Task::PushLayer(64 * MIB, Manner::Patches), &[1]),
-        work(Task::PushLayer(64 * MIB, Manner::Put), &[1]),
+        work(Task::PushLayer(LARGE, Manner::Patch), &[1, 8]),
+        work(Task::PushLayer(LARGE, Manner::Chunked), &[1]),
+        work(Task::PushLayer(LARGE, Manner::Patches), &[1]),
+        work(Task::PushLayer(LARGE, Manner::Put), &[1]),
         work(Task::Mixed, &[16]),
         lists::TAGS.map(|count| Work { task: Task::Tags(count), clients: 1 }).to_vec(),
         work(Task::Referrers, &[1]),
