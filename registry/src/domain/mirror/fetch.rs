@@ -238,7 +238,7 @@ impl Run {
         self.fetch.go(Phase::Running(Arc::clone(&window)));
         let upload = stores.then(|| Upload::begin(self, size));
         let _kept = stores.then(|| self.keep(&window));
-        let (outcome, upload) = self.pumped(blob.body, &window, upload).await;
+        let outcome = self.pumped(blob.body, &window, upload.as_ref()).await;
         let phase = match (outcome, upload) {
             (Ok(()), Some(upload)) => match upload.end().await {
                 Ok(()) => Phase::Stored,
@@ -259,21 +259,22 @@ impl Run {
         phase
     }
 
-    /// Reads the body to its end. The upload is given back as long as it takes what comes.
+    /// Reads the body to its end, also if the upload takes no more of it: why, it says at its own end.
     async fn pumped(
         &self,
         mut body: crate::upstream::Body,
         window: &Window,
-        mut upload: Option<Upload>,
-    ) -> (Result<(), Failure>, Option<Upload>) {
+        upload: Option<&Upload>,
+    ) -> Result<(), Failure> {
         let Fetch { at, digest, .. } = &*self.fetch;
         let mut hasher = Hasher::new(digest.algorithm());
+        let mut taking = upload;
         while let Some(bytes) = body.next().await {
             let mut bytes = match bytes {
                 Ok(bytes) => bytes,
                 Err(error) => {
                     at.mirror.rate.note_error(&error).await;
-                    return (Err(error.into()), upload);
+                    return Err(error.into());
                 }
             };
             self.domain.shelf.metrics.received(&at.mirror.settings.name, bytes.len() as u64);
@@ -284,15 +285,15 @@ impl Run {
                 let piece = bytes.split_to(if fits == 0 { bytes.len() } else { fits });
                 hasher.update(&piece);
                 window.put(piece.clone(), hasher.clone());
-                if let Some(taking) = &upload
-                    && !taking.take(piece).await
+                if let Some(upload) = taking
+                    && !upload.take(piece).await
                 {
-                    upload = None;
+                    taking = None;
                 }
             }
             if self.is_deserted(window) {
                 tracing::info!(repo.name = %at.stored, blob.digest = %digest, "nobody wants a blob any more");
-                return (Err(Error::Stopping.into()), upload);
+                return Err(Error::Stopping.into());
             }
         }
         let found = hasher.finish();
@@ -301,10 +302,10 @@ impl Run {
             let error = at.mirror.upstream.wrong(cause);
             tracing::warn!(mirror.name = at.mirror.settings.name, %error, "wrong bytes from an upstream");
             at.mirror.wrong.put(*digest, error.clone(), WRONG);
-            return (Err(error.into()), upload);
+            return Err(error.into());
         }
         window.is_right();
-        (Ok(()), upload)
+        Ok(())
     }
 
     fn is_deserted(&self, window: &Window) -> bool {

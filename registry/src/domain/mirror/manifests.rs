@@ -6,7 +6,8 @@
 //! By digest: what is stored is answered, and nobody asked. By tag: within its TTL likewise; then one of all replicas
 //! asks the upstream by HEAD, and for the manifest only if the tag moved to one that is not here. While the upstream
 //! fails or refuses us, a tag is answered as it was, for as long as the mirror says; that it is gone ends it. Nothing is
-//! answered and no tag moved that is not signed as the mirror asks ([`super::signed`]).
+//! answered and no tag moved that is not signed as the mirror asks ([`super::signed`]). A tag that is immutable here is
+//! not moved and not ended: it is answered as it was, with a warning.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -107,6 +108,13 @@ impl Domain {
     /// A tag that is here: compared if it should be.
     async fn held_tag(&self, at: &Mirrored, tag: &Tag, held: ManifestAnswer, head: bool) -> Answer {
         let cache = &at.mirror.settings.cache;
+        let reference = Reference::Tag(tag.clone());
+        let key = at.key(&reference);
+        let is_immutable = self.is_immutable(at, tag);
+        let as_it_was = |held| (Ok(ManifestAnswer { held_back: true, ..held }), MirrorResult::Stale);
+        if is_immutable && at.mirror.kept.get(&key).is_some() {
+            return as_it_was(held);
+        }
         let checked = self.meta.tag_checked(&at.stored, tag).await.unwrap_or_default();
         let is_fresh_where = |is_scarce| is_fresh(checked, cache, is_scarce);
         if is_fresh_where(false) || is_fresh_where(true) && at.mirror.rate.is_scarce().await {
@@ -116,7 +124,6 @@ impl Domain {
             // Nobody knows any more: from now on it counts as just too old.
             drop(self.meta.note_tag_checked(&at.stored, tag, cache.tag_ttl).await);
         }
-        let reference = Reference::Tag(tag.clone());
         let asked = match at.mirror.pulse.trouble() {
             Some(error) => Err(Failure::Upstream(error)),
             None => self.asked_soon(at, &reference, held.digest).await,
@@ -127,10 +134,14 @@ impl Domain {
                 Ok(now) => (Ok(now), MirrorResult::Miss),
                 Err(error) => failed(error),
             },
+            Err(failure) if is_immutable && is_of_its_tag(&failure) => {
+                at.mirror.kept.put(key, (), cache.tag_ttl);
+                as_it_was(held)
+            }
             Err(Failure::Upstream(error)) if error.kind == Kind::NotFound => failed(Error::ManifestUnknown),
             // As long as it takes: what is here is in order.
             Err(Failure::Own(error)) if matches!(*error, Error::Unsigned(_) | Error::TagImmutable { .. }) => {
-                (Ok(ManifestAnswer { held_back: true, ..held }), MirrorResult::Stale)
+                as_it_was(held)
             }
             Err(_) if may_be_stale(checked, cache) => {
                 (Ok(ManifestAnswer { stale: true, ..held }), MirrorResult::Stale)
@@ -259,6 +270,10 @@ impl Domain {
                 held => {
                     let head = mirror.upstream.manifest_head(&at.upstream, reference);
                     let now = self.ask_upstream(mirror, head).await?.digest;
+                    // What it may not become is not fetched.
+                    if now.is_some() && held.is_some() && now != held {
+                        self.ensure_movable(at, tag)?;
+                    }
                     if let Some(now) = &now
                         && self.is_held_back(at, tag, now, held.as_ref()).await?
                     {
@@ -275,8 +290,7 @@ impl Domain {
                 }
             },
         };
-        let manifest = mirror.upstream.manifest(&at.upstream, &wanted);
-        let manifest = self.ask_upstream(mirror, manifest).await?;
+        let manifest = self.manifest_of(at, &wanted, reference).await?;
         self.shelf.metrics.received(&mirror.settings.name, manifest.bytes.len() as u64);
         if let Some(tag) = tag
             && self.is_held_back(at, tag, &manifest.digest, held.as_ref()).await?
@@ -297,6 +311,35 @@ impl Domain {
                 Ok(Found::Loose(Arc::new(manifest)))
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The manifest by what `reference` was a moment ago, `wanted`; if that is gone since, by what it is now.
+    async fn manifest_of(
+        &self,
+        at: &Mirrored,
+        wanted: &Reference,
+        reference: &Reference,
+    ) -> Result<upstream::Manifest, upstream::Error> {
+        let upstream = &at.mirror.upstream;
+        let found = self.ask_upstream(&at.mirror, upstream.manifest(&at.upstream, wanted)).await;
+        match found {
+            Err(error) if error.kind == Kind::NotFound && wanted != reference => {
+                self.ask_upstream(&at.mirror, upstream.manifest(&at.upstream, reference)).await
+            }
+            found => found,
+        }
+    }
+
+    fn is_immutable(&self, at: &Mirrored, tag: &Tag) -> bool {
+        self.immutability().covering(&at.stored, tag).is_some()
+    }
+
+    fn ensure_movable(&self, at: &Mirrored, tag: &Tag) -> Result<(), Error> {
+        let rules = self.immutability();
+        match rules.covering(&at.stored, tag) {
+            Some(_) => Err(rules.refusal(&at.stored, tag.clone())),
+            None => Ok(()),
         }
     }
 
@@ -357,8 +400,12 @@ impl Domain {
         }
     }
 
-    /// The upstream does not have the tag any more: nor do we.
+    /// The upstream does not have the tag any more: nor do we, unless it is immutable here.
     async fn end_tag(&self, at: &Mirrored, tag: &Tag) {
+        if self.is_immutable(at, tag) {
+            tracing::debug!(repo.name = %at.stored, tag.name = %tag, "the upstream has no such tag; here it stays");
+            return;
+        }
         match self.delete_tag_for(&at.stored, tag, Duration::ZERO).await {
             Ok(()) => tracing::info!(repo.name = %at.stored, tag.name = %tag, "the upstream ended a tag"),
             Err(Error::ManifestUnknown | Error::NameUnknown) => {}
@@ -407,6 +454,14 @@ fn of_manifest(failure: Failure) -> Error {
             Error::ManifestUnknown
         }
         failure => failure.into(),
+    }
+}
+
+/// Whether the tag is something else at the upstream, or nothing.
+fn is_of_its_tag(failure: &Failure) -> bool {
+    match failure {
+        Failure::Upstream(error) => error.kind == Kind::NotFound,
+        Failure::Own(error) => matches!(**error, Error::TagImmutable { .. }),
     }
 }
 

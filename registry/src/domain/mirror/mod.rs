@@ -96,6 +96,8 @@ pub struct Mirror {
     missing: Memory<(Name, Reference), ()>,
     /// What its tags are there and not yet here, and from when on.
     waiting: Memory<(Name, Reference), (Digest, jiff::Timestamp)>,
+    /// Tags that are immutable here and by now something else there, or nothing.
+    kept: Memory<(Name, Reference), ()>,
     /// Images that are signed, and what they list.
     signed: Memory<Digest, ()>,
     /// Images that were not signed when the upstream was asked.
@@ -118,6 +120,7 @@ impl Mirror {
             rate,
             missing: Memory::new(),
             waiting: Memory::new(),
+            kept: Memory::new(),
             signed: Memory::new(),
             unsigned: Memory::new(),
             referrers: referrers::memory(),

@@ -81,7 +81,7 @@ impl Run<'_> {
             }
             let (document, body) = match held {
                 Some((document, body)) => {
-                    is_new |= self.children(image, &document, &body, depth).await?;
+                    is_new |= self.children(image, digest, (&document, &body), depth).await?;
                     // They may be lost, or awaited since somebody pulled the image through a mirror.
                     is_new |= self.blobs(image.at, &document).await?;
                     (document, body)
@@ -120,7 +120,7 @@ impl Run<'_> {
     ) -> Result<(Manifest, Bytes), Fault> {
         let (upstream, reference) = (&image.at.upstream, Reference::Digest(digest));
         let manifest = self.ask(|| self.upstream.manifest(upstream, &reference)).await?;
-        self.children(image, &manifest.document, &manifest.bytes, depth).await?;
+        self.children(image, digest, (&manifest.document, &manifest.bytes), depth).await?;
         self.blobs(image.at, &manifest.document).await?;
         Ok((manifest.document, manifest.bytes))
     }
@@ -134,25 +134,40 @@ impl Run<'_> {
             .await
     }
 
+    /// Brings what an index lists here. Whether something of that was not.
     async fn children(
         &self,
         image: &Image<'_>,
-        document: &Manifest,
-        body: &Bytes,
+        index: Digest,
+        (document, body): (&Manifest, &Bytes),
         depth: u8,
     ) -> Result<bool, Fault> {
-        let mut is_new = false;
+        let (mut is_new, mut is_whole) = (false, true);
         for child in plan::children(body, &document.children, image.platforms) {
             match self.manifest(image, child, depth + 1).await {
                 Ok(was_new) => is_new |= was_new,
-                // An index may list what its registry does not have: it is as incomplete here as there.
-                Err(Fault::Upstream(error)) if error.kind == Kind::NotFound => {
+                Err(fault) if fault.is_of_what_is_gone() => {
                     tracing::debug!(repo.name = %image.at.upstream, manifest.digest = %child, "the upstream lacks a child");
+                    is_whole = false;
                 }
                 Err(fault) => return Err(fault),
             }
         }
+        // An index may list what its registry does not have: it is as incomplete here as there. One that went with what
+        // it lists, while it was copied, is not to be seen at all.
+        if !is_whole {
+            self.ensure_there(&image.at.upstream, index).await?;
+        }
         Ok(is_new)
+    }
+
+    /// That the upstream still has a manifest.
+    async fn ensure_there(&self, repository: &Name, digest: Digest) -> Result<(), Fault> {
+        let reference = Reference::Digest(digest);
+        match self.ask(|| self.upstream.manifest_head(repository, &reference)).await {
+            Err(error) if error.kind == Kind::NotFound => Err(Fault::Moving),
+            found => Ok(found.map(drop)?),
+        }
     }
 
     async fn referrers(&self, image: &Image<'_>, subject: &Digest, depth: u8) -> Result<bool, Fault> {
@@ -166,7 +181,7 @@ impl Run<'_> {
             match self.manifest(image, referrer.digest, depth + 1).await {
                 Ok(was_new) => is_new |= was_new,
                 // A list that was not kept up to date.
-                Err(Fault::Upstream(error)) if error.kind == Kind::NotFound => {
+                Err(fault) if fault.is_of_what_is_gone() => {
                     tracing::debug!(repo.name = %image.at.upstream, manifest.digest = %referrer.digest, "the upstream lacks a referrer");
                 }
                 Err(fault) => return Err(fault),

@@ -48,7 +48,7 @@ use told::{Fault, Tally};
 
 /// Tags that are read at once.
 const PAGE: u32 = 1000;
-/// How often a tag is looked at again that moves while it is copied.
+/// How often a tag is looked at that moves while it is copied, here or at the upstream.
 const LOOKS: u32 = 3;
 
 /// A mirror that replicates, as it is configured.
@@ -273,21 +273,32 @@ impl<'a> Run<'a> {
         platforms: &BTreeSet<Platform>,
         sort: Sort,
     ) -> Result<SyncFate, Fault> {
-        let (digest, version) = self.tagged(&images.at.upstream, tag).await?;
-        images.tried(digest);
+        let (mut digest, mut version) = self.tagged(&images.at.upstream, tag).await?;
         let mut state = images.states.get(tag).cloned();
         for _ in 0..LOOKS {
+            images.tried(digest);
             let verdict = plan::judged(here(state.as_ref(), self.mark), digest, version);
             match verdict {
                 Verdict::Later => return Ok(SyncFate::Later),
                 Verdict::SetByOthers => return Err(Fault::SetLocally),
-                Verdict::Same | Verdict::Copy => {}
+                Verdict::Same => {}
+                Verdict::Copy => self.check_movable(images.at, tag, state.as_ref())?,
             }
             if sort == Sort::Image {
                 self.check_signed(images.at, digest).await?;
             }
             let image = Image::new(images.at, images.tags, platforms);
-            let is_new = self.manifest(&image, digest, 0).await?;
+            let is_new = match self.manifest(&image, digest, 0).await {
+                Err(fault) if fault.is_of_what_is_gone() => {
+                    let now = self.tagged(&images.at.upstream, tag).await?;
+                    if now == (digest, version) {
+                        return Err(fault);
+                    }
+                    (digest, version) = now;
+                    continue;
+                }
+                outcome => outcome?,
+            };
             images.copied(image.into_seen());
             if verdict == Verdict::Same {
                 return Ok(if is_new { SyncFate::Copied } else { SyncFate::Unchanged });
@@ -302,6 +313,16 @@ impl<'a> Run<'a> {
             state = self.states(&images.at.here).await?.remove(tag);
         }
         Err(Fault::Moving)
+    }
+
+    /// Refuses to move a tag that is immutable here, before anything is copied for it.
+    fn check_movable(&self, at: &At, tag: &Tag, state: Option<&TagState>) -> Result<(), Fault> {
+        let rules = self.domain.immutability();
+        let is_named = state.is_some_and(|state| !state.is_deleted);
+        if is_named && rules.covering(&at.here, tag).is_some() {
+            return Err(rules.refusal(&at.here, tag.clone()).into());
+        }
+        Ok(())
     }
 
     /// All tags of a repository here, deleted ones that still rest among them.

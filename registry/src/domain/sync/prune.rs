@@ -101,9 +101,15 @@ impl Run<'_> {
 
     async fn prune_repository(&self, upstream: &Name, here: &Name, tags: &BTreeSet<Tag>) {
         let pruned = async {
-            let states = self.states(here).await?;
+            let (states, rules) = (self.states(here).await?, self.domain.immutability());
             for state in states.into_values() {
                 if !self.is_ours(&state) || tags.contains(&state.tag) {
+                    continue;
+                }
+                if rules.covering(here, &state.tag).is_some() {
+                    self.tally.expect(1);
+                    let refusal = Fault::from(rules.refusal(here, state.tag.clone()));
+                    self.tally.failed(format!("{upstream}:{}", state.tag), &refusal);
                     continue;
                 }
                 let goes = match self.mode {

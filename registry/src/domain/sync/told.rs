@@ -197,7 +197,7 @@ pub(super) enum Fault {
          it out of the mirror"
     )]
     SetLocally,
-    #[error("the tag is being set here again and again; the next run looks at it")]
+    #[error("the tag is being set again and again, here or at the upstream; the next run looks at it")]
     Moving,
     #[error(
         "the repository would be below {0}, which is another mirror's or a virtual repository's: give this mirror a path"
@@ -221,6 +221,11 @@ fn told(error: &Error) -> String {
 }
 
 impl Fault {
+    /// Whether the upstream lacks something of an image: a tag that moved meanwhile may name one that is whole.
+    pub(super) fn is_of_what_is_gone(&self) -> bool {
+        matches!(self, Self::Moving) || matches!(self, Self::Upstream(error) if error.kind == Kind::NotFound)
+    }
+
     /// One CamelCase word.
     pub(super) fn reason(&self) -> &'static str {
         match self {
