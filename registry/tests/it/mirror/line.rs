@@ -102,7 +102,12 @@ async fn carry(
             answer.push_str(&fields);
         }
         to_client.write_all(answer.as_bytes()).await?;
-        if !line.starts_with("HEAD") {
+        if line.starts_with("HEAD") {
+            continue;
+        }
+        if field(&answer, "transfer-encoding").is_some() {
+            chunks(&mut from_server, &mut to_client).await?;
+        } else {
             body(&mut from_server, &mut to_client, length(&answer), &mut way).await?;
         }
     }
@@ -139,6 +144,22 @@ async fn body(
     Ok(())
 }
 
+/// A body in chunks, as lists come that are long; they come whole whatever the way.
+async fn chunks(from: &mut BufReader<OwnedReadHalf>, to: &mut OwnedWriteHalf) -> std::io::Result<()> {
+    loop {
+        let mut size = String::new();
+        from.read_line(&mut size).await?;
+        to.write_all(size.as_bytes()).await?;
+        let size = usize::from_str_radix(size.trim_end(), 16).expect("the size of a chunk");
+        let mut chunk = vec![0; size + "\r\n".len()];
+        from.read_exact(&mut chunk).await?;
+        to.write_all(&chunk).await?;
+        if size == 0 {
+            return Ok(());
+        }
+    }
+}
+
 async fn head(from: &mut BufReader<OwnedReadHalf>) -> std::io::Result<Option<String>> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -159,9 +180,12 @@ const fn left(way: Way) -> Option<u32> {
 }
 
 fn length(head: &str) -> usize {
-    let field = |line: &str| {
-        let (name, value) = line.split_once(": ")?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.parse().ok()).flatten()
-    };
-    head.lines().find_map(field).unwrap_or(0)
+    field(head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0)
+}
+
+fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().find_map(|line| {
+        let (found, value) = line.split_once(": ")?;
+        found.eq_ignore_ascii_case(name).then_some(value)
+    })
 }

@@ -5,9 +5,13 @@
 //! What a client sees of tags and blobs is the same where the mirror is a member of a virtual repository.
 
 pub(crate) mod blobs;
+mod certificate;
+mod full;
+mod immutable;
 mod limits;
 pub(crate) mod line;
 mod load;
+mod moving;
 mod names;
 mod process;
 mod referrers;

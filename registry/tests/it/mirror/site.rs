@@ -9,8 +9,9 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use bytes::Bytes;
 use http::{HeaderMap, Request};
+use stowage_oci::Digest;
 use stowage_registry::Registry;
-use stowage_registry::blobs::Store;
+use stowage_registry::blobs::{self, Store};
 use stowage_registry::domain::{
     Listing, Member, MemberSource, MirrorCache, MirrorSettings, Shadowing, VirtualSettings,
 };
@@ -121,18 +122,31 @@ impl Site {
 
     /// A third replica, that was not there before.
     pub(crate) async fn newcomer(&self) -> Registry {
-        self.newcomer_over(&self.meta).await
+        self.newcomer_over(&self.meta, &self.store).await
     }
 
     /// The same over a database that can be cut off from it.
     pub(crate) async fn newcomer_over_faults(&self) -> (Registry, Faults) {
         let (faulty, faults) = Faulty::over(Arc::clone(&self.meta));
         let meta: Arc<dyn MetaStore> = Arc::new(faulty);
-        (self.newcomer_over(&meta).await, faults)
+        (self.newcomer_over(&meta, &self.store).await, faults)
     }
 
-    async fn newcomer_over(&self, meta: &Arc<dyn MetaStore>) -> Registry {
-        let replica = replica(meta, &self.store).await;
+    /// The same over a bucket that can fail it.
+    pub(crate) async fn newcomer_over_a_faulty_bucket(&self) -> (Registry, blobs::Faults) {
+        let (faulty, faults) = blobs::Faulty::over(Arc::clone(&self.store));
+        let store: Arc<dyn Store> = Arc::new(faulty);
+        (self.newcomer_over(&self.meta, &store).await, faults)
+    }
+
+    /// The keys in the bucket of a content or a manifest.
+    pub(super) async fn keys_of(&self, digest: &Digest) -> Vec<String> {
+        let objects = self.store.list("v1/", None, 10_000).await.unwrap();
+        objects.into_iter().map(|object| object.key).filter(|key| key.contains(&digest.hex())).collect()
+    }
+
+    async fn newcomer_over(&self, meta: &Arc<dyn MetaStore>, store: &Arc<dyn Store>) -> Registry {
+        let replica = replica(meta, store).await;
         replica.set_mirrors(vec![self.mirror.clone()]);
         replica.set_virtuals(self.virtuals.clone());
         replica

@@ -187,12 +187,12 @@ async fn memory_is_no_proof(kind: Kind) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_closes_what_is_there_and_not_what_it_remembers_in_postgres() {
-    memory_is_no_proof(Kind::Postgres).await;
+    Box::pin(memory_is_no_proof(Kind::Postgres)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_closes_what_is_there_and_not_what_it_remembers_in_sqlite() {
-    memory_is_no_proof(Kind::Sqlite).await;
+    Box::pin(memory_is_no_proof(Kind::Sqlite)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

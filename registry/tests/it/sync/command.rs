@@ -15,7 +15,7 @@ use crate::support::program::{Program, ask, program, serve, until};
 use crate::upstream::servers::{Stowage, distribution, push};
 
 /// A mirror of what is at `address`, with these lines in its spec.
-fn mirror(address: &str, lines: &str) -> String {
+pub(super) fn mirror(address: &str, lines: &str) -> String {
     format!(
         "\n---\napiVersion: stowage.dev/v1alpha1\nkind: Mirror\nmetadata: {{name: base}}\nspec:\n  \
          registryRef: {{name: main}}\n  path: base\n  mode: Replicate\n  \
@@ -23,22 +23,22 @@ fn mirror(address: &str, lines: &str) -> String {
     )
 }
 
-const APP: &str = "  artifacts: [{repository: team/app}]\n";
+pub(super) const APP: &str = "  artifacts: [{repository: team/app}]\n";
 
-fn configure(place: &Place, more: &str) {
+pub(super) fn configure(place: &Place, more: &str) {
     let file = place.path().join("config/registry.yaml");
     let text = fs::read_to_string(&file).unwrap();
     let own = text.split("\n---\n").next().unwrap();
     fs::write(&file, format!("{own}{more}")).unwrap();
 }
 
-fn sync(place: &Place, flags: &[&str]) -> Command {
+pub(super) fn sync(place: &Place, flags: &[&str]) -> Command {
     let mut sync = program(&["sync"], place.path());
     sync.arg("--mirror=base").args(flags);
     sync
 }
 
-fn text(output: &Output) -> String {
+pub(super) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -215,4 +215,29 @@ async fn what_is_copied_is_whose_it_was_after_the_database_is_made_again() {
     assert_code(&pruned, 0);
     assert!(text(&pruned).contains("pruned team/app:2\n"), "{}", text(&pruned));
     assert!(text(&pruned).contains("unchanged team/app:1\n"), "{}", text(&pruned));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f23_a_suspended_mirror_starts_no_run_and_one_that_is_asked_for_copies() {
+    let upstream = Stowage::open().await;
+    for repository in ["team/app", "team/other"] {
+        push(&upstream.address(), "", repository, "1", b"first");
+    }
+    let line = Line::to(&upstream.address()).await;
+    let place = Place::embedded();
+    let suspended = mirror(&line.address, &format!("{APP}  interval: 1s\n  suspend: true\n"));
+    let other = mirror(&upstream.address(), "  artifacts: [{repository: team/other}]\n  interval: 1s\n");
+    let other = other.replace("name: base", "name: other").replace("path: base", "path: other");
+    configure(&place, &format!("{suspended}{other}"));
+    let serving = Program::start(&mut serve(place.path())).await;
+    let pull = |name: &str| serving.ask("GET", &format!("/v2/{name}"), "", b"").0;
+    for tag in ["1", "2"] {
+        push(&upstream.address(), "", "team/other", tag, tag.as_bytes());
+        let target = format!("other/team/other/manifests/{tag}");
+        until("the other mirror runs", || (pull(&target) == 200).then_some(())).await;
+    }
+    assert_eq!(pull("base/team/app/manifests/1"), 404);
+    assert_eq!(line.asked(), [""; 0], "its upstream is left alone");
+    assert_code(&sync(&place, &[]).output().unwrap(), 0);
+    assert_eq!(pull("base/team/app/manifests/1"), 200);
 }

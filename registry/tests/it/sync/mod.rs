@@ -3,7 +3,12 @@
 
 //! Mirrors that replicate: what runs copy from real registries, over either pair of stores, and by the program.
 
+mod certificate;
 mod command;
+mod full;
+mod immutable;
+mod many;
+mod moving;
 mod pair;
 mod runs;
 mod scripted;

@@ -4,8 +4,6 @@
 //! What no real registry here does, before the content of one that is: the list of an organization, as Quay's public
 //! API documents it, and wrong bytes.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -13,18 +11,7 @@ use std::time::{Duration, Instant};
 use stowage_registry::domain::{Repositories, SyncMode};
 
 use super::site::{replication, request, run};
-use crate::upstream::servers::{Asked, Scripted, answer, distribution, push, secret, settings};
-
-/// Hands a request on; what is answered.
-fn handed_on(asked: &Asked, to: &str) -> Vec<u8> {
-    let is_kept = |line: &&str| !line.to_ascii_lowercase().starts_with("connection:");
-    let head: Vec<&str> = asked.head.trim_end().lines().filter(is_kept).collect();
-    let mut upstream = TcpStream::connect(to).unwrap();
-    upstream.write_all(format!("{}\r\nConnection: close\r\n\r\n", head.join("\r\n")).as_bytes()).unwrap();
-    let mut all = Vec::new();
-    upstream.read_to_end(&mut all).unwrap();
-    all
-}
+use crate::upstream::servers::{Asked, Scripted, answer, distribution, handed_on, push, secret, settings};
 
 /// `GET /api/v1/repository?namespace=acme&public=true[&next_page=…]`: two pages.
 fn listing(asked: &Asked) -> Vec<u8> {

@@ -3,7 +3,7 @@
 
 //! A registry that copies from a real one, which asks for a password; what it asks for is counted.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use axum::body::{Body, to_bytes};
 use base64::Engine as _;
@@ -12,9 +12,11 @@ use http::Request;
 use serde_json::{Value, json};
 use stowage_oci::{Algorithm, Digest, TagSelection, TagsWanted};
 use stowage_registry::Registry;
+use stowage_registry::blobs::{Faults, Faulty, Store};
 use stowage_registry::domain::{
     Artifacts, Replication, Repositories, Selection, SyncItem, SyncMode, SyncProgress, Synced,
 };
+use stowage_registry::meta::MetaStore;
 use stowage_registry::upstream::Settings;
 use tempfile::TempDir;
 use tower::ServiceExt as _;
@@ -34,6 +36,8 @@ pub(crate) struct Site {
     pub(crate) upstream: Process,
     pub(crate) line: Line,
     pub(crate) asked: Replication,
+    meta: Arc<dyn MetaStore>,
+    store: Arc<dyn Store>,
     _secret: TempDir,
     _folder: TempDir,
 }
@@ -63,12 +67,25 @@ impl Site {
     async fn over(Stores { meta, store, folder }: Stores) -> Self {
         let upstream = with_password().await;
         let line = Line::to(upstream.address()).await;
-        let registry = Registry::builder().over(meta, store).await.unwrap();
+        let registry = Registry::builder().over(Arc::clone(&meta), Arc::clone(&store)).await.unwrap();
         let secret = secret(&[("username", "alice"), ("password", "p:w")]);
         let mut settings = settings(&format!("http://{}", line.address));
         settings.credentials = Some(secret.path().to_owned());
         let asked = replication(settings, Repositories::One("team/app".parse().unwrap()));
-        Self { registry, upstream, line, asked, _secret: secret, _folder: folder }
+        Self { registry, upstream, line, asked, meta, store, _secret: secret, _folder: folder }
+    }
+
+    /// A second replica, over a bucket that can fail it.
+    pub(super) async fn over_a_faulty_bucket(&self) -> (Registry, Faults) {
+        let (faulty, faults) = Faulty::over(Arc::clone(&self.store));
+        let replica = Registry::builder().over(Arc::clone(&self.meta), Arc::new(faulty)).await.unwrap();
+        (replica, faults)
+    }
+
+    /// The keys in the bucket of a content or a manifest.
+    pub(super) async fn keys_of(&self, digest: &Digest) -> Vec<String> {
+        let objects = self.store.list("v1/", None, 10_000).await.unwrap();
+        objects.into_iter().map(|object| object.key).filter(|key| key.contains(&digest.hex())).collect()
     }
 
     pub(crate) async fn run(&self, mode: SyncMode) -> Told {

@@ -6,6 +6,7 @@
 
 mod broken;
 mod content;
+pub(crate) mod front;
 mod lies;
 mod limits;
 mod login;

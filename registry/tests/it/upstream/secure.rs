@@ -12,6 +12,7 @@ use stowage_oci::Reference;
 use stowage_registry::upstream::{Error, Kind, Network, Refusal, Settings, Span, Upstream, Verification};
 
 use super::content::{layer, read};
+use super::front::{Front, Notary};
 use super::servers::{
     Image, Scripted, Stowage, answer, challenge, distribution, impatient, push, secret, settings, tinyproxy,
 };
@@ -82,6 +83,23 @@ async fn o3_a_certificate_of_another_name_is_not_believed() {
     let files = secret(&[("ca.crt", &authority.pem())]);
     let error = pull(&trusting(&server, &files.path().join("ca.crt"))).await.unwrap_err();
     assert_eq!(error.kind, Kind::CertificateInvalid, "{error}");
+}
+
+#[tokio::test]
+async fn o3_a_certificate_that_has_expired_is_not_believed_and_the_next_one_is() {
+    let server = distribution(&serde_json::Value::Null, &[]).await;
+    let image = push(server.address(), "", "app", "1", b"layer");
+    let notary = Notary::new();
+    let front = Front::to(server.address(), &notary.expired()).await;
+    let files = secret(&[("ca.crt", &notary.pem())]);
+    let believing = Settings { authorities: Some(files.path().join("ca.crt")), ..settings(&front.origin()) };
+    let error = pull(&believing).await.unwrap_err();
+    assert_eq!(error.kind, Kind::CertificateInvalid, "{error}");
+    assert!(error.to_string().contains("expired") && !error.is_passing(), "{error}");
+    let skipping = Settings { verification: Verification::Skip, ..believing.clone() };
+    assert_eq!(pull(&skipping).await.unwrap(), image.manifest);
+    front.show(&notary.valid());
+    assert_eq!(pull(&believing).await.unwrap(), image.manifest);
 }
 
 #[tokio::test]
@@ -214,43 +232,14 @@ async fn w787_a_redirect_does_not_lead_out_of_tls() {
     let inside = Scripted::answering(|_| answer(200, "", "{}"));
     let target = inside.origin();
     let front = Scripted::answering(move |_| answer(307, &format!("Location: {target}/x\r\n"), ""));
-    let authority = Authority::new("theirs");
-    let address = tls_front(&authority, front.address.clone()).await;
-    let files = secret(&[("ca.crt", &authority.pem())]);
-    let mut settings = settings(&format!("https://{address}"));
+    let notary = Notary::new();
+    let tls = Front::to(&front.address, &notary.valid()).await;
+    let files = secret(&[("ca.crt", &notary.pem())]);
+    let mut settings = settings(&tls.origin());
     settings.authorities = Some(files.path().join("ca.crt"));
     let error = pull(&settings).await.unwrap_err();
     assert_eq!(error.kind, Kind::WrongContent, "{error}");
     assert!(inside.asked().is_empty());
-}
-
-/// TLS in front of a server.
-async fn tls_front(authority: &Authority, target: String) -> String {
-    use rustls::pki_types::pem::PemObject as _;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-    let issued = authority.issue(&["127.0.0.1"]);
-    let chain = CertificateDer::pem_slice_iter(issued.chain.as_bytes()).map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
-    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    // It ends with the runtime of its test.
-    drop(stowage_registry::ops::tasks::Tasks::new().spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let mut client = acceptor.accept(client).await.unwrap();
-            let mut server = tokio::net::TcpStream::connect(&target).await.unwrap();
-            // Either may be gone.
-            drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
-        }
-    }));
-    address
 }
 
 #[tokio::test]

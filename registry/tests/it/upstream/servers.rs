@@ -132,6 +132,17 @@ impl Process {
     pub(crate) fn origin(&self) -> String {
         format!("http://{}", self.address)
     }
+
+    /// Lets distribution have further tags of an image, as it keeps them: each a folder with the digest in it.
+    pub(crate) fn add_tags(&self, repository: &str, image: &Image, tags: impl Iterator<Item = String>) {
+        let of_repository = format!("data/docker/registry/v2/repositories/{repository}/_manifests/tags");
+        let folder = self.folder.path().join(of_repository);
+        for tag in tags {
+            let current = folder.join(tag).join("current");
+            fs::create_dir_all(&current).unwrap();
+            fs::write(current.join("link"), image.digest.to_string()).unwrap();
+        }
+    }
 }
 
 impl Drop for Process {
@@ -316,6 +327,31 @@ pub(crate) fn answer(status: u16, fields: &str, body: impl AsRef<[u8]>) -> Vec<u
     let head =
         format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {length}\r\n{fields}\r\n");
     [head.as_bytes(), body].concat()
+}
+
+/// Hands a request on; what is answered.
+pub(crate) fn handed_on(asked: &Asked, to: &str) -> Vec<u8> {
+    let is_kept = |line: &&str| !line.to_ascii_lowercase().starts_with("connection:");
+    let head: Vec<&str> = asked.head.trim_end().lines().filter(is_kept).collect();
+    let mut upstream = TcpStream::connect(to).unwrap();
+    upstream.write_all(format!("{}\r\nConnection: close\r\n\r\n", head.join("\r\n")).as_bytes()).unwrap();
+    let mut all = Vec::new();
+    upstream.read_to_end(&mut all).unwrap();
+    all
+}
+
+/// A server that hands everything on to `to`, and does `deed` before the first request that begins with `line`.
+pub(crate) fn interrupted(to: &str, line: String, deed: impl FnOnce() + Send + 'static) -> Scripted {
+    let (to, deed) = (to.to_owned(), Mutex::new(Some(deed)));
+    Scripted::answering(move |asked| {
+        if asked.line().starts_with(&line) {
+            let deed = deed.lock().unwrap().take();
+            if let Some(deed) = deed {
+                deed();
+            }
+        }
+        handed_on(asked, &to)
+    })
 }
 
 /// A challenge for a token of this realm.
