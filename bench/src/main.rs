@@ -5,6 +5,7 @@
 //!
 //! `docs/performance.md` says what is measured and how to read it.
 
+mod artifact;
 mod counting;
 mod floors;
 mod large;
@@ -15,6 +16,7 @@ mod measure;
 mod mirror;
 mod pace;
 mod plot;
+mod policies;
 mod raw;
 mod records;
 mod reliability;
@@ -22,7 +24,9 @@ mod report;
 mod scaling;
 mod scene;
 mod servers;
+mod site;
 mod standing;
+mod stowage;
 mod table;
 mod targets;
 mod tls;
@@ -46,6 +50,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::floors::Floors;
 use crate::machine::{Machine, load_average};
 use crate::mirror::Mirrors;
+use crate::policies::Policies;
 use crate::reliability::Reliability;
 use crate::report::{About, Results, Settings};
 use crate::scaling::Scaling;
@@ -59,7 +64,7 @@ use crate::work::{Data, Stage, Work};
 #[derive(Debug, Parser)]
 #[command(name = "stowage-bench")]
 struct Arguments {
-    /// Only work whose name holds this text: `filesystem/push`, `s3/manifest-by-tag x8`, `s3/requests`, `reliability`, `mirror`, `floors`, `idle`, `memory`, `scale-out`, `growth`
+    /// Only work whose name holds this text: `filesystem/push`, `s3/manifest-by-tag x8`, `s3/requests`, `reliability`, `mirror`, `policies`, `floors`, `idle`, `memory`, `scale-out`, `growth`
     #[arg(long, value_name = "PATTERN")]
     only: Vec<String>,
     /// How often each piece of work is measured
@@ -74,7 +79,7 @@ struct Arguments {
     /// How many seconds nobody asks for anything, in `idle`
     #[arg(long, default_value_t = 60)]
     idle: u64,
-    /// How many manifests a registry has grown to, in `growth`
+    /// How many manifests a registry has grown to, in `growth`; how many tags are planned, in `policies`
     #[arg(long, default_value_t = 1_000_000)]
     grown: u64,
     /// A registry at hand that takes part: it must let anybody push
@@ -152,6 +157,7 @@ async fn bench(arguments: &Arguments) -> Result<()> {
         requests: Vec::new(),
         reliability: Vec::new(),
         mirrors: Vec::new(),
+        policies: Vec::new(),
         floors: Vec::new(),
         idle: Vec::new(),
         loads: Vec::new(),
@@ -196,6 +202,7 @@ async fn bench(arguments: &Arguments) -> Result<()> {
 enum Cost {
     Reliability(Ground),
     Mirror(Ground),
+    Policies(Ground),
     Floors,
     Idle(Vec<Ground>),
     Memory(Ground),
@@ -208,6 +215,7 @@ impl fmt::Display for Cost {
         match self {
             Self::Reliability(ground) => write!(f, "{} on {}", reliability::NAME, ground.name()),
             Self::Mirror(ground) => write!(f, "{} on {}", mirror::NAME, ground.name()),
+            Self::Policies(ground) => write!(f, "{} on {}", policies::NAME, ground.name()),
             Self::Floors => f.write_str(floors::NAME),
             Self::Idle(_) => f.write_str(standing::IDLE),
             Self::Memory(ground) => write!(f, "{} on {}", standing::MEMORY, ground.name()),
@@ -230,6 +238,8 @@ fn costs(arguments: &Arguments, kinds: &[Kind]) -> Vec<Cost> {
         .filter(|_| ours)
         .map(Cost::Reliability)
         .chain(grounds(mirror::NAME).filter(|_| both).map(Cost::Mirror))
+        // Longer than all else of its kind: only where it is asked for.
+        .chain(grounds(policies::NAME).filter(|_| ours && !arguments.only.is_empty()).map(Cost::Policies))
         .chain(floors)
         .chain((!idle.is_empty()).then_some(Cost::Idle(idle)))
         .chain(grounds(standing::MEMORY).map(Cost::Memory))
@@ -283,6 +293,10 @@ impl Bench<'_> {
                 Reliability { ground, programs, data, images, scratch }.play(results).await
             }
             &Cost::Mirror(ground) => Mirrors { ground, programs, rounds, scratch }.play(results).await,
+            &Cost::Policies(ground) => {
+                let (seconds, tags) = (settings.seconds, arguments.grown);
+                Policies { ground, programs, data, rounds, seconds, tags, scratch }.play(results).await
+            }
             Cost::Floors => Floors { programs, rounds, scratch }.play(results).await,
             Cost::Idle(grounds) => {
                 Standing { kinds, programs, data, idle, scratch }.play_idle(grounds, results).await

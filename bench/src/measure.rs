@@ -93,6 +93,11 @@ pub(crate) fn precise(count: u64) -> f64 {
     count as f64
 }
 
+/// Microseconds of each of some units.
+pub(crate) fn each(time: Duration, units: u64) -> f64 {
+    time.as_secs_f64() * 1e6 / precise(units.max(1))
+}
+
 /// User and system time of this process, all its threads, to the nanosecond.
 pub(crate) fn own_cpu() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);

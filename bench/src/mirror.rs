@@ -23,7 +23,8 @@ use crate::pace::Paced;
 use crate::progress;
 use crate::report::{MirrorRow, Results};
 use crate::scene::{Backing, Ground};
-use crate::servers::{Kind, Programs, Registry, Storage, Stowage};
+use crate::servers::{Kind, Programs, Registry, Storage};
+use crate::stowage::Stowage;
 use crate::work::closing;
 
 /// What `--only` knows this work by.

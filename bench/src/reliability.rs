@@ -8,20 +8,19 @@
 //! the graces of collection to pass: between two passes all that is in the database is made a month older.
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{Connection as _, Executor as _, PgConnection, SqliteConnection};
+use anyhow::{Result, ensure};
 
 use crate::load::{self, Stretch};
-use crate::measure::{percentile, precise, waited_for};
+use crate::measure::{each, percentile, precise};
 use crate::progress;
 use crate::records::{Filled, fill};
 use crate::report::{ReliabilityRow, Results};
-use crate::scene::{Backing, Ground};
-use crate::servers::{Kind, Programs, Stowage};
+use crate::scene::Ground;
+use crate::servers::Programs;
+use crate::site::{Ran, Site};
 use crate::work::{Data, Task, Work};
 
 /// What `--only` knows this work by.
@@ -30,8 +29,6 @@ pub(crate) const NAME: &str = "reliability";
 const PUSHES: Work = Work { task: Task::PushImage, clients: 2 };
 /// How long they are measured without that.
 const IDLE: Duration = Duration::from_secs(10);
-/// How long a walk after the start may take.
-const PATIENCE: Duration = Duration::from_mins(10);
 /// More passes than any object needs.
 const PASSES: usize = 20;
 
@@ -45,36 +42,10 @@ pub(crate) struct Reliability<'a> {
     pub(crate) scratch: PathBuf,
 }
 
-/// A command that has ended.
-struct Ran {
-    printed: String,
-    elapsed: Duration,
-    cpu: Duration,
-    storage_cpu: Option<Duration>,
-}
-
-impl Ran {
-    /// What the summary counts under this name.
-    fn count(&self, what: &str) -> u64 {
-        let counts = self.printed.lines().filter_map(|line| line.split_once(' '));
-        counts.filter(|(name, _)| *name == what).filter_map(|(_, count)| count.parse::<u64>().ok()).sum()
-    }
-}
-
-/// Where a registry of its own lies.
-struct Site {
-    backing: Backing,
-    stowage: Stowage,
-    /// The objects.
-    bucket: PathBuf,
-    /// The database, if it is a file.
-    sqlite: Option<PathBuf>,
-}
-
 impl Reliability<'_> {
     /// Measures; what it finds out is added to `results`.
     pub(crate) async fn play(&self, results: &mut Results) -> Result<()> {
-        let site = Site::make(self.ground, self.programs, &self.scratch).await?;
+        let site = Site::make(self.ground, self.programs, &self.scratch, None).await?;
         self.tell("a registry is founded");
         drop(site.stowage.start().await?);
 
@@ -86,8 +57,8 @@ impl Reliability<'_> {
         site.lose_database().await?;
         self.tell("rebuild of an empty database");
         let ran = site.run(&["rebuild", "--adopt"])?;
-        check(&ran, "adoptedManifests", filled.manifests)?;
-        check(&ran, "buriedManifests", filled.deleted)?;
+        ran.check("adoptedManifests", filled.manifests)?;
+        ran.check("buriedManifests", filled.deleted)?;
         results.reliability.extend(self.rebuilt("rebuild, empty database", &ran, filled.manifests));
 
         self.tell("garbage is collected");
@@ -107,7 +78,7 @@ impl Reliability<'_> {
         rustix::fs::sync();
         self.tell("rebuild of a database that is there");
         let ran = site.run(&["rebuild"])?;
-        check(&ran, "buriedManifests", more.deleted)?;
+        ran.check("buriedManifests", more.deleted)?;
         results.reliability.extend(self.rebuilt("rebuild, same database", &ran, filled.manifests));
         self.push_beside_gc(&site, more, results).await
     }
@@ -221,126 +192,4 @@ impl Collected {
         self.cpu += ran.cpu;
         self.storage_cpu = ran.storage_cpu.map(|time| self.storage_cpu.unwrap_or_default() + time);
     }
-}
-
-/// Microseconds of each of some units.
-fn each(time: Duration, units: u64) -> f64 {
-    time.as_secs_f64() * 1e6 / precise(units.max(1))
-}
-
-fn check(ran: &Ran, what: &str, expected: u64) -> Result<()> {
-    let found = ran.count(what);
-    ensure!(found == expected, "{what} {found}, where {expected} were expected:\n{}", ran.printed);
-    Ok(())
-}
-
-impl Site {
-    async fn make(ground: Ground, programs: &Programs, scratch: &Path) -> Result<Self> {
-        const KIND: Kind = Kind::Stowage;
-        let backing = Backing::start(ground, &[KIND], programs, scratch).await?;
-        let storage = backing.storage(KIND, scratch, None)?;
-        let stowage = Stowage::on(programs, &storage, backing.database(), &scratch.join(KIND.name()))?;
-        let bucket = match &backing.s3 {
-            Some(s3) => s3.create_bucket(KIND.name())?,
-            None => scratch.join(KIND.name()).join("data"),
-        };
-        let sqlite = backing.postgres.is_none().then(|| bucket.join("meta.sqlite"));
-        let site = Self { backing, stowage, bucket, sqlite };
-        site.migrate()?;
-        Ok(site)
-    }
-
-    fn migrate(&self) -> Result<()> {
-        if self.sqlite.is_none() {
-            self.stowage.run(&["migrate"])?;
-        }
-        Ok(())
-    }
-
-    /// An empty database takes the place of the one there was.
-    async fn lose_database(&self) -> Result<()> {
-        if let Some(file) = &self.sqlite {
-            for end in ["", "-wal", "-shm"] {
-                // Not all are there.
-                drop(std::fs::remove_file(file.with_extension(format!("sqlite{end}"))));
-            }
-            return Ok(());
-        }
-        self.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public", "").await?;
-        self.migrate()
-    }
-
-    /// Runs a command to its end.
-    fn run(&self, words: &[&str]) -> Result<Ran> {
-        let (cpu, storage) = (waited_for()?, self.backing.cpu()?);
-        let begun = Instant::now();
-        let printed = self.stowage.run(words)?;
-        let elapsed = begun.elapsed();
-        self.ran(printed, elapsed, cpu, storage)
-    }
-
-    /// The same, on a thread of its own.
-    async fn run_apart(&self, words: &'static [&str]) -> Result<Ran> {
-        let (cpu, storage) = (waited_for()?, self.backing.cpu()?);
-        let stowage = self.stowage.clone();
-        let begun = Instant::now();
-        let printed = tokio::task::spawn_blocking(move || stowage.run(words)).await??;
-        self.ran(printed, begun.elapsed(), cpu, storage)
-    }
-
-    fn ran(
-        &self,
-        printed: String,
-        elapsed: Duration,
-        cpu: Duration,
-        storage: Option<Duration>,
-    ) -> Result<Ran> {
-        let storage_cpu =
-            self.backing.cpu()?.zip(storage).map(|(after, before)| after.saturating_sub(before));
-        Ok(Ran { printed, elapsed, cpu: waited_for()?.saturating_sub(cpu), storage_cpu })
-    }
-
-    /// Waits until the database is compared with the bucket: after its start with SQLite, a registry does.
-    async fn until_trusted(&self) -> Result<()> {
-        const TRUSTED: &str = "SELECT count(*) FROM meta WHERE reconciled = epoch";
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let trusted: i64 = match &self.sqlite {
-                Some(file) => sqlx::query_scalar(TRUSTED).fetch_one(&mut open(file).await?).await?,
-                None => sqlx::query_scalar(TRUSTED).fetch_one(&mut self.connect().await?).await?,
-            };
-            if trusted == 1 {
-                return Ok(());
-            }
-            if Instant::now() > end {
-                bail!("the database is not compared with the bucket after {PATIENCE:?}");
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    }
-
-    /// Makes everything a month older. Nobody works meanwhile.
-    async fn age(&self) -> Result<()> {
-        self.execute(include_str!("age.postgres.sql"), include_str!("age.sqlite.sql")).await?;
-        // Each row was written anew, which a month does not.
-        self.execute("VACUUM", "PRAGMA wal_checkpoint(PASSIVE)").await
-    }
-
-    async fn execute(&self, postgres: &'static str, sqlite: &'static str) -> Result<()> {
-        match &self.sqlite {
-            Some(file) => open(file).await?.execute(sqlite).await.map(|_| ())?,
-            None => self.connect().await?.execute(postgres).await.map(|_| ())?,
-        }
-        Ok(())
-    }
-
-    async fn connect(&self) -> Result<PgConnection> {
-        let postgres = self.backing.postgres.as_ref().context("there is no Postgres")?;
-        Ok(PgConnection::connect(postgres.url()).await?)
-    }
-}
-
-async fn open(file: &Path) -> Result<SqliteConnection> {
-    let options = SqliteConnectOptions::new().filename(file);
-    Ok(SqliteConnection::connect_with(&options).await?)
 }

@@ -42,6 +42,8 @@ pub(crate) struct Results {
     #[serde(default)]
     pub(crate) mirrors: Vec<MirrorRow>,
     #[serde(default)]
+    pub(crate) policies: Vec<PolicyRow>,
+    #[serde(default)]
     pub(crate) floors: Vec<FloorRow>,
     #[serde(default)]
     pub(crate) idle: Vec<IdleRow>,
@@ -148,6 +150,24 @@ pub(crate) struct MirrorRow {
     pub(crate) cpu: Vec<f64>,
     /// The most memory of the registry, in bytes.
     pub(crate) peak: Option<u64>,
+}
+
+/// What policies take, or what they do to those who pull and push, in several rounds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PolicyRow {
+    pub(crate) storage: String,
+    pub(crate) work: String,
+    /// What is counted.
+    pub(crate) unit: String,
+    /// The work that it is set in proportion to.
+    pub(crate) to: Option<String>,
+    pub(crate) rounds: Vec<Figures>,
+}
+
+impl PolicyRow {
+    fn same_as(&self, other: &Self) -> bool {
+        (&self.storage, &self.work) == (&other.storage, &other.work)
+    }
 }
 
 /// What a plain loop takes, in several rounds. Times are microseconds.
@@ -309,6 +329,7 @@ impl Results {
         add(&mut self.requests, earlier.requests, RequestsRow::same_as);
         add(&mut self.reliability, earlier.reliability, ReliabilityRow::same_as);
         add(&mut self.mirrors, earlier.mirrors, MirrorRow::same_as);
+        add(&mut self.policies, earlier.policies, PolicyRow::same_as);
         add(&mut self.floors, earlier.floors, FloorRow::same_as);
         add(&mut self.idle, earlier.idle, IdleRow::same_as);
         add(&mut self.loads, earlier.loads, LoadRow::same_as);
@@ -411,6 +432,7 @@ pub(crate) mod tests {
             processes: Vec::new(),
             requests: Vec::new(),
             mirrors: Vec::new(),
+            policies: Vec::new(),
             reliability: Vec::new(),
             floors: Vec::new(),
             idle: Vec::new(),

@@ -22,7 +22,8 @@ use crate::measure::{Figures, Used, cpu_of, own_cpu};
 use crate::progress;
 use crate::report::{Results, ScalingRow, Settings};
 use crate::scene::{AFTERMATH, Backing, Ground};
-use crate::servers::{DATABASE, Kind, Postgres, Programs, Registry, Storage, Stowage};
+use crate::servers::{DATABASE, Kind, Postgres, Programs, Registry, Storage};
+use crate::stowage::Stowage;
 use crate::work::{Data, Task, Work, leap};
 
 /// What `--only` knows these measurements by.
@@ -38,7 +39,7 @@ pub(crate) const ALL_OVER: &str = "grown, any manifest";
 /// A stretch is longer by this: what is compared differs by little.
 const LONGER: u32 = 3;
 /// Manifests of a repository that has grown.
-const IMAGES: u64 = 100;
+pub(crate) const IMAGES: u64 = 100;
 
 const PULLS: Work = Work { task: Task::ManifestByTag, clients: 64 };
 const PUSHES: Work = Work { task: Task::PushImage, clients: 8 };
@@ -174,7 +175,7 @@ fn rows(experiment: &str, size: &str, cases: &[Case<'_>]) -> Vec<ScalingRow> {
 }
 
 /// Writes the rows of so much content into a database that has none.
-async fn grow(url: &str, manifests: u64, repositories: u64) -> Result<()> {
+pub(crate) async fn grow(url: &str, manifests: u64, repositories: u64) -> Result<()> {
     let mut connection = PgConnection::connect(url).await?;
     let settings =
         "SELECT set_config('bench.manifests', $1, false), set_config('bench.repositories', $2, false)";
@@ -189,15 +190,16 @@ async fn grow(url: &str, manifests: u64, repositories: u64) -> Result<()> {
     Ok(())
 }
 
-/// Asks for manifests of a registry that has grown, in no order that an index has.
-async fn pull_all_over(connections: &mut [Connection], manifests: u64, length: Duration) -> Result<Stretch> {
-    let turn = Cell::new(0_u64);
-    let next = || leap(turn.replace(turn.get() + 1), manifests);
+/// Asks for manifests of a registry that has grown, by their numbers, as long as there are any.
+pub(crate) async fn pull_numbered(
+    connections: &mut [Connection],
+    next: &dyn Fn() -> Option<u64>,
+) -> Result<Stretch> {
     let begun = Instant::now();
     let again = async |client: &mut Client| {
         let mut latencies = Vec::new();
-        while begun.elapsed() < length {
-            let (asked, number) = (Instant::now(), next());
+        while let Some(number) = next() {
+            let asked = Instant::now();
             let path = format!("/v2/bench/grown-{}/manifests/v{}", number / IMAGES, number % IMAGES);
             client.send(Method::GET, &path).await?.expect(StatusCode::OK).context("GET of a manifest")?;
             latencies.push(u64::try_from(asked.elapsed().as_nanos()).unwrap_or(u64::MAX));
@@ -211,4 +213,14 @@ async fn pull_all_over(connections: &mut [Connection], manifests: u64, length: D
     let mut latencies: Vec<u64> = clients.try_concat().await?;
     latencies.sort_unstable();
     Ok(Stretch { latencies, elapsed: begun.elapsed() })
+}
+
+/// Any of them for so long, in no order that an index has.
+async fn pull_all_over(connections: &mut [Connection], manifests: u64, length: Duration) -> Result<Stretch> {
+    let (turn, begun) = (Cell::new(0_u64), Instant::now());
+    let next = || {
+        let number = leap(turn.replace(turn.get() + 1), manifests);
+        (begun.elapsed() < length).then_some(number)
+    };
+    pull_numbered(connections, &next).await
 }

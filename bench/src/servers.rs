@@ -23,14 +23,15 @@ use tokio::net::TcpStream;
 
 use crate::load::Connection;
 use crate::scene::Ground;
+use crate::stowage::Stowage;
 use crate::tls::Tls;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOPBACK: &str = "127.0.0.1";
 /// The database of a registry.
 pub(crate) const DATABASE: &str = "postgres";
-const ACCESS_KEY: &str = "stowage-bench";
-const SECRET_KEY: &str = "stowage-bench-secret";
+pub(crate) const ACCESS_KEY: &str = "stowage-bench";
+pub(crate) const SECRET_KEY: &str = "stowage-bench-secret";
 
 /// A process that ends with this value.
 #[derive(Debug)]
@@ -94,7 +95,7 @@ impl Drop for Process {
 
 /// A command that is ended by the kernel when the benchmark dies without ending it, and that no setting of
 /// the caller's environment reaches.
-fn guarded(program: &Path, user: Option<&str>) -> Command {
+pub(crate) fn guarded(program: &Path, user: Option<&str>) -> Command {
     let mut command = Command::new("setpriv");
     command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
     command.args(["--pdeathsig", "KILL"]);
@@ -105,17 +106,17 @@ fn guarded(program: &Path, user: Option<&str>) -> Command {
     command
 }
 
-fn free_address() -> Result<String> {
+pub(crate) fn free_address() -> Result<String> {
     let listener = TcpListener::bind((LOOPBACK, 0)).context("find a free port")?;
     Ok(format!("{LOOPBACK}:{}", listener.local_addr()?.port()))
 }
 
-fn folder(path: PathBuf) -> Result<PathBuf> {
+pub(crate) fn folder(path: PathBuf) -> Result<PathBuf> {
     fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
     Ok(path)
 }
 
-fn write(path: PathBuf, text: &str) -> Result<PathBuf> {
+pub(crate) fn write(path: PathBuf, text: &str) -> Result<PathBuf> {
     fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
     Ok(path)
 }
@@ -373,7 +374,7 @@ impl Registry {
         let address = free_address()?;
         let command = match kind {
             Kind::Stowage => {
-                let stowage = Stowage::prepare(tls, programs, storage, database, &home, &address)?;
+                let stowage = Stowage::prepare(tls, programs, storage, database, &home, &address, None)?;
                 if matches!(storage, Storage::S3 { .. }) {
                     // On a thread of its own: the way to the database may lead through this one.
                     let migrating = stowage.clone();
@@ -388,7 +389,13 @@ impl Registry {
         Self::from_command(tls, command, &home, address).await.with_context(|| format!("start {kind:?}"))
     }
 
-    async fn from_command(tls: Option<&Tls>, command: Command, home: &Path, address: String) -> Result<Self> {
+    /// Starts a command that serves at the address, over TLS if there is one; returns when it answers.
+    pub(crate) async fn from_command(
+        tls: Option<&Tls>,
+        command: Command,
+        home: &Path,
+        address: String,
+    ) -> Result<Self> {
         let begun = Instant::now();
         let mut process = Process::start(command, Signal::KILL, home.join("log"))?;
         process.until(async || answers(tls, &address).await).await?;
@@ -442,156 +449,4 @@ fn distribution(
     let mut serve = guarded(program, None);
     serve.env("OTEL_TRACES_EXPORTER", "none").arg("serve").arg(path);
     Ok(serve)
-}
-
-/// Stowage as it comes, access log off, on some storage: any of its commands can be run.
-#[derive(Clone, Debug)]
-pub(crate) struct Stowage {
-    program: PathBuf,
-    flags: Vec<PathBuf>,
-    home: PathBuf,
-    address: String,
-}
-
-impl Stowage {
-    fn prepare(
-        tls: Option<&Tls>,
-        programs: &Programs,
-        storage: &Storage,
-        database: Option<&str>,
-        home: &Path,
-        address: &str,
-    ) -> Result<Self> {
-        let data = match storage {
-            Storage::Filesystem(folder) => folder.clone(),
-            Storage::S3 { .. } => home.join("data"),
-        };
-        let mut flags = vec!["--data-dir".into(), data];
-        // Plain HTTP on files is what it does without being told.
-        if tls.is_some() || matches!(storage, Storage::S3 { .. }) {
-            let (config, secrets) = stowage_resources(tls, storage, database, home, address)?;
-            flags.extend(["--config".into(), config, "--secrets-dir".into(), secrets]);
-        }
-        let (program, home, address) = (programs.stowage.clone(), home.to_owned(), address.to_owned());
-        Ok(Self { program, flags, home, address })
-    }
-
-    /// On a free port, with a mirror of each of these upstreams.
-    pub(crate) fn mirroring(
-        programs: &Programs,
-        storage: &Storage,
-        database: Option<&str>,
-        home: &Path,
-        upstreams: &[String],
-    ) -> Result<Self> {
-        let mut stowage = Self::on(programs, storage, database, home)?;
-        let mut resources = vec![];
-        if matches!(storage, Storage::Filesystem(_)) {
-            resources.push(serde_json::json!({
-                "apiVersion": "stowage.dev/v1alpha1", "kind": "Registry", "metadata": { "name": "bench" },
-                "spec": {
-                    "externalURL": format!("http://{}", stowage.address),
-                    "storage": { "filesystem": {} }, "database": { "sqlite": {} },
-                },
-            }));
-        }
-        resources.extend(upstreams.iter().enumerate().map(|(number, url)| {
-            let path = Self::mirror_path(number);
-            serde_json::json!({
-                "apiVersion": "stowage.dev/v1alpha1", "kind": "Mirror", "metadata": { "name": path },
-                "spec": {
-                    "registryRef": { "name": "bench" }, "path": path, "mode": "PullThrough",
-                    "upstream": { "url": url, "network": "Any" },
-                },
-            })
-        }));
-        let documents: Vec<String> = resources.iter().map(ToString::to_string).collect();
-        let file = write(stowage.home.join("mirrors.yaml"), &documents.join("\n---\n"))?;
-        stowage.flags.extend(["--config".into(), file]);
-        Ok(stowage)
-    }
-
-    /// Where the repositories of the upstream of this number are.
-    pub(crate) fn mirror_path(number: usize) -> String {
-        format!("upstream-{number}")
-    }
-
-    /// On a free port.
-    pub(crate) fn on(
-        programs: &Programs,
-        storage: &Storage,
-        database: Option<&str>,
-        home: &Path,
-    ) -> Result<Self> {
-        Self::prepare(None, programs, storage, database, &folder(home.to_owned())?, &free_address()?)
-    }
-
-    fn serve(&self) -> Result<Command> {
-        let mut serve = guarded(&self.program, None);
-        serve.env("STOWAGE_LOG", "warn").arg("serve").args(&self.flags);
-        serve.args(["--listen", &self.address]);
-        serve.args(["--ops-listen", &free_address()?, "--admin-listen", &free_address()?]);
-        Ok(serve)
-    }
-
-    /// Starts to serve; returns when it answers.
-    pub(crate) async fn start(&self) -> Result<Registry> {
-        Registry::from_command(None, self.serve()?, &self.home, self.address.clone()).await
-    }
-
-    /// Runs a command to its end; what it printed.
-    pub(crate) fn run(&self, words: &[&str]) -> Result<String> {
-        let mut command = guarded(&self.program, None);
-        let output = command.args(words).args(&self.flags).output();
-        let output = output.with_context(|| format!("run {words:?}"))?;
-        if !output.status.success() {
-            bail!("{words:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-}
-
-/// The `Registry` resource and its Secrets, as files.
-fn stowage_resources(
-    tls: Option<&Tls>,
-    storage: &Storage,
-    database: Option<&str>,
-    home: &Path,
-    address: &str,
-) -> Result<(PathBuf, PathBuf)> {
-    let secrets = folder(home.join("secrets"))?;
-    // Without `auth` a registry that listens on this machine alone is open to all, its catalog too.
-    let mut spec = serde_json::json!({});
-    match storage {
-        Storage::Filesystem(_) => {
-            spec["storage"] = serde_json::json!({ "filesystem": {} });
-            spec["database"] = serde_json::json!({ "sqlite": {} });
-        }
-        Storage::S3 { endpoint, bucket } => {
-            let database = database.context("Stowage on S3 needs a Postgres")?;
-            let s3 = folder(secrets.join("s3"))?;
-            write(s3.join("accessKeyId"), ACCESS_KEY)?;
-            write(s3.join("secretAccessKey"), SECRET_KEY)?;
-            write(folder(secrets.join("postgres"))?.join("uri"), database)?;
-            spec["storage"] = serde_json::json!({ "s3": {
-                "bucket": bucket, "endpoint": format!("http://{endpoint}"), "forcePathStyle": true,
-                "credentialsSecretRef": { "name": "s3" },
-            } });
-            spec["database"] =
-                serde_json::json!({ "postgres": { "urlSecretRef": { "name": "postgres", "key": "uri" } } });
-        }
-    }
-    let mut scheme = "http";
-    if let Some(tls) = tls {
-        let secret = folder(secrets.join("tls"))?;
-        write(secret.join("tls.crt"), &tls.certificate)?;
-        write(secret.join("tls.key"), &tls.key)?;
-        spec["tls"] = serde_json::json!({ "secretRef": { "name": "tls" } });
-        scheme = "https";
-    }
-    spec["externalURL"] = format!("{scheme}://{address}").into();
-    let resource = serde_json::json!({
-        "apiVersion": "stowage.dev/v1alpha1", "kind": "Registry", "metadata": { "name": "bench" }, "spec": spec,
-    });
-    Ok((write(home.join("registry.yaml"), &resource.to_string())?, secrets))
 }

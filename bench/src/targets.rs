@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::floors::{FILE_TO_SOCKET, S3_TO_SOCKET, SHA_256, SOCKET_TO_FILE, SOCKET_TO_S3};
 use crate::measure::{Figures, median, precise};
+use crate::policies::{ENFORCEMENT, KNOWN, PLAN, PROMOTION, PUSHED};
 use crate::report::{BASELINE, IdleRow, ProcessRow, Results, Row};
 use crate::scaling::{ALL_OVER, EMPTY, GROWN, GROWTH, ONE, SCALE_OUT, TWO};
 use crate::standing::{PULLS, PUSHES};
@@ -21,6 +22,7 @@ const S3: &str = "s3";
 const UPLOAD_MEMORY: f64 = 256.0 * MIB;
 const MEGABYTE: f64 = 1e6;
 const MILLI: f64 = 1e3;
+const SECOND: f64 = 1e6;
 
 /// A figure and what it is to be.
 struct Target {
@@ -54,6 +56,8 @@ use Unit::{Bytes, Count, Micros, Times};
 const RATE: &str = "rate to distribution's";
 const CPU: &str = "CPU for one to distribution's";
 const P99: &str = "p99";
+const UNRECORDED_RATE: &str = "rate to that of pulls that are not recorded";
+const UNRECORDED_CPU: &str = "CPU for one to that of pulls that are not recorded";
 const COPY: &str = "CPU to that of a plain copy";
 const HASH_AND_COPY: &str = "CPU to that of SHA-256 and a plain copy";
 
@@ -117,6 +121,17 @@ const TARGETS: &[Target] = &[
     of("growth, manifest by tag", "rate to that of an empty registry", AtLeast(0.8), Times, |run| run.scaled(GROWTH, "manifest-by-tag", [EMPTY, GROWN], |figures| Some(figures.per_second))),
     of("growth, any manifest by tag", "rate to that of an empty registry", AtLeast(0.8), Times, |run| run.scaled(GROWTH, "manifest-by-tag", [EMPTY, ALL_OVER], |figures| Some(figures.per_second))),
     of("growth, push of a small image", "rate to that of an empty registry", AtLeast(0.8), Times, |run| run.scaled(GROWTH, "push-image", [EMPTY, GROWN], |figures| Some(figures.per_second))),
+    of("pulls, recorded, filesystem", UNRECORDED_RATE, AtLeast(0.98), Times, |run| run.policies(FILES, KNOWN, |figures| Some(figures.per_second))),
+    of("pulls, recorded, filesystem", UNRECORDED_CPU, AtMost(1.02), Times, |run| run.policies(FILES, KNOWN, |figures| figures.cpu)),
+    of("pulls, recorded, s3", UNRECORDED_RATE, AtLeast(0.98), Times, |run| run.policies(S3, KNOWN, |figures| Some(figures.per_second))),
+    of("pulls, recorded, s3", UNRECORDED_CPU, AtMost(1.02), Times, |run| run.policies(S3, KNOWN, |figures| figures.cpu)),
+    of("promotion of 2 x 20 layers with 4 referrers, filesystem", "p50", AtMost(50.0 * MILLI), Micros, |run| Some(run.policy(FILES, PROMOTION)?.p50)),
+    of("plan of 1,000,000 tags, filesystem", "CPU", AtMost(60.0 * SECOND), Micros, |run| run.plan_cpu(FILES)),
+    of("plan of 1,000,000 tags, filesystem", "peak memory", AtMost(256.0 * MEGABYTE), Bytes, |run| run.plan(FILES)?.peak),
+    of("plan of 1,000,000 tags, s3", "CPU, PostgreSQL's with it", AtMost(60.0 * SECOND), Micros, |run| run.plan_cpu(S3)),
+    of("plan of 1,000,000 tags, s3", "peak memory", AtMost(256.0 * MEGABYTE), Bytes, |run| run.plan(S3)?.peak),
+    of("retention beside pushes, s3", "tags deleted in a second", AtLeast(1000.0), Count, |run| Some(run.policy(S3, ENFORCEMENT)?.per_second)),
+    of("push of a small image x2 beside retention, s3", "p99 to that of pushes alone", AtMost(1.5), Times, |run| run.policies(S3, PUSHED, |figures| Some(figures.p99))),
     // Only where the cores allow it; else the next one counts.
     of("two replicas, manifest by tag", "rate to that of one", AtLeast(1.8), Times, |run| run.scaled(SCALE_OUT, "manifest-by-tag", [ONE, TWO], |figures| Some(figures.per_second))),
     of("two replicas, manifest by tag", "CPU for one to that of one replica", AtMost(1.05), Times, |run| run.scaled(SCALE_OUT, "manifest-by-tag", [ONE, TWO], |figures| figures.cpu)),
@@ -204,6 +219,27 @@ impl Facts<'_> {
             figure(&Figures::median(&row.rounds)?)
         });
         Some(after? / before?)
+    }
+
+    fn policy(self, storage: &str, work: &str) -> Option<Figures> {
+        let mut rows = self.0.policies.iter().filter(|row| row.storage == storage);
+        Figures::median(&rows.find(|row| row.work == work)?.rounds)
+    }
+
+    /// A figure of the second in proportion to the same of the first.
+    fn policies(self, storage: &str, works: [&str; 2], figure: fn(&Figures) -> Option<f64>) -> Option<f64> {
+        let [before, after] = works.map(|work| figure(&self.policy(storage, work)?));
+        Some(after? / before?)
+    }
+
+    /// That of fewer tags says nothing.
+    fn plan(self, storage: &str) -> Option<Figures> {
+        self.policy(storage, PLAN).filter(|figures| figures.units >= 1e6)
+    }
+
+    fn plan_cpu(self, storage: &str) -> Option<f64> {
+        let figures = self.plan(storage)?;
+        Some((figures.cpu? + figures.storage_cpu.unwrap_or_default()) * figures.units)
     }
 
     fn a_minute(self, storage: &str, figure: fn(&IdleRow) -> Option<f64>) -> Option<f64> {

@@ -34,6 +34,7 @@ impl Results {
         section(&mut text, "Scale-out and growth", &self.scaling_table());
         section(&mut text, "Reliability", &self.reliability_table());
         section(&mut text, "Mirrors", &self.mirror_table());
+        section(&mut text, "Policies", &self.policy_table());
         section(&mut text, "Floors", &self.floor_table());
         section(&mut text, "Registries", &self.about());
         section(&mut text, "Machine", &self.machine_table());
@@ -184,6 +185,50 @@ impl Results {
             if beside.is_none() {
                 direct = Some((row, first, all));
             }
+        }
+        table
+    }
+
+    fn policy_table(&self) -> Table {
+        let mut table = Table::new(&[
+            "storage",
+            "work",
+            "unit",
+            "units",
+            "per second",
+            "p50",
+            "p99",
+            "CPU",
+            "storage CPU",
+            "peak memory",
+            "rate ratio",
+            "CPU ratio",
+            "p99 ratio",
+        ]);
+        for row in &self.policies {
+            let Some(figures) = Figures::median(&row.rounds) else { continue };
+            let of = |work: &String| {
+                let mut others = self.policies.iter().filter(|other| other.storage == row.storage);
+                others.find(|other| other.work == *work)
+            };
+            let to = row.to.as_ref().and_then(of).and_then(|other| Figures::median(&other.rounds));
+            // A command has none.
+            let latency = |micros: f64| if micros > 0.0 { time(micros) } else { dash() };
+            table.add(vec![
+                row.storage.clone(),
+                row.work.clone(),
+                row.unit.clone(),
+                number(figures.units),
+                number(figures.per_second),
+                latency(figures.p50),
+                latency(figures.p99),
+                figures.cpu.map_or_else(dash, time),
+                figures.storage_cpu.map_or_else(dash, time),
+                figures.peak.map_or_else(dash, memory),
+                to.as_ref().map_or_else(dash, |to| ratio(figures.per_second, to.per_second)),
+                to.as_ref().and_then(|to| Some(ratio(figures.cpu?, to.cpu?))).unwrap_or_else(dash),
+                to.map_or_else(dash, |to| ratio(figures.p99, to.p99)),
+            ]);
         }
         table
     }
