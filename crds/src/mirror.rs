@@ -192,7 +192,8 @@ pub struct MirrorCache {
     /// Whether the upstream is never asked.
     #[serde(default)]
     pub offline: bool,
-    /// What goes from the cache by itself, at each garbage collection. Absent: nothing does.
+    /// What goes from the cache by itself, at each garbage collection. Nothing does where it is absent, or while the
+    /// upstream is never asked (`offline`, `suspend`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eviction: Option<MirrorEviction>,
 }

@@ -102,12 +102,13 @@ pub struct Eviction {
     pub pinned: HashSet<Digest>,
 }
 
-/// Of the mirrors that evict, what goes.
+/// Of the mirrors that evict, what goes. One that may not ask its upstream keeps all that it has: nothing of it could be
+/// fetched again.
 pub(super) fn evictions(document: &Document) -> Result<Vec<Eviction>, ConfigError> {
     let pins = document.virtual_repositories.iter().flat_map(|entry| &entry.spec.pins);
     let pinned: HashSet<Digest> = pins.filter_map(|pin| pin.digest.as_str().parse().ok()).collect();
     let mut evictions = Vec::new();
-    for entry in &document.mirrors {
+    for entry in document.mirrors.iter().filter(|entry| entry.spec.asks_upstream()) {
         let (Some(path), Some(eviction)) = (&entry.spec.path, entry.spec.cache().eviction) else { continue };
         let at = format!("Mirror {}: spec.path", entry.name);
         evictions.push(Eviction {

@@ -189,6 +189,21 @@ fn what_is_pinned_is_so_by_each_name_that_docker_hub_has_for_it() {
 }
 
 #[test]
+fn p20_nothing_is_evicted_that_could_not_be_fetched_again() {
+    let evicting = "tagTTL: 5m, eviction: {unusedFor: 30d}";
+    for (cache, line, caches) in [
+        ("tagTTL: 5m", "", 0),
+        (evicting, "", 1),
+        ("offline: true, eviction: {unusedFor: 30d}", "", 0),
+        (evicting, "  suspend: true\n", 0),
+    ] {
+        let mirror = MIRROR.replace("tagTTL: 5m", cache);
+        let config = Folder::with(&format!("{REGISTRY}{mirror}{line}")).load().unwrap();
+        assert_eq!(config.evictions.len(), caches, "{cache} {line}");
+    }
+}
+
+#[test]
 fn a_mirror_that_pulls_through_asks_for_referrers_unless_it_is_told_not_to() {
     for (line, asks) in [("", true), ("  referrers: Include\n", true), ("  referrers: Exclude\n", false)] {
         let config = Folder::with(&format!("{REGISTRY}{MIRROR}{line}")).load().unwrap();

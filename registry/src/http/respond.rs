@@ -48,7 +48,7 @@ pub(super) fn value(text: impl AsRef<str>) -> HeaderValue {
 
 const STALE: &str =
     r#"110 - "the registry that is mirrored here could not be asked; this is what it had last""#;
-const HELD_BACK: &str = r#"299 - "the registry that is mirrored here has another image by this tag, which is not signed as it must be or would move an immutable tag""#;
+const HELD_BACK: &str = r#"299 - "this tag stays as it is here: the registry that is mirrored has none by this name any more, or one that is not signed as it must be or would move an immutable tag""#;
 const PARTIAL: &str = r#"199 - "a member of this virtual repository could not be asked""#;
 const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 

@@ -17,7 +17,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use jiff::Timestamp;
-use rustls::AlertDescription;
+use rustls::pki_types::UnixTime;
+use rustls::{AlertDescription, CertificateError};
 use tokio::sync::OwnedSemaphorePermit;
 use url::Url;
 
@@ -289,7 +290,9 @@ impl Inner {
 
     /// What it means that there was no answer, or no end of it.
     pub(super) fn broken(&self, broken: &Broken, what: &str) -> Error {
-        self.error(kind_of(broken), format!("{what}: {}", chain(broken)))
+        let tls = causes(broken).find_map(|cause| cause.downcast_ref());
+        let cause = tls.and_then(out_of_date).unwrap_or_else(|| chain(broken));
+        self.error(kind_of(broken), format!("{what}: {cause}"))
     }
 
     /// The whole of a short body.
@@ -398,6 +401,24 @@ fn kind_of_tls(error: &rustls::Error) -> Kind {
         | rustls::Error::PeerMisbehaved(_)
         | rustls::Error::AlertReceived(_) => Kind::NotARegistry,
         _ => Kind::UNAVAILABLE,
+    }
+}
+
+/// That a certificate is not valid now, in the same words as long as it is not: what is wrong with an upstream stands in a
+/// condition, and rustls tells the time.
+fn out_of_date(error: &rustls::Error) -> Option<String> {
+    let date = |time: &UnixTime| {
+        let seconds = i64::try_from(time.as_secs()).ok()?;
+        Timestamp::from_second(seconds).ok()
+    };
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
+            Some(format!("its certificate expired at {}", date(not_after)?))
+        }
+        rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => {
+            Some(format!("its certificate is not valid before {}", date(not_before)?))
+        }
+        _ => None,
     }
 }
 

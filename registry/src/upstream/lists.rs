@@ -16,6 +16,10 @@ use super::{Answered, Upstream, link};
 
 /// The longest page in bytes.
 const MAX_PAGE: usize = 8 << 20;
+/// The longest list in bytes: some millions of names.
+const MOST_BYTES: usize = 256 << 20;
+/// The most pages of a list, however short they are.
+const MOST_PAGES: usize = 100_000;
 
 /// A page of a list.
 #[derive(Clone, Debug)]
@@ -30,7 +34,18 @@ pub struct Page<T> {
 
 /// Where a list goes on: an address at the same registry.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Cursor(Url);
+pub struct Cursor {
+    url: Url,
+    /// What came before it.
+    read: Extent,
+}
+
+/// How much of a list was read. An upstream can go on for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Extent {
+    pages: usize,
+    bytes: usize,
+}
 
 /// Not shown: what an upstream puts into it is its own.
 impl std::fmt::Debug for Cursor {
@@ -84,13 +99,18 @@ impl Upstream {
         what: String,
         items: impl Fn(L) -> Option<Vec<String>>,
     ) -> Result<Answered<Page<T>>, Error> {
-        let url = self.first_or_next(path, from);
+        let (url, read) = self.first_or_next(path, from);
         let ask = Ask { what: what.clone(), ..Ask::get(url, scope) };
         let answer = self.0.ask(&ask).await?;
         self.refuse_page(&answer)?;
         let next = self.next_page(&ask.url, &answer)?;
         let budget = answer.budget.clone();
         let body = self.body(answer, MAX_PAGE, &what).await?;
+        let read = read.and(body.len());
+        if next.is_some() && read.is_endless() {
+            return Err(self.0.error(Kind::TooLarge, format!("{what} go on after {read}")).with(&budget));
+        }
+        let next = next.map(|url| Cursor { url, read });
         let list: L = serde_json::from_slice(&body).map_err(|error| {
             self.0.error(Kind::WrongContent, format!("{what} cannot be read: {error}")).with(&budget)
         })?;
@@ -101,9 +121,9 @@ impl Upstream {
         Ok(Answered { value: Page { items, ignored, next }, budget })
     }
 
-    fn first_or_next(&self, path: &str, from: Begin) -> Url {
+    fn first_or_next(&self, path: &str, from: Begin) -> (Url, Extent) {
         let last = match from {
-            Begin::At(Cursor(url)) => return url,
+            Begin::At(Cursor { url, read }) => return (url, read),
             Begin::First => None,
             Begin::After(last) => Some(last),
         };
@@ -112,24 +132,47 @@ impl Upstream {
         if let Some(last) = last {
             url.query_pairs_mut().append_pair("last", &last);
         }
-        url
+        (url, Extent::default())
     }
 
     /// Where a list goes on: at the same registry, and not where it is.
-    pub(super) fn next_page(&self, from: &Url, answer: &Answer) -> Result<Option<Cursor>, Error> {
+    pub(super) fn next_page(&self, from: &Url, answer: &Answer) -> Result<Option<Url>, Error> {
         let Some(target) = link::next(&answer.head.headers) else { return Ok(None) };
         let wrong = |cause: &str| Err(self.0.error(Kind::WrongContent, cause).with(&answer.budget));
         match from.join(&target) {
             Ok(url) if !self.0.settings.origin.is_of(&url) => wrong("continues a list at another host"),
             Ok(url) if url == *from => wrong("continues a list where it began"),
-            Ok(url) => Ok(Some(Cursor(url))),
+            Ok(url) => Ok(Some(url)),
             Err(_) => wrong("continues a list at what is no address"),
         }
     }
 }
 
-impl Cursor {
-    pub(super) fn into_url(self) -> Url {
-        self.0
+impl Extent {
+    const fn and(self, bytes: usize) -> Self {
+        Self { pages: self.pages + 1, bytes: self.bytes + bytes }
+    }
+
+    const fn is_endless(self) -> bool {
+        self.pages >= MOST_PAGES || self.bytes >= MOST_BYTES
+    }
+}
+
+impl std::fmt::Display for Extent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} pages of {} MiB together", self.pages, self.bytes >> 20)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_ends_by_its_pages_and_by_its_bytes() {
+        let read = |pages, bytes| (0..pages).fold(Extent::default(), |read, _| read.and(bytes));
+        assert!(!read(MOST_PAGES - 1, 0).is_endless() && read(MOST_PAGES, 0).is_endless());
+        let large = MOST_BYTES / MAX_PAGE;
+        assert!(!read(large - 1, MAX_PAGE).is_endless() && read(large, MAX_PAGE).is_endless());
     }
 }

@@ -126,7 +126,7 @@ impl Upstream {
         if media_type.split(';').next().map(str::trim) != Some(ManifestKind::OciIndex.media_type()) {
             return Ok(None);
         }
-        let next = self.next_page(&ask.url, &answer)?.map(super::Cursor::into_url);
+        let next = self.next_page(&ask.url, &answer)?;
         let budget = answer.budget.clone();
         let body = self.body(answer, Manifest::MAX_SIZE, &ask.what).await?;
         let manifests = self.descriptors(&body, &ask.what).map_err(|error| error.with(&budget))?;
