@@ -113,7 +113,8 @@ pub trait Retain: Send + Sync {
         retain: Duration,
     ) -> Result<Vec<(Tag, Removal)>, Error>;
 
-    /// Up to `limit` live manifests of the repository, by id, after `after`, that no tag, index, subject or push holds.
+    /// Up to `limit` live manifests of the repository, by id, after `after`, that no tag, index, subject, push or
+    /// promotion that is waited for holds.
     async fn untagged(
         &self,
         repository: &Name,

@@ -186,11 +186,12 @@ impl Plan<'_> {
         })
     }
 
-    /// Of the tags that a rule is about, the first of each group.
+    /// Of the tags that a rule is about, the first of each group. Those of signatures take no place of an image: they
+    /// stay as long as what they are about.
     fn most_recent(&self, wanted: &MostRecent, met: Vec<usize>) -> Vec<usize> {
         let mut groups: HashMap<&str, Vec<usize>> = HashMap::new();
         let mut kept = Vec::new();
-        for at in met {
+        for at in met.into_iter().filter(|at| subject_of(&self.tags[*at].tag).is_none()) {
             let group = wanted.groups.as_ref().map_or(Some(""), |groups| groups.of(&self.tags[at].tag));
             match group {
                 Some(group) => groups.entry(group).or_default().push(at),

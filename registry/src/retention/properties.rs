@@ -14,7 +14,7 @@ use super::*;
 use crate::labels::Labels;
 
 /// A few names, so that tags share digests and rules meet tags.
-const TAGS: [&str; 12] = [
+const TAGS: [&str; 15] = [
     "latest",
     "edge",
     "1.0.0",
@@ -27,6 +27,10 @@ const TAGS: [&str; 12] = [
     "prod-1",
     "x",
     "y",
+    // What cosign signed of what is called 0, of what is called 1, and of what is not here.
+    "sha256-5feceb66ffc86f38d952786c6d696c79c2dbc239dd4e91b46729d73a27fb57e9.sig",
+    "sha256-6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b.att",
+    "sha256-d4735e3a265e16eee03f59718b9b5d03019c07d8b6c51f90da3a666eec13ab35.sig",
 ];
 
 fn selection() -> impl Strategy<Value = TagSelection> {
@@ -113,6 +117,7 @@ struct World {
     pending: HashSet<Digest>,
     pinned: HashSet<Digest>,
     labels: HashMap<Digest, Labels>,
+    subjects: HashSet<Digest>,
 }
 
 fn some_digests() -> impl Strategy<Value = HashSet<Digest>> {
@@ -139,8 +144,9 @@ fn world() -> impl Strategy<Value = World> {
         some_digests(),
         some_digests(),
         labels(),
+        some_digests(),
     );
-    parts.prop_map(|(policies, tags, gap, promotions, pending, pinned, labels)| World {
+    parts.prop_map(|(policies, tags, gap, promotions, pending, pinned, labels, subjects)| World {
         policies,
         tags,
         gap,
@@ -148,12 +154,13 @@ fn world() -> impl Strategy<Value = World> {
         pending,
         pinned,
         labels,
+        subjects,
     })
 }
 
 impl World {
     fn judge(&self, policies: &[Policy]) -> Vec<Verdict> {
-        let (repository, none): (Name, _) = ("team/app".parse().unwrap(), HashSet::new());
+        let repository: Name = "team/app".parse().unwrap();
         let policies: Vec<&Policy> = policies.iter().collect();
         let immutable = [Immutable {
             repositories: vec!["**".parse().unwrap()],
@@ -173,7 +180,7 @@ impl World {
             pending: &self.pending,
             pinned: &self.pinned,
             immutable: &immutable,
-            subjects: &none,
+            subjects: &self.subjects,
             labels: &self.labels,
         }
         .judge()
@@ -211,7 +218,53 @@ fn holds(world: &World, rule: &Rule, facts: &Facts) -> bool {
         && rule.promoted.as_ref().is_none_or(is_promoted)
 }
 
+fn is_signature(facts: &Facts) -> bool {
+    facts.tag.as_str().starts_with("sha256-")
+}
+
+/// How many of those that a rule is about come before a tag for sure, in its group; `None`: it is in none.
+fn before(world: &World, rule: &Rule, recent: &MostRecent, facts: &Facts) -> Option<usize> {
+    let group = |facts: &Facts| {
+        if recent.groups.is_none() {
+            return Some(String::new());
+        }
+        let (word, _) = facts.tag.as_str().split_once('-')?;
+        (!word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase())).then(|| word.to_owned())
+    };
+    let own = group(facts)?;
+    let rank = |facts: &Facts| match facts.pulled {
+        _ if recent.by == By::Pushed => Some(facts.pushed),
+        // What was pulled since the last gap was pulled last then for sure.
+        Some(day) if world.gap.is_none_or(|gap| day > gap) => {
+            Some(facts.pushed.max((u64::from(day) + 1) * DAY))
+        }
+        Some(_) | None if world.gap.is_some() => None,
+        Some(_) | None => Some(facts.pushed),
+    };
+    let rivals = world.tags.iter().filter(|rival| {
+        rival.tag != facts.tag
+            && !is_signature(rival)
+            && holds(world, rule, rival)
+            && group(rival).as_ref() == Some(&own)
+    });
+    let own = rank(facts);
+    let ahead = rivals.filter(|rival| rank(rival).is_some_and(|rank| own.is_none_or(|own| rank >= own)));
+    Some(ahead.count())
+}
+
 proptest! {
+    #[test]
+    fn no_plan_deletes_what_is_among_the_most_recent(world in world()) {
+        let unkept = world.unkept(&world.policies);
+        for rule in world.policies.iter().flat_map(|policy| &policy.keep) {
+            let Some(recent) = rule.most_recent.as_ref().filter(|recent| recent.by != By::Version) else { continue };
+            for facts in world.tags.iter().filter(|facts| !is_signature(facts) && holds(&world, rule, facts)) {
+                let is_kept = before(&world, rule, recent, facts).is_none_or(|before| before < recent.count);
+                prop_assert!(!is_kept || !unkept.contains(facts.tag.as_str()), "{:?} by {:?}", facts, rule);
+            }
+        }
+    }
+
     #[test]
     fn no_plan_deletes_what_a_rule_keeps(world in world()) {
         let unkept = world.unkept(&world.policies);
@@ -229,7 +282,7 @@ proptest! {
         let newest = |rule: &&Rule| rule.most_recent.as_ref().is_some_and(|found| found.by == By::Pushed);
         for rule in world.policies.iter().flat_map(|policy| &policy.keep).filter(newest) {
             let met = world.tags.iter().filter(|facts| holds(&world, rule, facts));
-            if let Some(latest) = met.max_by_key(|facts| facts.pushed) {
+            if let Some(latest) = met.filter(|facts| !is_signature(facts)).max_by_key(|facts| facts.pushed) {
                 let rivals = world.tags.iter().filter(|facts| facts.pushed == latest.pushed).count();
                 prop_assert!(rivals > 1 || !unkept.contains(latest.tag.as_str()), "{:?} by {:?}", latest, rule);
             }
@@ -243,7 +296,8 @@ proptest! {
         for facts in &world.tags {
             let is_young = Duration::from_millis(NOW - facts.pushed) < oldest;
             let is_held = world.pending.contains(&facts.digest) || world.pinned.contains(&facts.digest);
-            if is_young || is_held || facts.tag.as_str() == "2.0.0" {
+            let signs = |subject: &Digest| facts.tag.as_str().starts_with(&format!("sha256-{}", subject.hex()));
+            if is_young || is_held || world.subjects.iter().any(signs) || facts.tag.as_str() == "2.0.0" {
                 prop_assert!(!unkept.contains(facts.tag.as_str()), "{:?}", facts);
             }
         }

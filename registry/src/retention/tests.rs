@@ -242,6 +242,16 @@ fn l50_the_most_recent_are_counted_by_group() {
 }
 
 #[test]
+fn l50_signatures_take_no_place_of_an_image() {
+    let signature = format!("sha256-{}.sig", digest("a").hex());
+    let tags = [tag("c", 1), tag(&signature, 2), tag("b", 3), tag("a", 4)];
+    for by in [By::Pushed, By::Pulled] {
+        let newest = Rule { most_recent: Some(MostRecent { count: 2, by, groups: None }), ..rule() };
+        assert_eq!(Beside::default().kept(newest, &tags), "c b");
+    }
+}
+
+#[test]
 fn the_most_recent_are_of_those_that_the_other_conditions_hold_for() {
     let tags = [tag("a-1", 1), tag("b-1", 2), tag("a-2", 3)];
     let wanted = TagsWanted::Globs(vec!["a-*".parse().unwrap()]);

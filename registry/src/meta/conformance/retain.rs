@@ -11,7 +11,8 @@ use stowage_oci::{Digest, Tag};
 use super::{DAY, Fixture, HOUR, World, digest, facts, index, name, tag};
 use crate::key::Key;
 use crate::meta::{
-    Error, ManifestFacts, ManifestId, OutgoingTag, RetainedTag, RetentionFacts, UntaggedWanted,
+    Error, ManifestFacts, ManifestId, OutgoingTag, RequestedPromotion, RetainedTag, RetentionFacts,
+    UntaggedWanted,
 };
 
 impl World {
@@ -49,6 +50,20 @@ impl World {
     async fn untagged(&self, wanted: UntaggedWanted) -> Vec<Digest> {
         let found = self.store.untagged(&name("a"), wanted, ManifestId(0), 100).await.expect("untagged");
         found.into_iter().map(|(_, digest)| digest).collect()
+    }
+
+    /// Somebody asked for its promotion, by its digest.
+    async fn awaits_promotion(&self, repository: &str, content: &str) {
+        let (repository, digest) = (&name(repository), digest(content));
+        let asked = RequestedPromotion {
+            id: "request",
+            policy: "p",
+            hash: "sha256:x",
+            repository,
+            tag: None,
+            digest,
+        };
+        self.store.keep_requested(&asked, DAY).await.expect("keep");
     }
 }
 
@@ -228,24 +243,29 @@ pub async fn only_what_nothing_holds_and_nobody_pulled_is_untagged(fixture: Fixt
     assert_eq!(world.untagged(sparing).await, [digest("free")]);
     world.store.record_pulls(&[(name("a"), digest("free"))]).await.expect("record");
     assert_eq!(world.untagged(WANTED).await, [digest("orphan")]);
+    world.awaits_promotion("a", "orphan").await;
+    assert_eq!(world.untagged(WANTED).await, []);
 }
 
 pub async fn an_untagged_manifest_rests_in_the_trash_unless_something_came_to_hold_it(fixture: Fixture) {
     let world = World::begin(fixture).await;
     world.push_manifest("a", facts("free", &[]), &[]).await;
     world.push_manifest("a", facts("held", &[]), &[]).await;
+    world.push_manifest("a", facts("awaited", &[]), &[]).await;
     world.rows.pass(2 * DAY).await;
     let found = world.store.untagged(&name("a"), WANTED, ManifestId(0), 100).await.expect("untagged");
-    assert_eq!(found.len(), 2);
+    assert_eq!(found.len(), 3);
     let first = world.store.untagged(&name("a"), WANTED, ManifestId(0), 1).await.expect("untagged");
     assert_eq!(first, found[..1]);
     let second = world.store.untagged(&name("a"), WANTED, first[0].0, 1).await.expect("untagged");
-    assert_eq!(second, found[1..]);
+    assert_eq!(second, found[1..2]);
     world.push_manifest("a", facts("held", &[]), &["now"]).await;
+    world.awaits_promotion("a", "awaited").await;
     let ids: Vec<ManifestId> = found.iter().map(|(id, _)| *id).collect();
     let gone = world.store.trash_untagged(world.epoch, &ids, DAY, HOUR).await.expect("trash");
     assert_eq!(gone, 1);
     assert!(world.manifest("a", &digest("free").to_string()).await.is_none());
+    assert!(world.manifest("a", &digest("awaited").to_string()).await.is_some());
     assert_eq!(world.tag("a", "now").await, Some(digest("held")));
     let steps = world.steps().await;
     assert!(steps.iter().any(|step| step.starts_with('+') && step.strip_suffix(".x").is_some()), "{steps:?}");

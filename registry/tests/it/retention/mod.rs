@@ -7,6 +7,7 @@ mod command;
 mod numbers;
 mod runs;
 pub(crate) mod site;
+mod worlds;
 
 /// Stamps each named test, a function of a fresh [`crate::gc::site::Site`], onto both pairs of stores.
 macro_rules! both_sites {

@@ -8,4 +8,5 @@ WHERE m.id = ANY ($1)
   AND (EXISTS (SELECT FROM tags t WHERE t.manifest_id = m.id)
        OR EXISTS (SELECT FROM manifest_children c WHERE c.repo_id = m.repo_id AND c.child = m.digest)
        OR EXISTS (SELECT FROM manifests s WHERE s.repo_id = m.repo_id AND s.digest = m.subject)  -- it is a referrer
-       OR EXISTS (SELECT FROM intents i WHERE i.manifest_id = m.id))
+       OR EXISTS (SELECT FROM intents i WHERE i.manifest_id = m.id)
+       OR EXISTS (SELECT FROM promotion_candidates c WHERE c.repo_id = m.repo_id AND c.digest = m.digest))

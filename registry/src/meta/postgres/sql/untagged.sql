@@ -17,5 +17,7 @@ WHERE r.name = $1
   AND NOT EXISTS (SELECT FROM manifest_children c WHERE c.repo_id = m.repo_id AND c.child = m.digest)
   AND NOT EXISTS (SELECT FROM manifests s WHERE s.repo_id = m.repo_id AND s.digest = m.subject)
   AND NOT EXISTS (SELECT FROM intents i WHERE i.manifest_id = m.id)
+  -- Also what waits to be promoted by its digest.
+  AND NOT EXISTS (SELECT FROM promotion_candidates c WHERE c.repo_id = m.repo_id AND c.digest = m.digest)
 ORDER BY m.id
 LIMIT $5
