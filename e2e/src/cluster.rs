@@ -189,6 +189,11 @@ impl Cluster {
         succeed(control_plane::kubectl(&self.state)?.args(arguments)).await
     }
 
+    /// Runs `helm` as the administrator and returns what it prints.
+    pub async fn helm<const N: usize>(&self, arguments: [&str; N]) -> Result<String> {
+        succeed(control_plane::helm(&self.state)?.args(arguments)).await
+    }
+
     /// Asks `kubectl` for objects as JSON.
     pub async fn get<const N: usize>(&self, arguments: [&str; N]) -> Result<Value> {
         let mut get = control_plane::kubectl(&self.state)?;
@@ -322,7 +327,8 @@ fn keeper_program() -> Result<PathBuf> {
 fn forget_ended_tests(states: &Path) {
     for entry in std::fs::read_dir(states).into_iter().flatten().filter_map(Result::ok) {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(pid) = name.strip_prefix("test-") else { continue };
+        // What stands between is what the test's own cluster is for.
+        let Some(pid) = name.strip_prefix("test-").and_then(|rest| rest.rsplit('-').next()) else { continue };
         let runs = Path::new("/proc").join(pid).exists() || entry.path().join("processes").exists();
         if !runs {
             let _another_run_may_be_faster = std::fs::remove_dir_all(entry.path());

@@ -41,6 +41,16 @@ pub(crate) fn kubectl(state: &State) -> Result<Command> {
     Ok(kubectl)
 }
 
+/// `helm` as the cluster's administrator.
+pub(crate) fn helm(state: &State) -> Result<Command> {
+    let mut helm = command(tool("helm")?);
+    helm.env("KUBECONFIG", state.kubeconfig());
+    for (variable, folder) in [("CACHE", "cache"), ("CONFIG", "config"), ("DATA", "data")] {
+        helm.env(format!("HELM_{variable}_HOME"), state.path(&format!("helm/{folder}")));
+    }
+    Ok(helm)
+}
+
 fn etcd(state: &State) -> Result<()> {
     let mut etcd = command(tool("etcd")?);
     etcd.arg("--data-dir").arg(state.path("etcd")).args([

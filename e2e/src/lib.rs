@@ -35,7 +35,7 @@ pub use image::Image;
 pub use lifecycle::{down, open_door, up};
 pub use network::{NODE_ADDRESS, within};
 pub use process::{command, succeed};
-pub use product::{Sample, install};
+pub use product::{Sample, install, publish_product};
 pub use services::{Distribution, Postgres, S3};
 pub use soak::soak_length;
 pub use state::State;

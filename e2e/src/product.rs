@@ -5,20 +5,23 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::cluster::Cluster;
 use crate::image::Image;
 use crate::services::{Postgres, S3};
 use crate::tools::{binary, repository};
+use crate::wait::until;
 
-/// The binaries and the names that `config/` calls their images by.
+/// The binaries and the names that `config/` and the chart call their images by.
 const IMAGES: [(&str, &str); 2] =
     [("stowage-operator", "stowage/operator"), ("stowage-registry", "stowage/registry")];
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Installs the operator from `config/`, with images of the release binaries; returns when it is available. The tests
 /// of a process install it once.
@@ -27,12 +30,18 @@ pub async fn install(cluster: &Cluster) -> Result<()> {
     INSTALLED.get_or_try_init(|| install_anew(cluster)).await.map(|&()| ())
 }
 
-async fn install_anew(cluster: &Cluster) -> Result<()> {
+/// Publishes the images of the product, by the names that `config/` and the chart call them by.
+pub async fn publish_product(cluster: &Cluster) -> Result<()> {
     for (name, image) in IMAGES {
         let layout = cluster.state().path(&format!("layouts/{name}"));
         Image::of_product(&binary(name)?)?.write_layout(&layout)?;
         cluster.publish(&layout, &format!("{image}:{VERSION}")).await?;
     }
+    Ok(())
+}
+
+async fn install_anew(cluster: &Cluster) -> Result<()> {
+    publish_product(cluster).await?;
     let config = repository().join("config");
     cluster.kubectl(["apply", "--server-side", "--kustomize", &config.to_string_lossy()]).await?;
     let deployment = ["--namespace=stowage-system", "deployment/stowage-operator"];
@@ -79,6 +88,21 @@ impl<'a> Sample<'a> {
         let namespace = format!("--namespace={}", self.namespace);
         let ready = "--for=condition=Ready";
         self.cluster.kubectl(["wait", &namespace, ready, "registry/main", "--timeout=180s"]).await.map(drop)
+    }
+
+    /// The same, when the replicas that were as the spec asked before have gone, too. Those that end serve on for a
+    /// while, as they were configured.
+    pub async fn wait_until_replaced(&self) -> Result<()> {
+        self.wait_until_ready().await?;
+        let namespace = format!("--namespace={}", self.namespace);
+        let replicas = ["pods", &namespace, "--selector=app.kubernetes.io/component=registry"];
+        until("the replaced replicas to be gone", PATIENCE, async || {
+            let list = self.cluster.get(replicas).await?;
+            let replicas = list["items"].as_array().context("a list has items")?;
+            let ending = |replica: &Value| !replica["metadata"]["deletionTimestamp"].is_null();
+            Ok((!replicas.iter().any(ending)).then_some(()))
+        })
+        .await
     }
 
     /// The host that images of the registry are named by, in pods and by clients.

@@ -60,6 +60,11 @@ async fn oras_pushes_attaches_discovers_and_pulls() -> Result<()> {
 }
 
 #[tokio::test]
+async fn p30_helm_pushes_pulls_and_shows_a_chart() -> Result<()> {
+    on_embedded(clients::helm).await
+}
+
+#[tokio::test]
 async fn o9_archives_of_crane_skopeo_and_podman_are_imported() -> Result<()> {
     let registry = Registry::start().await?;
     archives::are_imported(&registry).await
@@ -118,7 +123,8 @@ async fn logs_in(
     // All but the classic engine's client and oras read this one file.
     let start = |program: &Path| {
         let mut client = command(program);
-        client.env("DOCKER_CONFIG", folder.path()).env("REGISTRY_AUTH_FILE", &credentials);
+        client.env("DOCKER_CONFIG", folder.path());
+        client.env("REGISTRY_AUTH_FILE", &credentials).env("HELM_REGISTRY_CONFIG", &credentials);
         Ok(client)
     };
     let site = Site { host: registry.host().to_owned(), start: &start };
@@ -158,6 +164,16 @@ async fn podman_is_served_once_it_has_logged_in() -> Result<()> {
         Ok(podman)
     };
     logs_in(login, clients::podman).await
+}
+
+#[tokio::test]
+async fn helm_is_served_once_it_has_logged_in() -> Result<()> {
+    let login = |site: &Site<'_>| {
+        let mut helm = site.pinned("helm")?;
+        helm.args(["registry", "login", "--plain-http"]);
+        Ok(helm)
+    };
+    logs_in(login, clients::helm).await
 }
 
 #[tokio::test]

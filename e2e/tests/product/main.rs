@@ -134,7 +134,7 @@ fn w680_a_kubelet_pulls_with_the_secret_of_its_pod_and_not_without() {
         let inside = format!("--namespace={namespace}");
         let patch = r#"{"spec":{"auth":{"anonymous":"None","htpasswd":{"secretRef":{"name":"users","key":"htpasswd"}}}}}"#;
         cluster.kubectl(["patch", &inside, "registry/main", "--type=merge", "--patch", patch]).await?;
-        registry.wait_until_ready().await?;
+        registry.wait_until_replaced().await?;
         ensure!(digest_of(cluster, &image).await.is_err(), "anybody can pull");
 
         for (name, secrets) in [("without", "[]"), ("with", "[{name: other}, {name: alice}]")] {
@@ -189,7 +189,8 @@ fn the_common_clients_work_with_s3_and_postgres_behind_them() {
         clients::regctl(&site, false).await?;
         clients::skopeo(&site).await?;
         clients::podman(&site).await?;
-        clients::oras(&site).await
+        clients::oras(&site).await?;
+        clients::helm(&site).await
     });
 }
 

@@ -45,8 +45,7 @@ fn w473_h5_l_07_l_63_rollouts_collections_and_restarts_of_the_database_at_once_b
         cluster
             .kubectl(["patch", &inside, "registry/main", "--type=merge", "--patch", &patch.to_string()])
             .await?;
-        cluster.kubectl(["rollout", "status", &inside, "deployment/main", "--timeout=180s"]).await?;
-        registry.wait_until_ready().await?;
+        registry.wait_until_replaced().await?;
 
         let policy = Policy { recovery: RECOVERY, blob_grace: Some(GRACE), mirror: None };
         let recorder = Arc::new(Recorder::start(policy));

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use stowage_e2e::{Image, command, succeed, tool};
+use stowage_e2e::{Image, command, repository, succeed, tool};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -160,6 +160,30 @@ pub(crate) async fn oras(site: &Site<'_>) -> Result<()> {
     succeed(oras("pull")?.arg(&back)).await?;
     let text = fs::read_to_string(back.join("report.txt")).context("read what was pulled")?;
     ensure!(text == "all is well\n", "pulled {text:?}");
+    Ok(())
+}
+
+pub(crate) async fn helm(site: &Site<'_>) -> Result<()> {
+    let folder = tempfile::tempdir().context("make a folder")?;
+    let [made, back] = ["made", "back"].map(|name| folder.path().join(name));
+    fs::create_dir(&back).context("make a folder")?;
+    let helm = |arguments: &[&str]| -> Result<Command> {
+        let mut helm = site.pinned("helm")?;
+        helm.env("HELM_CACHE_HOME", folder.path()).args(arguments);
+        Ok(helm)
+    };
+    let version = "--version=1.2.3+build.4";
+    let chart = repository().join("charts/stowage");
+    succeed(helm(&["package", version, "--destination"])?.arg(&made).arg(chart)).await?;
+    let name = "stowage-1.2.3+build.4.tgz";
+    let charts = format!("oci://{}/charts", site.host);
+    succeed(helm(&["push", "--plain-http"])?.arg(made.join(name)).arg(&charts)).await?;
+    let chart = format!("{charts}/stowage");
+    succeed(helm(&["pull", "--plain-http", version, &chart, "--destination"])?.arg(&back)).await?;
+    let [sent, returned] = [made, back].map(|folder| fs::read(folder.join(name)));
+    ensure!(sent.context("read the chart")? == returned.context("read what came back")?, "another chart");
+    let shown = succeed(&mut helm(&["show", "chart", "--plain-http", version, &chart])?).await?;
+    ensure!(shown.contains("version: 1.2.3+build.4\n"), "it is {shown}");
     Ok(())
 }
 

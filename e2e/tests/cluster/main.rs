@@ -1,7 +1,10 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! The ground the other tests stand on: the cluster runs pods, and goes without a trace.
+//! The ground the other tests stand on: the cluster runs pods, and goes without a trace. And the chart, which wants a
+//! cluster without an operator.
+
+mod chart;
 
 use std::fs;
 use std::path::Path;
