@@ -290,8 +290,7 @@ impl Inner {
 
     /// What it means that there was no answer, or no end of it.
     pub(super) fn broken(&self, broken: &Broken, what: &str) -> Error {
-        let tls = causes(broken).find_map(|cause| cause.downcast_ref());
-        let cause = tls.and_then(out_of_date).unwrap_or_else(|| chain(broken));
+        let cause = tls_error(broken).and_then(out_of_date).unwrap_or_else(|| chain(broken));
         self.error(kind_of(broken), format!("{what}: {cause}"))
     }
 
@@ -368,15 +367,17 @@ fn merge(error: Error, budget: &Budget) -> Error {
 }
 
 fn kind_of(broken: &Broken) -> Kind {
-    for cause in causes(broken) {
-        if let Some(error) = cause.downcast_ref::<rustls::Error>() {
-            return kind_of_tls(error);
-        }
-        if cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
-            return Kind::NotARegistry;
-        }
+    if let Some(error) = tls_error(broken) {
+        return kind_of_tls(error);
     }
-    Kind::UNAVAILABLE
+    let is_no_answer = |cause: &(dyn StdError + 'static)| {
+        cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse)
+    };
+    if causes(broken).any(is_no_answer) { Kind::NotARegistry } else { Kind::UNAVAILABLE }
+}
+
+fn tls_error(broken: &Broken) -> Option<&rustls::Error> {
+    causes(broken).find_map(|cause| cause.downcast_ref())
 }
 
 fn kind_of_tls(error: &rustls::Error) -> Kind {

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use stowage_oci::{Name, Tag};
 use url::Url;
 
+use super::budget::Budget;
 use super::error::{Error, Kind};
 use super::exchange::{Answer, Ask};
 use super::manifests::pull;
@@ -42,9 +43,9 @@ pub struct Cursor {
 
 /// How much of a list was read. An upstream can go on for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Extent {
-    pages: usize,
-    bytes: usize,
+pub(super) struct Extent {
+    pub(super) pages: usize,
+    pub(super) bytes: usize,
 }
 
 /// Not shown: what an upstream puts into it is its own.
@@ -107,8 +108,8 @@ impl Upstream {
         let budget = answer.budget.clone();
         let body = self.body(answer, MAX_PAGE, &what).await?;
         let read = read.and(body.len());
-        if next.is_some() && read.is_endless() {
-            return Err(self.0.error(Kind::TooLarge, format!("{what} go on after {read}")).with(&budget));
+        if next.is_some() {
+            self.ensure_ends(read, &what, &budget)?;
         }
         let next = next.map(|url| Cursor { url, read });
         let list: L = serde_json::from_slice(&body).map_err(|error| {
@@ -135,6 +136,14 @@ impl Upstream {
         (url, Extent::default())
     }
 
+    /// Refuses a list that goes on after so much of it.
+    pub(super) fn ensure_ends(&self, read: Extent, what: &str, budget: &Budget) -> Result<(), Error> {
+        if read.is_endless() {
+            return Err(self.0.error(Kind::TooLarge, format!("{what} go on after {read}")).with(budget));
+        }
+        Ok(())
+    }
+
     /// Where a list goes on: at the same registry, and not where it is.
     pub(super) fn next_page(&self, from: &Url, answer: &Answer) -> Result<Option<Url>, Error> {
         let Some(target) = link::next(&answer.head.headers) else { return Ok(None) };
@@ -149,7 +158,8 @@ impl Upstream {
 }
 
 impl Extent {
-    const fn and(self, bytes: usize) -> Self {
+    /// A page more.
+    pub(super) const fn and(self, bytes: usize) -> Self {
         Self { pages: self.pages + 1, bytes: self.bytes + bytes }
     }
 

@@ -13,6 +13,7 @@ use stowage_oci::Name;
 use super::credentials::Credential;
 use super::error::{Error, Kind};
 use super::exchange::Ask;
+use super::lists::Extent;
 use super::{Answered, Budget, Upstream};
 
 /// The longest page in bytes.
@@ -48,6 +49,7 @@ impl Upstream {
         let what = format!("the repositories of the organization {organization}");
         let authorization = self.0.oauth()?;
         let (mut listed, mut next, mut seen) = (Listed::default(), None::<String>, BTreeSet::new());
+        let mut read = Extent::default();
         loop {
             let mut url = self.0.settings.origin.at("/api/v1/repository");
             url.query_pairs_mut().append_pair("namespace", organization).append_pair("public", "true");
@@ -59,6 +61,7 @@ impl Upstream {
             self.refuse_page(&answer)?;
             let budget = answer.budget.clone();
             let body = self.body(answer, MAX_PAGE, &what).await?;
+            read = read.and(body.len());
             let page: Page = serde_json::from_slice(&body)
                 .map_err(|error| self.wrong_list(format!("{what} cannot be read: {error}"), &budget))?;
             for Entry { namespace, name } in page.repositories {
@@ -72,6 +75,7 @@ impl Upstream {
             let Some(after) = page.next_page.filter(|after| !after.is_empty()) else {
                 return Ok(Answered { value: listed, budget });
             };
+            self.ensure_ends(read, &what, &budget)?;
             if !seen.insert(after.clone()) {
                 return Err(self.wrong_list(format!("{what} go on where they were before"), &budget));
             }

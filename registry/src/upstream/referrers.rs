@@ -13,6 +13,7 @@ use url::Url;
 
 use super::error::{Error, Kind};
 use super::exchange::Ask;
+use super::lists::Extent;
 use super::manifests::pull;
 use super::{Answered, Budget, Upstream};
 
@@ -77,7 +78,7 @@ impl Upstream {
         let mut manifests = Vec::new();
         let mut page = Some(self.first_referrers(&self.repository(repository), subject, artifact_type));
         let mut budget = Budget::default();
-        let (mut pages, mut bytes) = (0, 0);
+        let mut read = Extent::default();
         while let Some(url) = page {
             let Some(listed) = self.referrers_page(repository, subject, url).await? else {
                 return self.referrers_by_tag(repository, subject, is_wanted).await;
@@ -85,8 +86,8 @@ impl Upstream {
             // Whether or not the upstream filtered.
             manifests.extend(listed.manifests.into_iter().filter(is_wanted));
             budget = listed.budget;
-            (pages, bytes) = (pages + 1, bytes + listed.bytes);
-            if manifests.len() > MOST || pages > MOST_PAGES || bytes > MOST_BYTES {
+            read = read.and(listed.bytes);
+            if manifests.len() > MOST || read.pages > MOST_PAGES || read.bytes > MOST_BYTES {
                 let cause = format!("has a list of referrers of {subject} that is too long");
                 return Err(self.0.error(Kind::TooLarge, cause).with(&budget));
             }
