@@ -105,6 +105,16 @@ impl<'a> Sample<'a> {
         .await
     }
 
+    /// Returns when the registry has so many replicas, and says so.
+    pub async fn scale(&self, replicas: usize) -> Result<()> {
+        let inside = format!("--namespace={}", self.namespace);
+        let wanted = format!("--replicas={replicas}");
+        self.cluster.kubectl(["scale", &inside, "registry/main", &wanted]).await?;
+        let summary = format!("--for=jsonpath={{.status.replicaSummary}}={replicas}/{replicas}");
+        self.cluster.kubectl(["wait", &inside, &summary, "registry/main", "--timeout=180s"]).await?;
+        self.wait_until_ready().await
+    }
+
     /// The host that images of the registry are named by, in pods and by clients.
     #[must_use]
     pub fn host(&self) -> String {

@@ -27,8 +27,7 @@ admissionPolicies: false
 fn p34_o18_helm_installs_upgrades_and_rolls_back_and_what_it_uninstalls_leaves_its_registries() {
     on_cluster(async |cluster| {
         publish_product(cluster).await?;
-        let chart = repository().join("charts/stowage");
-        let chart = chart.to_str().context("the path is text")?;
+        let chart = &chart();
         let install =
             ["install", "stowage", chart, NAMESPACE, "--create-namespace", "--wait", "--timeout=3m"];
         cluster.helm(install).await?;
@@ -51,25 +50,24 @@ fn p34_o18_helm_installs_upgrades_and_rolls_back_and_what_it_uninstalls_leaves_i
         let values = format!("--values={}", values.display());
         cluster.helm(["upgrade", "stowage", chart, NAMESPACE, &values, "--wait", "--timeout=3m"]).await?;
         ensure!(replicas(cluster).await? == 1, "the options want one");
-        grown(cluster, &namespace, 3).await.context("with all options")?;
+        registry.scale(3).await.context("with all options")?;
         cluster.helm(["rollback", "stowage", "1", NAMESPACE, "--wait", "--timeout=3m"]).await?;
         ensure!(replicas(cluster).await? == 2, "the first revision wants two");
-        grown(cluster, &namespace, 2).await.context("rolled back")?;
+        registry.scale(2).await.context("rolled back")?;
 
         cluster.helm(["uninstall", "stowage", NAMESPACE, "--wait", "--timeout=3m"]).await?;
         ensure!(deployments(cluster).await?.is_empty(), "the operator goes");
         ready(cluster, &namespace, 2).await.context("without an operator")?;
         succeed(cluster.client("crane")?.args(["digest", "--insecure", &image])).await?;
         cluster.helm(install).await?;
-        grown(cluster, &namespace, 1).await.context("by the next operator")
+        registry.scale(1).await.context("by the next operator")
     });
 }
 
 #[test]
 fn o18_the_chart_has_no_lint_and_can_be_monitored() {
     on_cluster(async |cluster| {
-        let chart = repository().join("charts/stowage");
-        let chart = chart.to_str().context("the path is text")?;
+        let chart = &chart();
         cluster.helm(["lint", "--strict", chart]).await?;
         let options = ["--set=podMonitor.enabled=true", "--set=podMonitor.labels.release=prometheus"];
         let made = cluster.helm(["template", "stowage", chart, options[0], options[1]]).await?;
@@ -80,11 +78,8 @@ fn o18_the_chart_has_no_lint_and_can_be_monitored() {
     });
 }
 
-/// The registry has so many replicas once it is told to: an operator works for it.
-async fn grown(cluster: &Cluster, namespace: &str, replicas: u64) -> Result<()> {
-    let (inside, wanted) = (format!("--namespace={namespace}"), format!("--replicas={replicas}"));
-    cluster.kubectl(["scale", &inside, "registry/main", &wanted]).await?;
-    ready(cluster, namespace, replicas).await
+fn chart() -> String {
+    repository().join("charts/stowage").display().to_string()
 }
 
 async fn ready(cluster: &Cluster, namespace: &str, replicas: u64) -> Result<()> {

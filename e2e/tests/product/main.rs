@@ -101,21 +101,13 @@ fn w473_f38f_no_client_notices_a_rollout_over_two_nodes() {
 #[test]
 fn no_client_notices_that_three_replicas_become_one_and_three_again() {
     on_cluster(async |cluster| {
-        let (namespace, registry) = registry(cluster, "scale").await?;
-        let inside = format!("--namespace={namespace}");
-        let scale = async |replicas: usize| {
-            let wanted = format!("--replicas={replicas}");
-            cluster.kubectl(["scale", &inside, "registry/main", &wanted]).await?;
-            let summary = format!("--for=jsonpath={{.status.replicaSummary}}={replicas}/{replicas}");
-            cluster.kubectl(["wait", &inside, &summary, "registry/main", "--timeout=180s"]).await?;
-            registry.wait_until_ready().await
-        };
-        scale(3).await?;
+        let (_, registry) = registry(cluster, "scale").await?;
+        registry.scale(3).await?;
         under_load(cluster, &registry, async || {
-            scale(1).await?;
+            registry.scale(1).await?;
             // What the one that stays can do, it does for a while.
             sleep(Duration::from_secs(10)).await;
-            scale(3).await
+            registry.scale(3).await
         })
         .await
     });

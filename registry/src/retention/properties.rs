@@ -193,10 +193,14 @@ impl World {
     }
 }
 
+/// When a tag was used last: the end of the day on which it was pulled, or its push.
+fn used(facts: &Facts) -> u64 {
+    facts.pulled.map_or(facts.pushed, |day| facts.pushed.max((u64::from(day) + 1) * DAY))
+}
+
 /// The conditions of a rule, written down once more and otherwise: one tag at a time, without an order.
 fn holds(world: &World, rule: &Rule, facts: &Facts) -> bool {
     let ago = |time: u64| Duration::from_millis(NOW.saturating_sub(time));
-    let used = facts.pulled.map_or(facts.pushed, |day| facts.pushed.max((u64::from(day) + 1) * DAY));
     let gap_is_young = |within| world.gap.is_some_and(|day| ago((u64::from(day) + 1) * DAY) < within);
     let is_promoted = |wanted: &Promoted| {
         let mut promotions = world.promotions.iter().filter(|promotion| promotion.digest == facts.digest);
@@ -214,7 +218,7 @@ fn holds(world: &World, rule: &Rule, facts: &Facts) -> bool {
     rule.tags.takes(&facts.tag)
         && (rule.labels.is_empty() || is_labelled)
         && rule.pushed_within.is_none_or(|within| ago(facts.pushed) < within)
-        && rule.pulled_within.is_none_or(|within| gap_is_young(within) || ago(used) < within)
+        && rule.pulled_within.is_none_or(|within| gap_is_young(within) || ago(used(facts)) < within)
         && rule.promoted.as_ref().is_none_or(is_promoted)
 }
 
@@ -232,14 +236,11 @@ fn before(world: &World, rule: &Rule, recent: &MostRecent, facts: &Facts) -> Opt
         (!word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase())).then(|| word.to_owned())
     };
     let own = group(facts)?;
-    let rank = |facts: &Facts| match facts.pulled {
-        _ if recent.by == By::Pushed => Some(facts.pushed),
-        // What was pulled since the last gap was pulled last then for sure.
-        Some(day) if world.gap.is_none_or(|gap| day > gap) => {
-            Some(facts.pushed.max((u64::from(day) + 1) * DAY))
-        }
-        Some(_) | None if world.gap.is_some() => None,
-        Some(_) | None => Some(facts.pushed),
+    // What was pulled since the last gap was pulled last then for sure.
+    let is_sure = |facts: &Facts| world.gap.is_none_or(|gap| facts.pulled.is_some_and(|day| day > gap));
+    let rank = |facts: &Facts| match recent.by {
+        By::Pushed => Some(facts.pushed),
+        By::Pulled | By::Version => is_sure(facts).then(|| used(facts)),
     };
     let rivals = world.tags.iter().filter(|rival| {
         rival.tag != facts.tag

@@ -6,6 +6,7 @@
 use std::fs;
 use std::time::Duration;
 
+use stowage_registry::ops::clock;
 use stowage_registry::upstream::Kind;
 
 use super::blobs::{sha256, stored};
@@ -92,7 +93,8 @@ async fn p41_that_the_certificate_of_an_upstream_has_expired_is_told_until_it_ha
     let mirror =
         until("it is told", || told().filter(|mirror| mirror["reason"] == "CertificateInvalid")).await;
     assert!(mirror["message"].as_str().unwrap().contains("expired at "), "{mirror}");
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let told_in = clock::seconds();
+    until("the next second", || (clock::seconds() > told_in).then_some(())).await;
     assert_eq!(program.ask("GET", "/v2/hub/team/app/manifests/2.0", "", b"").0, 503);
     let later =
         until("it is told", || told().filter(|mirror| mirror["reason"] == "CertificateInvalid")).await;

@@ -38,7 +38,6 @@ struct World {
 }
 
 /// Who holds what.
-#[derive(Default)]
 struct Holders {
     running: HashSet<Digest>,
     named: BTreeSet<String>,
@@ -95,11 +94,23 @@ impl World {
     fn around(&self, digest: Digest) -> HashSet<Digest> {
         let above =
             self.children.iter().filter(|(_, children)| children.contains(&digest)).map(|(above, _)| *above);
-        let below = self.children.get(&digest).into_iter().flatten().copied();
-        let near: HashSet<Digest> = [digest].into_iter().chain(above).chain(below).collect();
-        let about =
-            self.subjects.iter().filter(|(_, subject)| near.contains(subject)).map(|(referrer, _)| *referrer);
-        near.iter().copied().chain(about).collect()
+        self.with_referrers([digest].into_iter().chain(above).chain(self.below(digest)).collect())
+    }
+
+    fn below(&self, digest: Digest) -> impl Iterator<Item = Digest> {
+        self.children.get(&digest).into_iter().flatten().copied()
+    }
+
+    fn with_referrers(&self, mut subjects: HashSet<Digest>) -> HashSet<Digest> {
+        let about = self.subjects.iter().filter(|(_, subject)| subjects.contains(subject));
+        let referrers: Vec<Digest> = about.map(|(referrer, _)| *referrer).collect();
+        subjects.extend(referrers);
+        subjects
+    }
+
+    /// Its place among all, which says what it is.
+    fn place(&self, digest: &Digest) -> Option<usize> {
+        self.all.iter().position(|known| known == digest)
     }
 }
 
@@ -118,6 +129,15 @@ impl Holders {
     fn usage(&self, repository: &Name) -> Usage {
         let names = self.named.iter().map(|tag| (repository.clone(), tag.parse().unwrap())).collect();
         Usage { digests: self.running.clone(), names }
+    }
+
+    fn described(&self, world: &World) -> String {
+        let places = |digests: &HashSet<Digest>| -> Vec<_> {
+            digests.iter().map(|digest| world.place(digest)).collect()
+        };
+        let [running, pinned, awaited] = [&self.running, &self.pinned, &self.awaited].map(places);
+        let named = &self.named;
+        format!("{running:?} run, {named:?} run by name, {pinned:?} are pinned and {awaited:?} awaited")
     }
 
     /// Manifests that must stay, with every tag that names them.
@@ -187,34 +207,26 @@ async fn run(site: &Site, seed: u64, seen: &mut Seen) {
     let (held, usage) = (holders.held(&world), holders.usage(&repository));
     // The first one tells; what it leaves untagged rests in the trash until a collection.
     for _ in 0..4 {
-        let run = site.ran(&settings, POLICY, Some(usage.clone()), RetentionRun::Act).await.unwrap();
-        (seen.tags, seen.manifests) = (seen.tags + run.0.deleted, seen.manifests + run.0.manifests);
+        let act = site.ran(&settings, POLICY, Some(usage.clone()), RetentionRun::Act);
+        let (retained, _) = act.await.unwrap();
+        seen.tags += retained.deleted;
+        seen.manifests += retained.manifests;
         site.collect_some().await;
     }
 
     let left: BTreeSet<String> = site.tags(repository.as_str()).await.into_iter().collect();
     for (tag, digest) in &world.tags {
         let is_held = held.contains(digest) || tag == IMMUTABLE || holders.named.contains(tag);
-        let place = |digest: &Digest| world.all.iter().position(|known| known == digest);
         assert!(
             !is_held || left.contains(tag),
-            "seed {seed}: {tag}, which names {:?}, is held, as {:?} run, {:?} run by name, {:?} are pinned and {:?} awaited",
-            place(digest),
-            holders.running.iter().map(place).collect::<Vec<_>>(),
-            holders.named.iter().map(|tag| place(&world.tags[tag])).collect::<Vec<_>>(),
-            holders.pinned.iter().map(place).collect::<Vec<_>>(),
-            holders.awaited.iter().map(place).collect::<Vec<_>>(),
+            "seed {seed}: {tag}, which names {:?}, is held; {}",
+            world.place(digest),
+            holders.described(&world)
         );
     }
     let tagged = left.iter().map(|tag| world.tags[tag]);
-    let below = tagged.clone().flat_map(|digest| world.children.get(&digest).into_iter().flatten().copied());
-    let must_stay: HashSet<Digest> = tagged.chain(below).chain(held.iter().copied()).collect();
-    let about = world
-        .subjects
-        .iter()
-        .filter(|(_, subject)| must_stay.contains(subject))
-        .map(|(referrer, _)| referrer);
-    for digest in must_stay.iter().chain(about) {
+    let below = tagged.clone().flat_map(|digest| world.below(digest));
+    for digest in world.with_referrers(tagged.chain(below).chain(held.iter().copied()).collect()) {
         let target = format!("/v2/{repository}/manifests/{digest}");
         let answer = site.send(Method::HEAD, &target, "application/octet-stream", b"").await;
         assert_eq!(answer.status, StatusCode::OK, "seed {seed}: {digest} is held");
