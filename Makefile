@@ -27,6 +27,7 @@ check: ## the fast half of the tests
 soak: tools build ## the reliability tests at full length: SOAK=10m bounds each
 	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-registry --test it constant_memory
 	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-registry --test it a_power_cut_at_any_moment
+	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-registry --test it -- p39_ten_thousand_tags n4_no_run_deletes
 	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-e2e --test chaos -- --test-threads=1
 	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-registry --test it races:: -- --include-ignored --test-threads 2 --nocapture
 	SOAK=$(or $(SOAK),4h) cargo test --locked -p stowage-e2e --test product w473_ -- --test-threads=1
