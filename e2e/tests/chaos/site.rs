@@ -318,7 +318,7 @@ impl Replica {
             Ok(self.is_ready().await.then_some(()))
         })
         .await
-        .with_context(|| format!("see {}", self.log.display()))
+        .with_context(|| format!("its log ends:\n{}", end_of(&self.log)))
     }
 
     fn program(&self, name: &str) -> Result<Program> {
@@ -395,6 +395,14 @@ impl Replica {
     pub(crate) async fn signal(&self, signal: Signal) -> Result<()> {
         self.running.lock().await.as_ref().map_or(Ok(()), |program| program.signal(signal))
     }
+}
+
+/// The last lines of a log, which a folder that is not kept takes with it.
+fn end_of(log: &Path) -> String {
+    let said = fs::read(log).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let lines: Vec<&str> = said.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 /// The S3 server.

@@ -5,7 +5,6 @@
 
 use std::{
     io::Write as _,
-    net::TcpListener,
     path::Path,
     process::{Child, Command, Output, Stdio},
     time::Duration,
@@ -19,7 +18,11 @@ use tokio::{
     time::sleep,
 };
 
-use crate::support::{cluster::Cluster, scene::Scene, scene::wait};
+use crate::support::{
+    cluster::{Cluster, free_ports},
+    scene::Scene,
+    scene::wait,
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_stowage-operator");
 
@@ -129,7 +132,7 @@ struct Operator {
 
 impl Operator {
     fn start(cluster: &Cluster, name: &str) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let [port] = free_ports();
         let child = Command::new(PROGRAM)
             .args(["run", "--leader-elect", "--watch-namespaces", "none", "--registry-image", "a/b:1"])
             .arg(format!("--ops-listen=127.0.0.1:{port}"))

@@ -4,13 +4,13 @@
 //! How the program starts when what it stands on is away, would harm it, or is elsewhere.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::purge::Place;
 use crate::support::postgres::proxied;
-use crate::support::program::{self, Program};
+use crate::support::program::{self, Program, free_port};
 use crate::support::proxy::Line;
 use crate::support::s3::{Kind, expire_after_a_day};
 
@@ -57,7 +57,7 @@ async fn a_start_waits_for_a_database_that_is_away() {
     let (proxy, url) = proxied(&place.shared.as_ref().unwrap().1).await;
     place.write("secrets/database/url", &url);
     proxy.set(Line::Dead);
-    let ops = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let ops = format!("127.0.0.1:{}", free_port());
     let mut process = serve(&place, &ops);
     let waiting = until_ready(&ops, "503").await;
     assert!(waiting.contains("starting"), "{waiting}");

@@ -15,13 +15,14 @@ use serde_json::{Value, json};
 use stowage_oci::{Algorithm, Digest};
 
 use crate::purge::Place;
+use crate::support::program::free_port;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CLIENTS_TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CLIENTS_SPAN: &str = "b7ad6b7169203331";
 
 fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", free_port())
 }
 
 fn tool(name: &str) -> PathBuf {

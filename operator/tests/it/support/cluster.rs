@@ -8,7 +8,7 @@
 
 use std::{
     fs::{self, File},
-    net::TcpListener,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -23,7 +23,10 @@ use kube::{
 use serde_json::Value;
 use stowage_crds::{Kind, crd};
 use tempfile::TempDir;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    net::TcpSocket,
+    time::{sleep, timeout},
+};
 
 const ADMIN: &str = "admin-token";
 const OPERATOR: &str = "operator-token";
@@ -283,9 +286,18 @@ fn kubeconfig(url: &str, token: &str) -> String {
     )
 }
 
-fn free_ports() -> [u16; 3] {
-    let listeners: [TcpListener; 3] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+/// Ports for what is started: as long as this process runs, the system gives them to nobody who asks for any port.
+pub(crate) fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
+    static KEPT: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
+    [(); COUNT].map(|()| {
+        let socket = TcpSocket::new_v4().unwrap();
+        // Two may be bound to a port where both say so and one of them does not listen.
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        KEPT.lock().unwrap().push(socket);
+        port
+    })
 }
 
 fn spawn(folder: &Path, name: &str, args: &[String]) -> Child {
