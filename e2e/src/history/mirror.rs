@@ -116,38 +116,44 @@ fn deaf(history: &History, mirror: &Mirror) -> Vec<(Moment, Moment)> {
     times
 }
 
-/// What was read whole while it could be stored.
+/// What was read whole while it could be stored. A blob stays for a manifest that lists it and was there before.
 fn kept<'a>(history: &'a History, mirror: &Mirror) -> HashMap<Content<'a>, Moment> {
     let mut kept = HashMap::<Content<'_>, Moment>::new();
-    let mut keep = |content, since: Moment| {
-        let earliest = kept.entry(content).or_insert(since);
-        *earliest = since.min(*earliest);
-    };
+    let mut blobs = Vec::new();
     for operation in history.operations.iter().filter(|operation| mirror.has(operation)) {
         let since = operation.ended.after(mirror.settling);
-        if let (Some(content), Outcome::Found { digest, .. }) = (asked(operation), &operation.outcome)
-            && !was_disturbed(history, operation.invoked, since)
-        {
-            keep(content, since);
-            if matches!(content.1, Key::Tag(_)) {
-                keep((content.0, Key::Manifest(*digest)), since);
+        let (Some((repository, key)), Outcome::Found { digest, .. }) = (asked(operation), &operation.outcome)
+        else {
+            continue;
+        };
+        if was_disturbed(history, operation.invoked, since) {
+            continue;
+        }
+        match key {
+            Key::Blob(blob) => blobs.push((repository, blob, since)),
+            Key::Manifest(_) => keep(&mut kept, (repository, key), since),
+            Key::Tag(_) => {
+                keep(&mut kept, (repository, key), since);
+                keep(&mut kept, (repository, Key::Manifest(*digest)), since);
             }
         }
     }
-    // A blob stays for a manifest that lists it.
     let holders = holders(history);
-    let manifests = kept.clone();
-    kept.retain(|&(repository, key), since| {
-        let Key::Blob(blob) = key else { return true };
-        let holders = holders.get(&(repository, blob)).into_iter().flatten();
-        let first =
-            holders.filter_map(|manifest| manifests.get(&(repository, Key::Manifest(*manifest)))).min();
-        first.is_some_and(|first| {
-            *since = *first.max(since);
-            true
-        })
-    });
+    for (repository, blob, since) in blobs {
+        let mut holders = holders.get(&(repository, blob)).into_iter().flatten();
+        let is_there = |holder: &Digest| {
+            kept.get(&(repository, Key::Manifest(*holder))).is_some_and(|first| *first <= since)
+        };
+        if holders.any(is_there) {
+            keep(&mut kept, (repository, Key::Blob(blob)), since);
+        }
+    }
     kept
+}
+
+fn keep<'a>(kept: &mut HashMap<Content<'a>, Moment>, content: Content<'a>, since: Moment) {
+    let earliest = kept.entry(content).or_insert(since);
+    *earliest = since.min(*earliest);
 }
 
 fn holders(history: &History) -> HashMap<(&str, Digest), Vec<Digest>> {
@@ -317,6 +323,16 @@ mod tests {
                 assert_rules(&again(action.clone(), &[(part, 11, 12), away]), &[]);
             }
         }
+    }
+
+    #[test]
+    fn a_blob_is_kept_for_a_manifest_that_was_there_before_it_and_for_no_later_one() {
+        let mut history = again(blob(1), &[(Part::Upstream, 90, 105)]);
+        // Until the manifest comes nothing lists the blob, and a collection may take it.
+        (history.operations[2].invoked, history.operations[2].ended) = (Moment(40), Moment(41));
+        assert_rules(&history, &[]);
+        (history.operations[3].invoked, history.operations[3].ended) = (Moment(42), Moment(43));
+        assert_rules(&history, &[Rule::Interrupted]);
     }
 
     #[test]
