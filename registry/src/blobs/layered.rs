@@ -100,6 +100,10 @@ impl<A: Around> Write for Layered<A> {
     fn prefers_large_chunks(&self) -> bool {
         self.inner.prefers_large_chunks()
     }
+
+    async fn explore(&self, key: &str) -> Result<(), Error> {
+        self.layer.around(Request::Put, key, self.inner.explore(key)).await
+    }
 }
 
 #[async_trait]

@@ -179,6 +179,12 @@ pub trait Write: Send + Sync {
 
     /// Whether clients should be told to send chunks of at least [`part_size`](Self::part_size) (S3).
     fn prefers_large_chunks(&self) -> bool;
+
+    /// Finds out what this store can do and others cannot, by requests about `key`, an object that nobody needs.
+    /// Until then only what all can do is used.
+    async fn explore(&self, _key: &str) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// Deletes. Handed to `outbox` alone.

@@ -80,6 +80,7 @@ struct Probe<'a> {
     generation: Generation,
 }
 
+const EXPLORED: &str = "explored";
 const OBJECT: &str = "object";
 const EMPTY: &str = "empty";
 const PARTS: &str = "parts";
@@ -91,6 +92,8 @@ impl Probe<'_> {
     }
 
     async fn run(&self) -> Result<Vec<Lack>, Error> {
+        // What is found out is tried like the rest.
+        self.store.explore(&self.key(EXPLORED)).await?;
         let mut lacks = self.object().await?;
         lacks.extend(self.empty().await?);
         lacks.extend(self.multipart().await?);
@@ -167,7 +170,7 @@ impl Probe<'_> {
     }
 
     async fn clean_up(&self) -> Result<Option<Lack>, Error> {
-        let keys = [OBJECT, EMPTY, PARTS, STALE].map(|step| self.key(step));
+        let keys = [EXPLORED, OBJECT, EMPTY, PARTS, STALE].map(|step| self.key(step));
         self.store.delete(&keys).await?;
         let mut gone = self.listed().await?.is_empty();
         for key in &keys {

@@ -181,12 +181,17 @@ fn segments() -> Vec<Bytes> {
 }
 
 async fn send_object_and_part(service: &Service) -> [Heard; 2] {
-    let store = service.store().await;
+    sent_object_and_part(&service.store().await, service).await
+}
+
+/// What the service heard of them.
+async fn sent_object_and_part(store: &S3, service: &Service) -> [Heard; 2] {
+    let before = service.heard().len();
     store.put("v1/a", segments()).await.unwrap();
     let id = MultipartId("id".to_owned());
     let part = store.upload_part("v1/a", &id, 3, 0, segments()).await.unwrap();
     assert_eq!(part, Part { number: 3, size: 100_006, etag: "\"tag\"".to_owned() });
-    service.heard().try_into().unwrap()
+    service.heard().split_off(before).try_into().unwrap()
 }
 
 /// What the store must not send, because services refuse it or because it costs a second pass over the bytes.
@@ -219,6 +224,62 @@ async fn l_32_content_is_signed_where_nothing_else_protects_it() {
         assert_plain(&heard);
         assert_eq!(heard.header("x-amz-content-sha256"), Some(hash.as_str()));
     }
+}
+
+/// The answers of a service that is asked whether it looks at checksums: of an object, then of a part.
+fn explored(object: &[Vec<u8>], part: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let begun = "<InitiateMultipartUploadResult><UploadId>id</UploadId></InitiateMultipartUploadResult>";
+    let (begun, aborted) = (answer("200 OK", "", begun), answer("204 No Content", "", ""));
+    [object, &[begun], part, &[aborted]].concat()
+}
+
+/// Those of one that does.
+fn checks() -> [Vec<u8>; 2] {
+    [failure("400 Bad Request", "BadDigest"), stored()]
+}
+
+#[tokio::test]
+async fn l_32_a_checksum_protects_content_where_the_service_looks_at_it() {
+    let answers = [explored(&checks(), &checks()), vec![stored(), stored()]].concat();
+    let service = Service::start(answers).await;
+    let store = service.store().await;
+    store.explore("v1/probe").await.unwrap();
+    assert_eq!(service.heard().len(), 6);
+    for heard in sent_object_and_part(&store, &service).await {
+        assert_eq!(heard.body, segments().concat());
+        assert_eq!(heard.header("x-amz-content-sha256"), Some("UNSIGNED-PAYLOAD"));
+        // CRC-64/NVME of the content, by another implementation.
+        assert_eq!(heard.header("x-amz-checksum-crc64nvme"), Some("qPsIal7jpTs="));
+        assert!(heard.header("authorization").unwrap().contains("x-amz-checksum-crc64nvme"));
+    }
+}
+
+#[tokio::test]
+async fn l_32_content_is_signed_where_checksums_are_not_known_or_not_looked_at() {
+    let unknown = [(); 2].map(|()| failure("501 Not Implemented", "NotImplemented"));
+    let hash = Digest::of(Algorithm::Sha256, &segments().concat()).hex();
+    for (case, answers) in [
+        ("the header is not known", unknown.to_vec()),
+        ("any object is taken", vec![stored()]),
+        ("the header of parts is not known", explored(&checks(), &unknown)),
+        ("any part is taken", explored(&checks(), &[stored()])),
+    ] {
+        let asked = answers.len();
+        let service = Service::start([answers, vec![stored(), stored()]].concat()).await;
+        let store = service.store().await;
+        store.explore("v1/probe").await.unwrap();
+        assert_eq!(service.heard().len(), asked, "{case}");
+        for heard in sent_object_and_part(&store, &service).await {
+            assert_plain(&heard);
+            assert_eq!(heard.header("x-amz-content-sha256"), Some(hash.as_str()), "{case}");
+        }
+    }
+    let away = Service::start(vec![failure("503 Slow Down", "SlowDown"); 3]).await;
+    let explored = away.store().await.explore("v1/probe").await;
+    assert!(matches!(explored, Err(Error::Unavailable { .. })), "{explored:?}");
+    let tls = Service::start_with_tls(Vec::new()).await;
+    tls.store().await.explore("v1/probe").await.unwrap();
+    assert!(tls.heard().is_empty(), "the connection protects content already");
 }
 
 #[tokio::test]

@@ -13,7 +13,10 @@ use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextMut;
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use crc_fast::CrcAlgorithm;
 use http_body::{Body, Frame, SizeHint};
 use stowage_oci::{Algorithm, Hasher};
 
@@ -22,12 +25,44 @@ use crate::blobs::total;
 /// What is hashed on the spot; more goes to a thread that may block.
 const SMALL: u64 = 64 << 10;
 
-/// The body; and over a connection that is not encrypted, its signature. Over one that is, a signature would
-/// be a second hash over all content, for nothing.
-pub(super) async fn prepare(segments: Vec<Bytes>, encrypted: bool) -> (ByteStream, Option<Signed>) {
-    let signed = if encrypted { None } else { Some(Signed(hash(segments.clone()).await)) };
+/// What protects content on its way to the service.
+pub(super) enum Seal {
+    /// The connection, which is encrypted: anything else would be a second pass over all content, for nothing.
+    Connection,
+    /// A checksum (CRC-64/NVME, base64) that the service looks at; ten times as fast as a hash.
+    Checksum(String),
+    /// The signature of the request, which has the hash of the content.
+    Signature(Signed),
+}
+
+impl Seal {
+    pub(super) fn checksum(segments: &[Bytes]) -> Self {
+        let mut sum = crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme);
+        for segment in segments {
+            sum.update(segment);
+        }
+        Self::Checksum(BASE64_STANDARD.encode(sum.finalize().to_be_bytes()))
+    }
+
+    pub(super) async fn signature(segments: &[Bytes]) -> Self {
+        Self::Signature(Signed(hash(segments.to_vec()).await))
+    }
+
+    /// The checksum, if it is one.
+    pub(super) fn crc(&self) -> Option<String> {
+        if let Self::Checksum(sum) = self { Some(sum.clone()) } else { None }
+    }
+
+    /// The signature, if it is one.
+    pub(super) fn signed(self) -> Option<Signed> {
+        if let Self::Signature(signed) = self { Some(signed) } else { None }
+    }
+}
+
+/// The body of these segments.
+pub(super) fn of(segments: Vec<Bytes>) -> ByteStream {
     let body = SdkBody::retryable(move || SdkBody::from_body_1_x(Segments::new(segments.clone())));
-    (ByteStream::new(body), signed)
+    ByteStream::new(body)
 }
 
 async fn hash(segments: Vec<Bytes>) -> String {

@@ -3,11 +3,13 @@
 
 //! The bucket of an S3 service or of one that speaks like it.
 //!
-//! Only what all of them do is used: no conditional request, no copy, no metadata, no checksum trailer.
+//! Only what all of them do is used: no conditional request, no copy, no metadata, no checksum trailer. A checksum in a
+//! header only where the service was seen to look at it.
 //! Content goes out in the segments it came in and comes back as it arrives; nothing is kept between.
 //! Every request is retried a few times, but the one that begins a multipart upload.
 
 mod body;
+mod checksums;
 mod client;
 mod delete;
 mod error;
@@ -17,7 +19,7 @@ mod read;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -26,6 +28,7 @@ use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 
+use self::body::Seal;
 pub use self::client::{Credentials, Settings, SettingsError};
 use self::client::{attempt, once};
 use self::error::classify;
@@ -54,8 +57,10 @@ pub struct S3 {
     bucket: Arc<str>,
     /// Empty, or ends in `/`.
     prefix: Arc<str>,
-    /// Whether the connection protects content, so that its signature need not.
+    /// Whether the connection protects content, so that nothing else need.
     encrypted: bool,
+    /// Whether the service was seen to refuse content that does not fit its checksum.
+    checks: Arc<AtomicBool>,
     /// Whether the service has refused to delete several objects at once.
     one_by_one: Arc<AtomicBool>,
 }
@@ -69,6 +74,7 @@ impl S3 {
             bucket: settings.bucket.into(),
             prefix: prefix.into(),
             encrypted: !settings.endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")),
+            checks: Arc::default(),
             one_by_one: Arc::default(),
         })
     }
@@ -81,6 +87,54 @@ impl S3 {
 
     fn full_key(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
+    }
+
+    /// What protects this content on its way to the service.
+    async fn seal(&self, segments: &[Bytes]) -> Seal {
+        if self.encrypted {
+            Seal::Connection
+        } else if self.checks.load(Ordering::Relaxed) {
+            Seal::checksum(segments)
+        } else {
+            Seal::signature(segments).await
+        }
+    }
+
+    async fn put_sealed(&self, key: &str, segments: Vec<Bytes>, seal: Seal) -> Result<(), Error> {
+        let size = total(&segments);
+        let request = self.client.put_object().bucket(&*self.bucket).key(self.full_key(key));
+        let request = request.content_length(i64::try_from(size).unwrap_or(i64::MAX));
+        let request = request.set_checksum_crc64_nvme(seal.crc()).body(body::of(segments)).customize();
+        let request = match seal.signed() {
+            Some(signed) => request.interceptor(signed),
+            None => request.disable_payload_signing(),
+        };
+        let answer = request.config_override(attempt(transfer(size))).send().await;
+        answer.map_err(|error| classify(Request::Put, key, error))?;
+        Ok(())
+    }
+
+    async fn part_sealed(
+        &self,
+        key: &str,
+        id: &MultipartId,
+        number: u16,
+        segments: Vec<Bytes>,
+        seal: Seal,
+    ) -> Result<Part, Error> {
+        let size = total(&segments);
+        let request = self.client.upload_part().bucket(&*self.bucket).key(self.full_key(key));
+        let request = request.upload_id(&id.0).part_number(i32::from(number));
+        let request = request.content_length(i64::try_from(size).unwrap_or(i64::MAX));
+        let request = request.set_checksum_crc64_nvme(seal.crc()).body(body::of(segments)).customize();
+        let request = match seal.signed() {
+            Some(signed) => request.interceptor(signed),
+            None => request.disable_payload_signing(),
+        };
+        let answer = request.config_override(attempt(transfer(size))).send().await;
+        let answer = answer.map_err(|error| classify(Request::UploadPart, key, error))?;
+        let etag = answer.e_tag.ok_or_else(|| Request::UploadPart.refused(key, "the answer has no ETag"))?;
+        Ok(Part { number, size, etag })
     }
 
     /// One page of a listing, and whether there are more.
@@ -151,17 +205,8 @@ impl Read for S3 {
 #[async_trait]
 impl Write for S3 {
     async fn put(&self, key: &str, segments: Vec<Bytes>) -> Result<(), Error> {
-        let size = total(&segments);
-        let (body, signature) = body::prepare(segments, self.encrypted).await;
-        let request = self.client.put_object().bucket(&*self.bucket).key(self.full_key(key)).body(body);
-        let request = request.content_length(i64::try_from(size).unwrap_or(i64::MAX)).customize();
-        let request = match signature {
-            Some(signature) => request.interceptor(signature),
-            None => request.disable_payload_signing(),
-        };
-        let answer = request.config_override(attempt(transfer(size))).send().await;
-        answer.map_err(|error| classify(Request::Put, key, error))?;
-        Ok(())
+        let seal = self.seal(&segments).await;
+        self.put_sealed(key, segments, seal).await
     }
 
     async fn create_multipart(&self, key: &str) -> Result<MultipartId, Error> {
@@ -180,19 +225,8 @@ impl Write for S3 {
         _offset: u64,
         segments: Vec<Bytes>,
     ) -> Result<Part, Error> {
-        let size = total(&segments);
-        let (body, signature) = body::prepare(segments, self.encrypted).await;
-        let request = self.client.upload_part().bucket(&*self.bucket).key(self.full_key(key));
-        let request = request.upload_id(&id.0).part_number(i32::from(number)).body(body);
-        let request = request.content_length(i64::try_from(size).unwrap_or(i64::MAX)).customize();
-        let request = match signature {
-            Some(signature) => request.interceptor(signature),
-            None => request.disable_payload_signing(),
-        };
-        let answer = request.config_override(attempt(transfer(size))).send().await;
-        let answer = answer.map_err(|error| classify(Request::UploadPart, key, error))?;
-        let etag = answer.e_tag.ok_or_else(|| Request::UploadPart.refused(key, "the answer has no ETag"))?;
-        Ok(Part { number, size, etag })
+        let seal = self.seal(&segments).await;
+        self.part_sealed(key, id, number, segments, seal).await
     }
 
     async fn complete(&self, key: &str, id: &MultipartId, parts: &[Part]) -> Result<(), Error> {
@@ -228,6 +262,13 @@ impl Write for S3 {
 
     fn prefers_large_chunks(&self) -> bool {
         true
+    }
+
+    async fn explore(&self, key: &str) -> Result<(), Error> {
+        if !self.encrypted {
+            self.checks.store(checksums::are_looked_at(self, key).await?, Ordering::Relaxed);
+        }
+        Ok(())
     }
 }
 
