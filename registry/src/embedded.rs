@@ -26,6 +26,7 @@ use crate::meta::sqlite::{self, SqliteStore};
 use crate::ops::clock;
 use crate::ops::metrics::{CollectionMetrics, MirrorMetrics};
 use crate::ops::permits::Permits;
+use crate::ops::run_requests::RunRequests;
 use crate::ops::tasks::Tasks;
 
 /// Requests answered at the same time, unless a configuration says otherwise.
@@ -69,6 +70,7 @@ pub struct Registry {
     domain: Domain,
     settings: Arc<ArcSwap<Settings>>,
     slots: Permits,
+    runs: RunRequests,
     tasks: Tasks,
     /// What is to be handed over at the end.
     folder: Option<Arc<SqliteStore>>,
@@ -126,6 +128,12 @@ impl Registry {
     /// From now on clients cannot change repositories below these paths, to which mirrors copy.
     pub fn set_copied(&self, paths: Vec<Name>) {
         self.domain.set_copied(paths);
+    }
+
+    /// What somebody asks for on the admin port of the runs that are offered here: none, until they are.
+    #[must_use]
+    pub const fn run_requests(&self) -> &RunRequests {
+        &self.runs
     }
 
     /// One run of a mirror that replicates; each item is told.
@@ -300,7 +308,7 @@ impl Builder {
             None => Arc::new(open_access(&self.settings)?),
         };
         let settings = Arc::new(ArcSwap::from_pointee(self.settings));
-        let slots = Permits::new(self.max_requests);
+        let (slots, runs) = (Permits::new(self.max_requests), RunRequests::default());
         let port = DataPort::new(
             domain.clone(),
             access,
@@ -308,6 +316,7 @@ impl Builder {
             self.metrics,
             tasks.clone(),
             slots.clone(),
+            runs.clone(),
         );
         // The first request need not take the database over. What stands in the way passes, or is told to it.
         if let Ok(Err(error)) = tokio::time::timeout(TAKE_OVER, domain.trust().enter()).await {
@@ -315,7 +324,7 @@ impl Builder {
         }
         tasks.spawn(domain::keep_compared(domain.clone(), tasks.stopping()));
         tasks.spawn(domain.clone().keep_pulls());
-        Ok(Registry { port, domain, settings, slots, tasks, folder: None, id })
+        Ok(Registry { port, domain, settings, slots, runs, tasks, folder: None, id })
     }
 }
 

@@ -9,7 +9,9 @@ use arc_swap::ArcSwap;
 use clap::Args;
 use futures::FutureExt as _;
 use serde_json::json;
-use stowage_registry::config::{self, Config, Facts, Live, ReplicatedArtifacts, ReplicatedRepositories};
+use stowage_registry::config::{
+    self, Config, Facts, Live, ReplicatedArtifacts, ReplicatedRepositories, Schedules,
+};
 use stowage_registry::domain::{
     Artifacts, Replication, Repositories, Selection, SyncFate, SyncItem, SyncMode, SyncProgress, Synced,
 };
@@ -139,9 +141,9 @@ fn artifacts(configured: &ReplicatedArtifacts) -> Artifacts {
     Artifacts { repositories, selection }
 }
 
-/// Starts runs in this process when the configuration in force says so.
+/// Starts runs in this process when the configuration in force says so, or somebody asks.
 pub(super) fn keep(registry: Registry, live: Arc<Live>, facts: Arc<ArcSwap<Facts>>, tasks: &Tasks) {
-    let stopping = tasks.stopping();
+    let (stopping, asked) = (tasks.stopping(), registry.run_requests().mirrors.clone());
     let due = move || due(&live.current());
     let run = move |asked: Replication| {
         let registry = registry.clone();
@@ -149,15 +151,18 @@ pub(super) fn keep(registry: Registry, live: Arc<Live>, facts: Arc<ArcSwap<Facts
             .boxed()
     };
     let told = move |mirror: &str, run: Termination| drop(facts.rcu(|facts| facts.with_sync(mirror, &run)));
-    tasks.spawn(async move { replicate_by_schedule(due, run, told, stopping).await });
+    tasks.spawn(async move { replicate_by_schedule(due, run, asked, told, stopping).await });
+}
+
+/// The mirrors of which this process may start runs.
+pub(super) fn startable(config: &Config) -> impl Iterator<Item = &config::Replication> {
+    let is_ours = config.schedules == Schedules::InProcess;
+    config.replications.iter().filter(move |of| is_ours && of.forbidden(config.mode).is_none())
 }
 
 fn due(config: &Config) -> Vec<Replicating> {
-    let allowed = |configured: &&config::Replication| {
-        configured.due.is_some() && configured.forbidden(config.mode).is_none()
-    };
     let settings = |configured: &config::Replication| {
         Some(Replicating { replication: replication(configured).ok()?, due: configured.due.clone() })
     };
-    config.replications.iter().filter(allowed).filter_map(settings).collect()
+    startable(config).filter_map(settings).collect()
 }

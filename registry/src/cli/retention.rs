@@ -17,6 +17,7 @@ use stowage_registry::jobs::{
     retain_by_schedule,
 };
 use stowage_registry::meta::MetaStore;
+use stowage_registry::ops::run_requests::Requested;
 use stowage_registry::ops::tasks::Tasks;
 use stowage_registry::retention::PolicyMode;
 use stowage_registry::usage::{Unanswered, Usage};
@@ -136,13 +137,14 @@ fn spelled(time: Duration) -> String {
     format!("{seconds}s")
 }
 
-/// Starts runs in this process when the configuration in force says so; the operator's answers come to `folder`.
+/// Starts runs in this process when the configuration in force says so or somebody asks; the operator's answers come to `folder`.
 pub(super) fn keep(
     retainer: Retainer,
     live: Arc<Live>,
     meta: Arc<dyn MetaStore>,
     folder: PathBuf,
     facts: Arc<ArcSwap<Facts>>,
+    asked: Requested,
     tasks: &Tasks,
 ) {
     let stopping = tasks.stopping();
@@ -179,7 +181,7 @@ pub(super) fn keep(
     let told = move |policy: &str, run: Termination| {
         drop(facts.rcu(|facts| facts.with_retention(policy, &run)));
     };
-    tasks.spawn(async move { retain_by_schedule(due, run, told, stopping).await });
+    tasks.spawn(async move { retain_by_schedule(due, run, asked, told, stopping).await });
 }
 
 fn due(settings: &Retention) -> Vec<Retaining> {

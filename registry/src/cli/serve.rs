@@ -27,6 +27,7 @@ use stowage_registry::ops::health::{Dependency, Health};
 use stowage_registry::ops::metrics::{
     CollectionMetrics, Metrics, MirrorMetrics, PromotionMetrics, RetentionMetrics, VerificationMetrics,
 };
+use stowage_registry::ops::run_requests::RunRequests;
 use stowage_registry::ops::shutdown::{Notice, Signals, notify};
 use stowage_registry::ops::tasks::Tasks;
 use stowage_registry::ops::traces::Traces;
@@ -131,7 +132,8 @@ impl Serve {
         replications::keep(registry, live, Arc::clone(&facts), &process.tasks);
         let retainer = Retainer::new(Arc::clone(&stores.meta), Arc::clone(&stores.blobs), retaining);
         let (live, meta) = (Arc::clone(&process.live), Arc::clone(&stores.meta));
-        retention::keep(retainer, live, meta, self.usage_dir.clone(), Arc::clone(&facts), &process.tasks);
+        let (folder, asked) = (self.usage_dir.clone(), process.registry.run_requests().policies.clone());
+        retention::keep(retainer, live, meta, folder, Arc::clone(&facts), asked, &process.tasks);
         promotions::keep(&process.registry, Arc::clone(&facts), promoting, &process.tasks);
         process.report(&stores, Arc::clone(&facts));
         process.watch(sources, &stores, facts, config::LOOK);
@@ -248,12 +250,14 @@ impl Process {
         let (live, stopping) = (Arc::clone(&self.live), self.tasks.stopping());
         let (meta, folder) = (Arc::clone(&stores.meta), usage_dir.to_owned());
         let collector = Collector::new(Arc::clone(&meta), Arc::clone(&stores.blobs), metrics);
+        let asked = self.registry.run_requests().collections.clone();
+        asked.offer([RunRequests::COLLECTION.to_owned()]);
         self.tasks.spawn(async move {
             let told = |run: &_| drop(facts.rcu(|facts| facts.with_collection(run)));
             let schedule = || live.current().collection.schedule.clone();
             let evicting =
                 || -> BoxFuture<'_, _> { Box::pin(usage::evicting(&live, &*meta, &folder, &facts)) };
-            collect_by_schedule(collector, schedule, evicting, told, stopping).await;
+            collect_by_schedule(collector, schedule, asked, evicting, told, stopping).await;
         });
     }
 
@@ -324,6 +328,9 @@ pub(super) fn apply_to(registry: &Registry, config: &Config) {
     registry.domain().set_immutability(immutability(&config.immutability));
     registry.domain().set_promotions(promotions::rules(&config.promotions, config.mode));
     registry.set_copied(config.copied.clone());
+    let mirrors = replications::startable(config).map(|mirror| mirror.name.clone());
+    registry.run_requests().mirrors.offer(mirrors);
+    registry.run_requests().policies.offer(config.retention.due.iter().map(|(policy, _)| policy.clone()));
     registry.set_limits(open::limits(config), config.limits.max_concurrent_requests);
 }
 

@@ -55,6 +55,7 @@ pub(super) fn config(document: Document, origin: Origin, sources: &Sources) -> R
         scrub: scrub(spec)?,
         strict_indexes: globs("spec.strictIndexes", &spec.strict_indexes)?,
         immutability: immutability(spec)?,
+        schedules: document.runtime.schedules,
         collection: collection(&document)?,
         access: Snapshot {
             users: users(spec.auth.as_ref(), secrets)?,

@@ -32,6 +32,7 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use stowage_crds::Schedule;
 use stowage_crds::document::Document;
+pub use stowage_crds::document::Schedules;
 use stowage_oci::{Glob, Name, TagSelection};
 
 pub use error::{ConfigError, Problem, explained};
@@ -99,6 +100,8 @@ pub struct Config {
     pub strict_indexes: Vec<Glob>,
     /// Tags that never name a second digest.
     pub immutability: Vec<Immutable>,
+    /// Who starts the runs of collectors, mirrors and policies.
+    pub schedules: Schedules,
     /// When and how what nothing names any more is removed.
     pub collection: Collection,
     /// Who may do what.

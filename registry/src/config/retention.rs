@@ -40,8 +40,9 @@ pub struct Retention {
     pub retain_for: Duration,
     /// Which changes the registry takes.
     pub mode: Mode,
-    /// When this process starts runs, by policy: none where Kubernetes does, and none of a policy that is suspended.
-    pub due: Vec<(String, Schedule)>,
+    /// The policies of which this process starts runs, and when; `None`, of one that is suspended: only when somebody
+    /// asks. None where Kubernetes starts them.
+    pub due: Vec<(String, Option<Schedule>)>,
 }
 
 impl Retention {
@@ -150,15 +151,17 @@ fn meant(upstream: &MirrorUpstream, name: &Name) -> Option<Name> {
     Some(Settings { hosts, ..Settings::new(origin, "") }.meant(name))
 }
 
-fn due(document: &Document) -> Result<Vec<(String, Schedule)>, ConfigError> {
+fn due(document: &Document) -> Result<Vec<(String, Option<Schedule>)>, ConfigError> {
     if document.runtime.schedules == Schedules::Jobs {
         return Ok(Vec::new());
     }
-    let active = document.retention_policies.iter().filter(|entry| !entry.spec.suspend);
-    let schedules = active.map(|entry| {
+    let schedules = document.retention_policies.iter().map(|entry| {
+        if entry.spec.suspend {
+            return Ok((entry.name.clone(), None));
+        }
         let schedule = Schedule::new(&entry.spec.schedule, entry.spec.time_zone.as_ref());
         let at = format!("RetentionPolicy {}: spec.schedule", entry.name);
-        Ok((entry.name.clone(), schedule.map_err(|problem| field(at, problem))?))
+        Ok((entry.name.clone(), Some(schedule.map_err(|problem| field(at, problem))?)))
     });
     schedules.collect()
 }

@@ -14,6 +14,7 @@ use axum::response::Response;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
+use serde_json::Value;
 use stowage_oci::{ContentRangeError, Digest, ErrorCode};
 
 use super::parse::Refusal;
@@ -57,6 +58,12 @@ pub(super) enum Failure {
     /// No run has told anything.
     #[error("no run has told anything yet, or what it told is kept no longer")]
     NothingTold,
+    /// This process starts no such run.
+    #[error(
+        "this process starts no run {0}: there is no such resource, the registry's mode forbids it, or Jobs of the operator \
+         run it, which the annotation stowage.dev/run-requested-at asks for"
+    )]
+    NoRun(Value),
     /// Too many requests are being answered.
     #[error("too many requests at the same time")]
     Busy,
@@ -182,7 +189,7 @@ impl Failure {
             Self::ManifestTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::ManifestInvalid),
             Self::UriTooLong(_) => (StatusCode::URI_TOO_LONG, ErrorCode::Unsupported),
             Self::HeadersTooLarge(_) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, ErrorCode::Unsupported),
-            Self::NothingTold => (StatusCode::NOT_FOUND, ErrorCode::Unsupported),
+            Self::NothingTold | Self::NoRun(_) => (StatusCode::NOT_FOUND, ErrorCode::Unsupported),
             Self::Unreadable(_) => (StatusCode::BAD_REQUEST, ErrorCode::Unsupported),
             Self::Busy => (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests),
             Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),

@@ -48,6 +48,7 @@ use crate::auth::{Access, Authorized, Presented};
 use crate::domain::{Domain, Error, ManifestAnswer};
 use crate::operation::{Action, Mode, Operation};
 use crate::ops::permits::Permits;
+use crate::ops::run_requests::RunRequests;
 use crate::ops::tasks::Tasks;
 use crate::usage::Remote;
 use body::RequestBody;
@@ -101,10 +102,12 @@ pub struct Shared {
     metrics: Arc<Metrics>,
     tasks: Tasks,
     slots: Permits,
+    runs: RunRequests,
 }
 
 impl DataPort {
-    /// Over these; answers at most as many requests at the same time as `slots` has.
+    /// Over these; answers at most as many requests at the same time as `slots` has. What is asked for on the admin
+    /// port goes to `runs`.
     #[must_use]
     pub fn new(
         domain: Domain,
@@ -113,9 +116,10 @@ impl DataPort {
         metrics: Metrics,
         tasks: Tasks,
         slots: Permits,
+        runs: RunRequests,
     ) -> Self {
         let metrics = Arc::new(metrics);
-        Self(Arc::new(Shared { domain, access, settings, metrics, tasks, slots }))
+        Self(Arc::new(Shared { domain, access, settings, metrics, tasks, slots, runs }))
     }
 
     /// A manifest is answered: that somebody pulled it, unless only its head was asked for.

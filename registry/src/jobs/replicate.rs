@@ -1,13 +1,14 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! Runs of mirrors that replicate: what one told, and the start of those that are due, in a process of which no Job does.
+//! Runs of mirrors that replicate: what one told, and the start of those that are due or asked for, in a process of which
+//! no Job does.
 //!
 //! Of a mirror one run at a time; those of several go beside each other. A time that is missed while the process is
 //! stopped, or a run is under way, is not made up for; a pause counts from the end of a run, and the first run of a
 //! mirror with a pause begins at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
@@ -21,6 +22,7 @@ use super::Run;
 use super::schedule::{came_due, now};
 use crate::config::Due;
 use crate::domain::{Replication, Synced};
+use crate::ops::run_requests::Requested;
 
 /// How often it is looked at what is due.
 const LOOK: Duration = Duration::from_secs(1);
@@ -30,7 +32,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub struct Replicating {
     /// What a run is to do.
     pub replication: Replication,
-    /// When this process starts one; `None`: it does not.
+    /// When this process starts one by itself; `None`: it does not.
     pub due: Option<Due>,
 }
 
@@ -56,15 +58,21 @@ pub fn sync_termination(run: &Run, synced: &Synced) -> Termination {
     }
 }
 
-/// Starts `run` of each mirror when it is due, until `stopping`; `mirrors` may be others at every look. Each run is
-/// `told` when it has ended.
+/// Starts `run` of each mirror when it is due or `asked` for, until `stopping`; `mirrors` may be others at every look.
+/// Each run is `told` when it has ended.
 pub async fn replicate_by_schedule(
     mirrors: impl Fn() -> Vec<Replicating>,
     run: impl Fn(Replication) -> BoxFuture<'static, Synced>,
+    asked: Requested,
     told: impl Fn(&str, Termination),
     stopping: CancellationToken,
 ) {
-    let mut runs = Runs { looked: now(), ended: HashMap::new(), running: FuturesUnordered::new() };
+    let mut runs = Runs {
+        looked: now(),
+        asked: BTreeSet::new(),
+        ended: HashMap::new(),
+        running: FuturesUnordered::new(),
+    };
     loop {
         let look = stopping.run_until_cancelled(tokio::time::sleep(LOOK));
         tokio::select! {
@@ -75,9 +83,11 @@ pub async fn replicate_by_schedule(
             }
         }
         let now_is = now();
+        runs.asked.extend(asked.take());
         for mirror in mirrors() {
             if runs.is_due(&mirror, now_is) {
                 let name = mirror.replication.name.clone();
+                runs.asked.remove(&name);
                 runs.ended.insert(name.clone(), None);
                 let (begun, running) = (Run::begin("sync"), run(mirror.replication));
                 runs.running.push(Box::pin(async move {
@@ -94,6 +104,8 @@ pub async fn replicate_by_schedule(
 /// The runs of a process.
 struct Runs {
     looked: Timestamp,
+    /// What somebody asked for and has not begun.
+    asked: BTreeSet<String>,
     /// When the last run of a mirror ended; `None` while it is under way.
     ended: HashMap<String, Option<Instant>>,
     running: FuturesUnordered<BoxFuture<'static, (String, Termination)>>,
@@ -102,8 +114,11 @@ struct Runs {
 impl Runs {
     fn is_due(&self, mirror: &Replicating, now: Timestamp) -> bool {
         let last = self.ended.get(&mirror.replication.name);
+        let is_asked = self.asked.contains(&mirror.replication.name);
         match (&mirror.due, last) {
-            (None, _) | (Some(_), Some(None)) => false,
+            (_, Some(None)) => false,
+            _ if is_asked => true,
+            (None, _) => false,
             (Some(Due::By(schedule)), None | Some(Some(_))) => {
                 came_due(Some(schedule), self.looked, now).is_some()
             }
@@ -157,6 +172,7 @@ mod tests {
         let at = |text: &str| format!("2026-03-01T{text}Z").parse().unwrap();
         let runs = |ended: Option<Option<Instant>>| Runs {
             looked: at("05:59:59"),
+            asked: BTreeSet::new(),
             ended: ended.map(|ended| ("base".to_owned(), ended)).into_iter().collect(),
             running: FuturesUnordered::new(),
         };
@@ -171,6 +187,10 @@ mod tests {
             !is_due(&late, Some(Some(Instant::now())), "06:00:00") && !is_due(&soon, Some(None), "06:00:00")
         );
         assert!(!runs(None).is_due(&mirror(None), at("06:00:00")));
+        let asked = |ended| Runs { asked: ["base".to_owned()].into(), ..runs(ended) };
+        assert!(asked(None).is_due(&mirror(None), at("05:59:59")), "it is suspended");
+        assert!(asked(Some(Some(Instant::now()))).is_due(&mirror(Some(late)), at("05:59:59")));
+        assert!(!asked(Some(None)).is_due(&mirror(Some(cron)), at("05:59:59")), "one is under way");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! Starts collections when their schedule says, in a process of which no Job does.
+//! Starts collections when their schedule says or somebody asks, in a process of which no Job does.
 //!
 //! One at a time: what comes due while a run is under way is left out. A time that is missed while the process is
 //! stopped is not made up for.
@@ -16,16 +16,17 @@ use tokio_util::sync::CancellationToken;
 use super::{Collector, End, Evicting, Run};
 use crate::config::explained;
 use crate::ops::clock;
+use crate::ops::run_requests::Requested;
 
 /// How often the schedule is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Collects by the `schedule`, which may be another at every look, until `stopping`. A run evicts what it is told when
-/// it begins. Each run is `told` when it has
-/// ended.
+/// Collects by the `schedule`, which may be another at every look, and when it is `asked`, until `stopping`. A run evicts
+/// what it is told when it begins. Each run is `told` when it has ended.
 pub async fn collect_by_schedule<'a>(
     collector: Collector,
     schedule: impl Fn() -> Option<Schedule>,
+    asked: Requested,
     evicting: impl Fn() -> BoxFuture<'a, Option<Evicting>>,
     told: impl Fn(&Summary),
     stopping: CancellationToken,
@@ -33,7 +34,8 @@ pub async fn collect_by_schedule<'a>(
     let mut looked = now();
     while stopping.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
         let now_is = now();
-        if came_due(schedule().as_ref(), looked, now_is).is_none() {
+        let is_due = came_due(schedule().as_ref(), looked, now_is).is_some();
+        if asked.take().is_empty() && !is_due {
             looked = now_is;
             continue;
         }

@@ -10,6 +10,7 @@ pub mod health;
 pub mod metrics;
 pub mod permits;
 pub mod progress;
+pub mod run_requests;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;

@@ -45,6 +45,8 @@ mod reference;
 #[cfg(test)]
 mod retention;
 #[cfg(test)]
+mod runs;
+#[cfg(test)]
 mod signatures;
 #[cfg(test)]
 mod start;

@@ -8,6 +8,7 @@
 
 mod promotions;
 mod retention;
+mod runs;
 mod trash;
 mod usage;
 
@@ -36,6 +37,7 @@ pub(super) fn router(port: DataPort) -> Router {
         .merge(trash::routes())
         .merge(promotions::routes())
         .merge(retention::routes())
+        .merge(runs::routes())
         .merge(usage::routes())
         .fallback(nothing_else)
         .method_not_allowed_fallback(nothing_else)

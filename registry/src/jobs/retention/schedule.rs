@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Stowage authors
 // SPDX-License-Identifier: EUPL-1.2
 
-//! Starts runs of retention policies when they are due, in a process of which no Job does.
+//! Starts runs of retention policies when they are due or asked for, in a process of which no Job does.
 //!
 //! One at a time, in the order of their names: what comes due while one is under way waits for it. A time that is missed
 //! while the process is stopped is not made up for. Of several processes over one database one runs at each time, or
@@ -15,6 +15,7 @@ use stowage_crds::{Schedule, Termination};
 use tokio_util::sync::CancellationToken;
 
 use crate::jobs::schedule::{came_due, now};
+use crate::ops::run_requests::Requested;
 
 /// How often it is looked at what is due.
 const LOOK: Duration = Duration::from_secs(1);
@@ -24,23 +25,25 @@ const LOOK: Duration = Duration::from_secs(1);
 pub struct Retaining {
     /// Its name.
     pub policy: String,
-    /// When.
-    pub schedule: Schedule,
+    /// When; `None`: only when somebody asks.
+    pub schedule: Option<Schedule>,
 }
 
-/// Starts `run` of each policy when it is due, with the time at which it was, until `stopping`; `policies` may be others
-/// at every look. Each run is `told` when it has ended; `None`: another process had it.
+/// Starts `run` of each policy when it is due or `asked` for, with the time at which it was, until `stopping`; `policies`
+/// may be others at every look. Each run is `told` when it has ended; `None`: another process had it.
 pub async fn retain_by_schedule(
     policies: impl Fn() -> Vec<Retaining>,
     run: impl Fn(String, Timestamp) -> BoxFuture<'static, Option<Termination>>,
+    asked: Requested,
     told: impl Fn(&str, Termination),
     stopping: CancellationToken,
 ) {
     let mut looked = now();
     while stopping.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
-        let now_is = now();
+        let (now_is, asked) = (now(), asked.take());
         for Retaining { policy, schedule } in policies() {
-            let Some(due) = came_due(Some(&schedule), looked, now_is) else { continue };
+            let due = came_due(schedule.as_ref(), looked, now_is);
+            let Some(due) = due.or_else(|| asked.contains(&policy).then_some(now_is)) else { continue };
             match stopping.run_until_cancelled(run(policy.clone(), due)).await {
                 Some(Some(termination)) => told(&policy, termination),
                 Some(None) => {}

@@ -15,7 +15,7 @@ use crate::support::program::{Program, ask, program, serve, until};
 use crate::upstream::servers::{Stowage, distribution, push};
 
 /// A mirror of what is at `address`, with these lines in its spec.
-pub(super) fn mirror(address: &str, lines: &str) -> String {
+pub(crate) fn mirror(address: &str, lines: &str) -> String {
     format!(
         "\n---\napiVersion: stowage.dev/v1alpha1\nkind: Mirror\nmetadata: {{name: base}}\nspec:\n  \
          registryRef: {{name: main}}\n  path: base\n  mode: Replicate\n  \
@@ -23,9 +23,9 @@ pub(super) fn mirror(address: &str, lines: &str) -> String {
     )
 }
 
-pub(super) const APP: &str = "  artifacts: [{repository: team/app}]\n";
+pub(crate) const APP: &str = "  artifacts: [{repository: team/app}]\n";
 
-pub(super) fn configure(place: &Place, more: &str) {
+pub(crate) fn configure(place: &Place, more: &str) {
     let file = place.path().join("config/registry.yaml");
     let text = fs::read_to_string(&file).unwrap();
     let own = text.split("\n---\n").next().unwrap();

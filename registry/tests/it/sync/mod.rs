@@ -4,7 +4,7 @@
 //! Mirrors that replicate: what runs copy from real registries, over either pair of stores, and by the program.
 
 mod certificate;
-mod command;
+pub(crate) mod command;
 mod full;
 mod immutable;
 mod many;
