@@ -45,6 +45,13 @@ mod tests {
 
     const REPLICAS: usize = 3;
 
+    /// What is done to replicas. A soak has time to freeze them for half a minute.
+    fn to_replicas() -> Result<[Fault; 4]> {
+        let is_soak = soak_length(Duration::ZERO)? >= seconds(120);
+        let frozen = Fault::Freeze(seconds(if is_soak { 30 } else { 3 }));
+        Ok([Fault::Rollout, Fault::Kill, Fault::Kill, frozen])
+    }
+
     /// What is done to a registry that is mirrored.
     const UPSTREAM: [Fault; 3] = [
         Fault::Upstream(State::Cut, seconds(3)),
@@ -137,15 +144,13 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn l_72_replicas_that_are_replaced_killed_or_frozen_break_no_promise() -> Result<()> {
-        let faults = [Fault::Rollout, Fault::Kill, Fault::Kill, Fault::Freeze(seconds(3))];
-        withstands("replicas", 1, 8, &[&faults]).await
+        withstands("replicas", 1, 8, &[&to_replicas()?]).await
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_was_pulled_through_a_mirror_is_there_when_replicas_and_the_upstream_come_and_go()
     -> Result<()> {
-        let faults = [Fault::Rollout, Fault::Kill, Fault::Kill, Fault::Freeze(seconds(3))];
-        withstands("replicas and upstream", 1, 8, &[&faults, &UPSTREAM]).await
+        withstands("replicas and upstream", 1, 8, &[&to_replicas()?, &UPSTREAM]).await
     }
 
     #[tokio::test(flavor = "multi_thread")]

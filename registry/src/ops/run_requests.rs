@@ -39,6 +39,7 @@ impl Requested {
     }
 
     /// Asks for a run; whether it can be asked for here.
+    #[must_use]
     pub fn ask(&self, name: &str) -> bool {
         self.with(|requested| requested.get_mut(name).map(|asked| *asked = true)).is_some()
     }

@@ -6,6 +6,7 @@
 
 pub(crate) mod blobs;
 mod certificate;
+mod five;
 mod full;
 mod immutable;
 mod limits;

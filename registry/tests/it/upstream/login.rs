@@ -28,7 +28,7 @@ async fn pull(upstream: &Upstream, repository: &str) -> Result<Vec<u8>, Error> {
 }
 
 /// distribution with the user alice, and an image.
-async fn with_password() -> (Process, Image) {
+pub(crate) async fn with_password() -> (Process, Image) {
     let users = format!("alice:{}\n", bcrypt::hash("p:w", 5).unwrap());
     let auth = json!({"htpasswd": {"realm": "here", "path": "FOLDER/htpasswd"}});
     let server = distribution(&auth, &[("htpasswd", &users)]).await;
@@ -107,7 +107,7 @@ async fn o5_a_secret_is_followed_as_kubernetes_changes_it() {
 }
 
 /// A Stowage whose tokens distribution believes; alice may read what is below `team`.
-async fn with_tokens() -> (Stowage, Process, Image) {
+pub(crate) async fn with_tokens() -> (Stowage, Process, Image) {
     let mut issuer = Stowage::open().await;
     let users = format!("alice:{}\n", bcrypt::hash("secret", 5).unwrap());
     issuer.place.write("secrets/users/htpasswd", &users);

@@ -9,6 +9,6 @@ mod content;
 pub(crate) mod front;
 mod lies;
 mod limits;
-mod login;
-mod secure;
+pub(crate) mod login;
+pub(crate) mod secure;
 pub(crate) mod servers;

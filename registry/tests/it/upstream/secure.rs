@@ -27,7 +27,7 @@ async fn pull(settings: &Settings) -> Result<Vec<u8>, Error> {
 }
 
 /// A Stowage with a certificate of `authority`, and with authorities of clients if there are some.
-async fn over_tls(authority: &Authority, clients: Option<&Authority>) -> (Stowage, Image) {
+pub(crate) async fn over_tls(authority: &Authority, clients: Option<&Authority>) -> (Stowage, Image) {
     let mut server = Stowage::open().await;
     let image = push(&server.address(), "", "app", "1", &layer());
     let issued = authority.issue(&["127.0.0.1", "localhost"]);
