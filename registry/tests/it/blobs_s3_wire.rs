@@ -226,7 +226,7 @@ async fn l_32_content_is_signed_where_nothing_else_protects_it() {
     }
 }
 
-/// The answers of a service that is asked whether it looks at checksums: of an object, then of a part.
+/// The answers of a service that is asked whether it looks at checksums: of an object, then of one of parts.
 fn explored(object: &[Vec<u8>], part: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let begun = "<InitiateMultipartUploadResult><UploadId>id</UploadId></InitiateMultipartUploadResult>";
     let (begun, aborted) = (answer("200 OK", "", begun), answer("204 No Content", "", ""));
@@ -238,13 +238,19 @@ fn checks() -> [Vec<u8>; 2] {
     [failure("400 Bad Request", "BadDigest"), stored()]
 }
 
+/// The same of parts, of which an object is made.
+fn checks_of_parts() -> Vec<Vec<u8>> {
+    let made = "<CompleteMultipartUploadResult><ETag>tag</ETag></CompleteMultipartUploadResult>";
+    [checks().to_vec(), vec![answer("200 OK", "", made)]].concat()
+}
+
 #[tokio::test]
 async fn l_32_a_checksum_protects_content_where_the_service_looks_at_it() {
-    let answers = [explored(&checks(), &checks()), vec![stored(), stored()]].concat();
+    let answers = [explored(&checks(), &checks_of_parts()), vec![stored(), stored()]].concat();
     let service = Service::start(answers).await;
     let store = service.store().await;
     store.explore("v1/probe").await.unwrap();
-    assert_eq!(service.heard().len(), 6);
+    assert_eq!(service.heard().len(), 7);
     for heard in sent_object_and_part(&store, &service).await {
         assert_eq!(heard.body, segments().concat());
         assert_eq!(heard.header("x-amz-content-sha256"), Some("UNSIGNED-PAYLOAD"));
@@ -263,6 +269,13 @@ async fn l_32_content_is_signed_where_checksums_are_not_known_or_not_looked_at()
         ("any object is taken", vec![stored()]),
         ("the header of parts is not known", explored(&checks(), &unknown)),
         ("any part is taken", explored(&checks(), &[stored()])),
+        (
+            "such parts make no object",
+            explored(
+                &checks(),
+                &[checks().to_vec(), vec![failure("400 Bad Request", "InvalidPart")]].concat(),
+            ),
+        ),
     ] {
         let asked = answers.len();
         let service = Service::start([answers, vec![stored(), stored()]].concat()).await;

@@ -12,7 +12,7 @@ use crate::blobs::{Error, MultipartId, Write as _};
 const CONTENT: &[u8] = b"stowage";
 const OTHER: &[u8] = b"other";
 
-/// Whether it takes an object and a part with their checksums, and neither with that of something else.
+/// Whether it takes an object, and one of parts, with their checksums, and neither with that of something else.
 pub(super) async fn are_looked_at(store: &S3, key: &str) -> Result<bool, Error> {
     let put = async |seal| taken(store.put_sealed(key, segments(CONTENT), seal).await);
     if put(seal(OTHER)).await? || !put(seal(CONTENT)).await? {
@@ -25,8 +25,14 @@ pub(super) async fn are_looked_at(store: &S3, key: &str) -> Result<bool, Error> 
 }
 
 async fn of_parts(store: &S3, key: &str, id: &MultipartId) -> Result<bool, Error> {
-    let send = async |seal| taken(store.part_sealed(key, id, 1, segments(CONTENT), seal).await);
-    Ok(!send(seal(OTHER)).await? && send(seal(CONTENT)).await?)
+    let send = async |seal| store.part_sealed(key, id, 1, segments(CONTENT), seal).await;
+    if taken(send(seal(OTHER)).await)? {
+        return Ok(false);
+    }
+    match send(seal(CONTENT)).await {
+        Ok(part) => taken(store.complete(key, id, &[part]).await),
+        refused => taken(refused),
+    }
 }
 
 fn segments(content: &'static [u8]) -> Vec<Bytes> {
