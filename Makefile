@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CLUSTER := $(TARGET)/release/stowage-cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check soak cluster cluster-down build bench image crds tools
+.PHONY: help run test check soak cluster cluster-down build bench flames image crds tools
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench: ## measure Stowage and its peers side by side; ARGS='--help' shows what i
 	cargo build --locked --release -p stowage-registry
 	cargo build --locked --release -p stowage-bench
 	$(TARGET)/release/stowage-bench --stowage $(TARGET)/release/stowage-registry $(ARGS)
+
+flames: ## draw where the registry spends its time, as flame graphs in bench/results/flames
+	tools/flames $(ARGS)
 
 image: build ## the two container images, as OCI layout tarballs in target/images
 	mkdir -p $(TARGET)/images
