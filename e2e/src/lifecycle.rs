@@ -6,7 +6,6 @@
 //! Everything that `up` does, `down` undoes from the state folder alone, at whatever point `up` was interrupted.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use crate::image::Image;
 use crate::network;
 use crate::node;
 use crate::pki;
+use crate::port::free_port;
 use crate::process::{Process, command, succeed};
 use crate::services::{Postgres, REGISTRY, S3, scratch, start_dns, start_registry};
 use crate::state::State;
@@ -76,11 +76,9 @@ async fn start(state: &State) -> Result<()> {
 /// Lets the machine in: the API server answers at a loopback address, and the kubeconfig that is returned says which.
 /// `program` is `stowage-cluster`, which holds the door open.
 pub fn open_door(state: &State, program: &Path) -> Result<PathBuf> {
-    let free = TcpListener::bind(("127.0.0.1", 0)).context("find a free port")?;
-    let address = free.local_addr().context("find a free port")?;
-    drop(free);
+    let address = format!("127.0.0.1:{}", free_port()?);
     let mut door = command(program);
-    door.arg("--state").arg(state.root()).arg("forward").arg(address.to_string());
+    door.arg("--state").arg(state.root()).arg("forward").arg(&address);
     Process::start(state, "door", door.arg(control_plane::ADDRESS))?;
     let kubeconfig = state.path("kubeconfig");
     let text = pki::kubeconfig(&state.path("pki"), "admin", &format!("https://{address}"));

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
-use stowage_e2e::{command, succeed, until};
+use stowage_e2e::{command, free_port, succeed, until};
 use tokio::process::Command;
 
-use crate::program::{Program, User, free_port, wrap};
+use crate::program::{Program, User, wrap};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 const OWNER: &str = "postgres";

@@ -4,16 +4,13 @@
 //! A program that runs on the machine's loopback, and ends with its guard or with the thread that started it.
 
 use std::fs::{File, OpenOptions};
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::ExitStatus;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use stowage_e2e::command;
-use tokio::net::TcpSocket;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -92,39 +89,4 @@ fn log_file(path: &Path) -> Result<File> {
         .append(true)
         .open(path)
         .with_context(|| format!("open {}", path.display()))
-}
-
-/// A port for something that is started, and perhaps started again: as long as this process runs, the system gives it to
-/// nobody who asks for any port, whether something listens on it or not.
-pub(crate) fn free_port() -> Result<u16> {
-    static KEPT: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
-    let socket = TcpSocket::new_v4().context("make a socket")?;
-    // Two may be bound to a port where both say so and one of them does not listen.
-    socket.set_reuseaddr(true).context("share a port")?;
-    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).context("find a free port")?;
-    let port = socket.local_addr().context("find a free port")?.port();
-    KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
-    Ok(port)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::TcpListener;
-
-    use anyhow::Result;
-
-    use super::free_port;
-
-    #[test]
-    fn a_port_is_ours_before_something_listens_on_it_and_after() -> Result<()> {
-        let port = free_port()?;
-        for _ in 0..2 {
-            drop(TcpListener::bind(("127.0.0.1", port))?);
-            // As many as there are, of every other kind; they are given by chance.
-            for _ in 0..20_000 {
-                assert_ne!(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port(), port);
-            }
-        }
-        Ok(())
-    }
 }

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use stowage_e2e::history::{Action, Moment, Operation, Outage, Outcome, Part, Policy, Recorder};
 use stowage_e2e::load::{Load, Odds};
-use stowage_e2e::{binary, command, succeed, tool, until};
+use stowage_e2e::{binary, command, free_port, succeed, tool, until};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -25,7 +25,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::line::Line;
 use crate::postgres::{self, Postgres};
-use crate::program::{Program, User, free_port};
+use crate::program::{Program, User};
 use crate::upstream::{self, Upstream};
 
 const PATIENCE: Duration = Duration::from_mins(1);

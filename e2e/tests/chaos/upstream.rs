@@ -12,12 +12,12 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 use serde_json::json;
 use stowage_e2e::history::Mirror;
-use stowage_e2e::{command, load, tool, until};
+use stowage_e2e::{command, free_port, load, tool, until};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use crate::line::Line;
-use crate::program::{Program, User, free_port};
+use crate::program::{Program, User};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 /// What the replicas put before the names of its repositories.

@@ -5,13 +5,12 @@
 
 use std::env;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use stowage_e2e::{binary, command, succeed, tool, until};
+use stowage_e2e::{binary, command, free_port, succeed, tool, until};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -176,6 +175,5 @@ fn search_path() -> Result<String> {
 }
 
 fn free_address() -> Result<String> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).context("find a free port")?;
-    Ok(listener.local_addr().context("find a free port")?.to_string())
+    Ok(format!("127.0.0.1:{}", free_port()?))
 }
