@@ -25,14 +25,15 @@ use crate::blobs::total;
 /// What is hashed on the spot; more goes to a thread that may block.
 const SMALL: u64 = 64 << 10;
 
-/// What protects content on its way to the service.
+/// What protects content on its way to the service: the request takes it along as an interceptor.
+#[derive(Debug)]
 pub(super) enum Seal {
     /// The connection, which is encrypted: anything else would be a second pass over all content, for nothing.
     Connection,
     /// A checksum (CRC-64/NVME, base64) that the service looks at; ten times as fast as a hash.
     Checksum(String),
-    /// The signature of the request, which has the hash of the content.
-    Signature(Signed),
+    /// The signature of the request, which has this hash of the content.
+    Signature(String),
 }
 
 impl Seal {
@@ -45,17 +46,29 @@ impl Seal {
     }
 
     pub(super) async fn signature(segments: &[Bytes]) -> Self {
-        Self::Signature(Signed(hash(segments.to_vec()).await))
+        Self::Signature(hash(segments.to_vec()).await)
+    }
+}
+
+impl Intercept for Seal {
+    fn name(&self) -> &'static str {
+        "Seal"
     }
 
-    /// The checksum, if it is one.
-    pub(super) fn crc(&self) -> Option<String> {
-        if let Self::Checksum(sum) = self { Some(sum.clone()) } else { None }
-    }
-
-    /// The signature, if it is one.
-    pub(super) fn signed(self) -> Option<Signed> {
-        if let Self::Signature(signed) = self { Some(signed) } else { None }
+    fn modify_before_signing(
+        &self,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if let Self::Checksum(sum) = self {
+            context.request_mut().headers_mut().try_insert("x-amz-checksum-crc64nvme", sum.clone())?;
+        }
+        config.interceptor_state().store_put(match self {
+            Self::Connection | Self::Checksum(_) => PayloadSigningOverride::UnsignedPayload,
+            Self::Signature(hash) => PayloadSigningOverride::Precomputed(hash.clone()),
+        });
+        Ok(())
     }
 }
 
@@ -78,26 +91,6 @@ async fn hash(segments: Vec<Bytes>) -> String {
         return work();
     }
     tokio::task::spawn_blocking(work).await.expect("hashing does not panic, and nobody cancels it")
-}
-
-/// Signs the payload with a hash that is known already.
-#[derive(Debug)]
-pub(super) struct Signed(String);
-
-impl Intercept for Signed {
-    fn name(&self) -> &'static str {
-        "Signed"
-    }
-
-    fn modify_before_signing(
-        &self,
-        _context: &mut BeforeTransmitInterceptorContextMut<'_>,
-        _components: &RuntimeComponents,
-        config: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        config.interceptor_state().store_put(PayloadSigningOverride::Precomputed(self.0.clone()));
-        Ok(())
-    }
 }
 
 /// The segments that are left to send.

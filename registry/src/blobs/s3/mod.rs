@@ -103,13 +103,8 @@ impl S3 {
     async fn put_sealed(&self, key: &str, segments: Vec<Bytes>, seal: Seal) -> Result<(), Error> {
         let size = total(&segments);
         let request = self.client.put_object().bucket(&*self.bucket).key(self.full_key(key));
-        let request = request.content_length(i64::try_from(size).unwrap_or(i64::MAX));
-        let request = request.set_checksum_crc64_nvme(seal.crc()).body(body::of(segments)).customize();
-        let request = match seal.signed() {
-            Some(signed) => request.interceptor(signed),
-            None => request.disable_payload_signing(),
-        };
-        let answer = request.config_override(attempt(transfer(size))).send().await;
+        let request = request.content_length(length(size)).body(body::of(segments)).customize();
+        let answer = request.interceptor(seal).config_override(attempt(transfer(size))).send().await;
         answer.map_err(|error| classify(Request::Put, key, error))?;
         Ok(())
     }
@@ -125,13 +120,8 @@ impl S3 {
         let size = total(&segments);
         let request = self.client.upload_part().bucket(&*self.bucket).key(self.full_key(key));
         let request = request.upload_id(&id.0).part_number(i32::from(number));
-        let request = request.content_length(i64::try_from(size).unwrap_or(i64::MAX));
-        let request = request.set_checksum_crc64_nvme(seal.crc()).body(body::of(segments)).customize();
-        let request = match seal.signed() {
-            Some(signed) => request.interceptor(signed),
-            None => request.disable_payload_signing(),
-        };
-        let answer = request.config_override(attempt(transfer(size))).send().await;
+        let request = request.content_length(length(size)).body(body::of(segments)).customize();
+        let answer = request.interceptor(seal).config_override(attempt(transfer(size))).send().await;
         let answer = answer.map_err(|error| classify(Request::UploadPart, key, error))?;
         let etag = answer.e_tag.ok_or_else(|| Request::UploadPart.refused(key, "the answer has no ETag"))?;
         Ok(Part { number, size, etag })
@@ -155,6 +145,11 @@ impl S3 {
         });
         Ok((objects.collect(), more))
     }
+}
+
+/// As the library takes the length of content.
+fn length(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// How long a request may take that carries `bytes`.
