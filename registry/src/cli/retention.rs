@@ -137,7 +137,8 @@ fn spelled(time: Duration) -> String {
     format!("{seconds}s")
 }
 
-/// Starts runs in this process when the configuration in force says so or somebody asks; the operator's answers come to `folder`.
+/// Starts runs in this process when the configuration in force says so, or somebody asks; the operator's answers come to
+/// `folder`.
 pub(super) fn keep(
     retainer: Retainer,
     live: Arc<Live>,

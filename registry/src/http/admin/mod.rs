@@ -25,7 +25,8 @@ use super::error::Failure;
 use super::middleware::Facts;
 use super::query::Query;
 use super::{DataPort, middleware, parse, presented, respond};
-use crate::auth::Caller;
+use crate::auth::{self, Caller};
+use crate::operation::Action;
 
 /// The longest body of a verb, in bytes.
 const MAX_BODY: usize = 64 << 10;
@@ -85,6 +86,11 @@ impl Verb {
         });
         response
     }
+}
+
+/// What is about many repositories is for those who administer all.
+fn ensure_administers_all(caller: &Caller) -> Result<(), Failure> {
+    if caller.may_everywhere(Action::Administer) { Ok(()) } else { Err(auth::Refusal::Denied.into()) }
 }
 
 /// A body of JSON.

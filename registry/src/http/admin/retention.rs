@@ -13,12 +13,11 @@ use axum::routing::get;
 use bytes::Bytes;
 use futures::stream;
 
-use super::Verb;
-use crate::auth::{self, Caller};
+use super::{Verb, ensure_administers_all};
+use crate::auth::Caller;
 use crate::http::error::Failure;
 use crate::http::{DataPort, respond};
 use crate::key::{RunKind, RunName};
-use crate::operation::Action;
 use crate::reports::Told;
 
 pub(super) fn routes() -> Router<DataPort> {
@@ -34,9 +33,7 @@ async fn report(State(port): State<DataPort>, caller: Caller, Path(policy): Path
 }
 
 async fn newest(port: &DataPort, caller: &Caller, policy: &str) -> Result<Told, Failure> {
-    if !caller.may_everywhere(Action::Administer) {
-        return Err(auth::Refusal::Denied.into());
-    }
+    ensure_administers_all(caller)?;
     let name: RunName = policy.parse().map_err(|error| Failure::Unreadable(format!("policy: {error}")))?;
     port.domain.told(RunKind::Retention, &name).await?.ok_or(Failure::NothingTold)
 }

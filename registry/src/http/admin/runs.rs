@@ -13,11 +13,10 @@ use axum::routing::post;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::Verb;
-use crate::auth::{self, Caller};
+use super::{Verb, ensure_administers_all};
+use crate::auth::Caller;
 use crate::http::DataPort;
 use crate::http::error::Failure;
-use crate::operation::Action;
 use crate::ops::run_requests::{Requested, RunRequests};
 
 pub(super) fn routes() -> Router<DataPort> {
@@ -44,9 +43,7 @@ async fn retain(State(port): State<DataPort>, caller: Caller, Path(policy): Path
 
 /// Leaves the request; what the run is called.
 fn asked(caller: &Caller, requested: &Requested, name: &str, run: Value) -> Result<Value, Failure> {
-    if !caller.may_everywhere(Action::Administer) {
-        return Err(auth::Refusal::Denied.into());
-    }
+    ensure_administers_all(caller)?;
     if requested.ask(name) { Ok(run) } else { Err(Failure::NoRun(run)) }
 }
 
