@@ -399,8 +399,10 @@ impl Replica {
 
 /// The last lines of a log, which a folder that is not kept takes with it.
 fn end_of(log: &Path) -> String {
-    let said = fs::read(log).unwrap_or_default();
-    let said = String::from_utf8_lossy(&said);
+    let said = match fs::read(log) {
+        Ok(said) => String::from_utf8_lossy(&said).into_owned(),
+        Err(error) => return format!("{}: {error}", log.display()),
+    };
     let lines: Vec<&str> = said.lines().collect();
     lines[lines.len().saturating_sub(20)..].join("\n")
 }

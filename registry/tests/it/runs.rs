@@ -5,13 +5,12 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use crate::purge::Place;
 use crate::support::program::{Program, ask, free_port, program, until};
 use crate::sync::command::{APP, configure, mirror};
+use crate::upstream::login::basic;
 use crate::upstream::servers::{Stowage, push};
 
 const RIGHTS: &str = "
@@ -46,7 +45,7 @@ async fn serving(place: &Place) -> (Program, String) {
 }
 
 fn login(user: &str) -> String {
-    format!("Authorization: Basic {}\r\n", BASE64_STANDARD.encode(format!("{user}:pw")))
+    basic(user, "pw")
 }
 
 /// What the process says of its runs: of collections, of the mirror, of the policy.

@@ -4,7 +4,6 @@
 //! Five mirrors in one Registry, each of which gets into its upstream in another way, and one name for them all.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::Value;
 
@@ -34,13 +33,6 @@ fn one_name(mirrors: &[&str]) -> String {
     )
 }
 
-fn login(place: &Path, name: &str, user: &str, password: &str) {
-    let folder = place.join("secrets").join(name);
-    fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("username"), user).unwrap();
-    fs::write(folder.join("password"), password).unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn o2_five_mirrors_of_one_registry_get_in_each_in_its_own_way_and_have_one_name() {
     let open = distribution(&Value::Null, &[]).await;
@@ -52,8 +44,10 @@ async fn o2_five_mirrors_of_one_registry_get_in_each_in_its_own_way_and_have_one
     let (mutual, behind_both) = over_tls(&authority, Some(&clients)).await;
 
     let place = Place::embedded();
-    login(place.path(), "basic", "alice", "p:w");
-    login(place.path(), "bearer", "alice", "secret");
+    for (login, password) in [("basic", "p:w"), ("bearer", "secret")] {
+        place.write(&format!("secrets/{login}/username"), "alice");
+        place.write(&format!("secrets/{login}/password"), password);
+    }
     let us = clients.issue(&["us"]);
     place.write("secrets/us/tls.crt", &us.chain);
     place.write("secrets/us/tls.key", &us.key);

@@ -6,8 +6,6 @@
 use std::sync::{Arc, Mutex};
 
 use axum::body::{Body, to_bytes};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use http::Request;
 use serde_json::{Value, json};
 use stowage_oci::{Algorithm, Digest, TagSelection, TagsWanted};
@@ -25,7 +23,8 @@ use crate::mirror::line::Line;
 use crate::mirror::site::Answer;
 use crate::support::program::ask;
 use crate::support::stores::{self, Stores};
-use crate::upstream::servers::{Image, Process, distribution, push, push_manifest, secret, settings};
+use crate::upstream::login::{basic, of_alice};
+use crate::upstream::servers::{Image, Process, push, push_manifest, secret, settings};
 
 pub(crate) const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -65,7 +64,7 @@ impl Site {
     }
 
     async fn over(Stores { meta, store, folder }: Stores) -> Self {
-        let upstream = with_password().await;
+        let upstream = of_alice().await;
         let line = Line::to(upstream.address()).await;
         let registry = Registry::builder().over(Arc::clone(&meta), Arc::clone(&store)).await.unwrap();
         let secret = secret(&[("username", "alice"), ("password", "p:w")]);
@@ -188,12 +187,5 @@ pub(crate) async fn request(
 }
 
 pub(crate) fn login() -> String {
-    format!("Authorization: Basic {}\r\n", BASE64_STANDARD.encode("alice:p:w"))
-}
-
-/// distribution with the user alice.
-async fn with_password() -> Process {
-    let users = format!("alice:{}\n", bcrypt::hash("p:w", 5).unwrap());
-    let auth = json!({"htpasswd": {"realm": "here", "path": "FOLDER/htpasswd"}});
-    distribution(&auth, &[("htpasswd", &users)]).await
+    basic("alice", "p:w")
 }

@@ -27,16 +27,21 @@ async fn pull(upstream: &Upstream, repository: &str) -> Result<Vec<u8>, Error> {
     Ok(found.value.bytes.to_vec())
 }
 
-/// distribution with the user alice, and an image.
-pub(crate) async fn with_password() -> (Process, Image) {
+/// distribution with the user alice.
+pub(crate) async fn of_alice() -> Process {
     let users = format!("alice:{}\n", bcrypt::hash("p:w", 5).unwrap());
     let auth = json!({"htpasswd": {"realm": "here", "path": "FOLDER/htpasswd"}});
-    let server = distribution(&auth, &[("htpasswd", &users)]).await;
+    distribution(&auth, &[("htpasswd", &users)]).await
+}
+
+/// The same with an image.
+pub(crate) async fn with_password() -> (Process, Image) {
+    let server = of_alice().await;
     let image = push(server.address(), &basic("alice", "p:w"), "app", "1", b"layer");
     (server, image)
 }
 
-fn basic(user: &str, password: &str) -> String {
+pub(crate) fn basic(user: &str, password: &str) -> String {
     format!("Authorization: Basic {}\r\n", BASE64_STANDARD.encode(format!("{user}:{password}")))
 }
 
